@@ -1,0 +1,111 @@
+"""Any picture that a person may hand over → an upright RGB image, or a sentence that says what is wrong with it."""
+
+import io
+import warnings
+from os import PathLike
+from pathlib import Path
+from zipfile import Path as ZipPath
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+ImageSource = str | PathLike | ZipPath | Image.Image | np.ndarray
+
+MAX_PIXELS = 50_000_000
+MIN_SIDE = 8
+
+
+def read(source: ImageSource) -> Image.Image:
+    """Read one picture as people mean it: upright, first frame, transparent parts on white, 8 bits a channel.
+
+    Args:
+        source: a path (also one inside a zip), a PIL image, or a uint8 array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
+
+    Returns:
+        An RGB image of at least 8 × 8 and at most 50 million pixels, turned as its EXIF orientation says.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is no picture, is damaged, too small or too large; the sentence says which.
+    """
+    if isinstance(source, np.ndarray):
+        name, image = "the array", _from_array(source)
+    elif isinstance(source, Image.Image):
+        name, image = "the image", source
+    else:
+        path = source if isinstance(source, ZipPath) else Path(source)
+        name, image = path.name, _open(path)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{name} has {width} × {height} pixels; at most {MAX_PIXELS // 10**6} million are read. Save it smaller."
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(f"{name} has only {width} × {height} pixels; each side needs at least {MIN_SIDE}.")
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, EOFError, ValueError, MemoryError) as error:
+        raise ValueError(f"{name} is damaged or cut short. Save it again as JPEG or PNG.") from error
+
+
+def fit(image: Image.Image, input_shape: tuple[int, int, int]) -> Image.Image:
+    """Bring an image to a network's input, the same way in training and in use.
+
+    The whole picture is resized, whatever its proportions, with Pillow's antialiased bilinear filter.
+
+    Args:
+        image: from `read`.
+        input_shape: (C, H, W) with C = 1 for gray (ITU-R 601-2 luma) or 3 for RGB.
+    """
+    channels, height, width = input_shape
+    return image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Return the (C, H, W) uint8 tensor of an "L" or "RGB" image."""
+    array = np.array(image)
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ValueError(
+            f"expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), got {array.dtype} {array.shape}"
+        )
+    return Image.fromarray(array)
+
+
+def _open(path: Path | ZipPath) -> Image.Image:
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a picture in it")
+    data = path.read_bytes()
+    if not data:
+        raise ValueError(f"{path.name} is empty (0 bytes).")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large headers; `read` refuses them with the limit in the sentence.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path.name} has far more than the {MAX_PIXELS // 10**6} million pixels that are read. Save it smaller."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path.name} is not a picture that can be read. Save it as JPEG or PNG.") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow clips wide samples to 255 instead of scaling them, which turns a 16-bit photo white.
+        samples = np.asarray(image, dtype=np.float32)
+        wide, narrow = (255, 1) if image.mode == "F" else (65535, 255)
+        ceiling = wide if samples.max() > narrow or image.mode.startswith("I;16") else narrow
+        image = Image.fromarray((samples * (255 / ceiling)).clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

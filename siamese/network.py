@@ -1,0 +1,138 @@
+"""The Siamese network: one set of weights looks at both images, and the distance of the two vectors is the answer."""
+
+from pathlib import Path
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+class SeedBackbone(nn.Sequential):
+    """The convolutional network of the DataHacker tutorial; 38 M multiply-adds an image."""
+
+    input_shape = (1, 100, 100)
+
+    def __init__(self, embedding_dim: int):
+        # fmt: off
+        super().__init__(                                                              # (B,   1, 100, 100)
+            nn.Conv2d(1, 96, kernel_size=11, stride=4), nn.ReLU(), nn.MaxPool2d(3, 2), # (B,  96,  11,  11)
+            nn.Conv2d(96, 256, kernel_size=5), nn.ReLU(), nn.MaxPool2d(2, 2),          # (B, 256,   3,   3)
+            nn.Conv2d(256, 384, kernel_size=3), nn.ReLU(), nn.Flatten(),               # (B, 384)
+            nn.Linear(384, 1024), nn.ReLU(),
+            nn.Linear(1024, 256), nn.ReLU(),
+            nn.Linear(256, embedding_dim),
+        )
+        # fmt: on
+
+
+BACKBONES = {"seed": SeedBackbone}
+
+
+def distance(z1: Tensor, z2: Tensor) -> Tensor:
+    """Return the Euclidean distance of each pair of embeddings: the one distance of training, evaluation and demo.
+
+    Args:
+        z1: (..., D) float embeddings.
+        z2: (..., D) float embeddings of the other images.
+
+    Returns:
+        (...) float, ≥ 0 and 0 exactly where the two are equal. Its gradient is finite everywhere: 0 at distance 0.
+    """
+    return torch.linalg.vector_norm(z1 - z2, dim=-1)
+
+
+class SiameseNetwork(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="siamese",
+    tags=["siamese-network", "contrastive-loss", "image-similarity"],
+):
+    """Two branches that share every weight (Bromley et al., NIPS 1993), ending in one embedding an image.
+
+    `save_pretrained`, `from_pretrained` and `push_to_hub` come from the Hub's mixin; loading is strict and reads
+    safetensors only.
+
+    Args:
+        backbone: the name of the layers, a key of `BACKBONES`.
+        embedding_dim: D, the length of an embedding, 1 to 1024.
+
+    Raises:
+        ValueError: for an unknown backbone or a length out of range, before anything is allocated.
+    """
+
+    def __init__(self, backbone: str = "seed", embedding_dim: int = 2):
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise ValueError(f"unknown backbone {backbone!r}; this version knows: {', '.join(BACKBONES)}")
+        if not (isinstance(embedding_dim, int) and 1 <= embedding_dim <= 1024):
+            raise ValueError(f"embedding_dim must be a whole number from 1 to 1024, got {embedding_dim!r}")
+        self.backbone = BACKBONES[backbone](embedding_dim).to(memory_format=torch.channels_last)
+        self.input_shape = self.backbone.input_shape
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Turn images into embeddings.
+
+        Args:
+            x: (B, C, H, W) with (C, H, W) = `input_shape`; uint8 in [0, 255], or floating point in [0, 1].
+
+        Returns:
+            (B, D) in the dtype of the weights.
+
+        Raises:
+            ValueError: where the images have another shape.
+        """
+        if x.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"expected images of shape (B, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}"
+            )
+        dtype = next(self.parameters()).dtype
+        x = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
+        return self.backbone(x.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed both sides of each pair in one pass.
+
+        Args:
+            x1: (B, C, H, W), see `embed`.
+            x2: (B, C, H, W), see `embed`.
+
+        Returns:
+            Two (B, D) tensors, z1 and z2, for `distance`.
+        """
+        return self.embed(torch.cat([x1, x2])).tensor_split(2)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **options):
+        # The mixin's own loads missing keys in silence, falls back to a pickle and prints to stdout.
+        hub = {k: options.pop(k) for k in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
+        network = cls(**options)
+        if Path(model_id).is_dir():
+            file = Path(model_id, "model.safetensors")
+        else:
+            file = hf_hub_download(model_id, "model.safetensors", **hub)
+        try:
+            network.load_state_dict(load_file(file, device=map_location), strict=True)
+        except RuntimeError as error:
+            raise ValueError(f"{file} does not hold the weights that its config.json describes: {error}") from error
+        return network.to(map_location).eval()
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: where PyTorch knows no such device or this machine has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"this machine has no device {name!r}; use cpu, or auto for the best there is") from error
+    return device
