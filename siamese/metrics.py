@@ -1,0 +1,93 @@
+"""Distances and labels in, numbers out: no model, no files."""
+
+import numpy as np
+from sklearn.metrics import roc_auc_score, roc_curve
+
+
+def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> dict[str, float | int]:
+    """Measure how well distances tell genuine from impostor pairs.
+
+    Args:
+        distance: (P,) float, lower is more alike.
+        same: (P,) bool, true for genuine pairs; both kinds must be there.
+        probability: (P,) float in [0, 1], P(same) at even odds by a calibration that was fitted on other people.
+
+    Returns:
+        `auc`: area under the ROC curve, in [0, 1]. `eer`: equal error rate, in [0, 1].
+        `tar_at_far_1e-2`: see `tar_at_far`. `balanced_accuracy`: the mean of the shares of genuine pairs with a
+        probability of at least ½ and of impostor pairs with less. `calibration_error`: see `calibration_error`.
+        `mean_genuine`, `mean_impostor`: mean distances. `genuine`, `impostor`: how many pairs.
+
+    Raises:
+        ValueError: where genuine or impostor pairs are missing, or a distance is not finite.
+    """
+    distance, same = np.asarray(distance, dtype=float), np.asarray(same, dtype=bool)
+    if not (same.any() and (~same).any()):
+        raise ValueError(f"need genuine and impostor pairs, got {same.sum()} and {(~same).sum()}")
+    accepted = np.asarray(probability) >= 0.5
+    return {
+        "auc": auc(distance, same),
+        "eer": eer(distance, same),
+        "tar_at_far_1e-2": tar_at_far(distance, same, 1e-2),
+        "balanced_accuracy": float((accepted[same].mean() + (~accepted[~same]).mean()) / 2),
+        "calibration_error": calibration_error(probability, same),
+        "mean_genuine": float(distance[same].mean()),
+        "mean_impostor": float(distance[~same].mean()),
+        "genuine": int(same.sum()),
+        "impostor": int((~same).sum()),
+    }
+
+
+def roc(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ROC curve from (0, 0) to (1, 1): false-accept rates and true-accept rates, both (K,) and rising."""
+    far, tar, _ = roc_curve(same, -np.asarray(distance), drop_intermediate=False)
+    return far, tar
+
+
+def auc(distance: np.ndarray, same: np.ndarray) -> float:
+    """Return the area under the ROC curve: the chance that a genuine pair is closer than an impostor pair."""
+    return float(roc_auc_score(same, -np.asarray(distance)))
+
+
+def eer(distance: np.ndarray, same: np.ndarray) -> float:
+    """Return the equal error rate: where false-accept and false-reject rate meet on the straight-lined ROC."""
+    far, tar = roc(distance, same)
+    return float(np.interp(0, far - (1 - tar), far))
+
+
+def tar_at_far(distance: np.ndarray, same: np.ndarray, target: float) -> float:
+    """Return the largest true-accept rate whose false-accept rate is at most `target`; no interpolation."""
+    far, tar = roc(distance, same)
+    return float(tar[far <= target].max())
+
+
+def calibration_error(probability: np.ndarray, same: np.ndarray, bins: int = 10) -> float:
+    """Measure whether stated probabilities come true: the expected calibration error at even odds, in [0, 1].
+
+    Genuine and impostor pairs count half each, however many there are, as `probability` assumes even odds
+    (Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3, with weights).
+
+    Args:
+        probability: (P,) float in [0, 1], P(same) at even odds.
+        same: (P,) bool.
+        bins: how many equally wide bins [0, 1] is cut into.
+    """
+    same = np.asarray(same, dtype=bool)
+    weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
+    bin_of = np.minimum((np.asarray(probability) * bins).astype(int), bins - 1)
+    gap = np.bincount(bin_of, weights=weight * (same - probability), minlength=bins)
+    return float(np.abs(gap).sum())
+
+
+def table(rows: list[tuple[str, dict]]) -> str:
+    """Return a Markdown table of reports (see `report`), one row each."""
+    lines = [
+        "| | pairs | AUC | EER | TAR at FAR 1e-2 | balanced accuracy | calibration error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, r in rows:
+        lines.append(
+            f"| {name} | {r['genuine'] + r['impostor']:,} | {r['auc']:.3f} | {r['eer']:.1%} "
+            f"| {r['tar_at_far_1e-2']:.1%} | {r['balanced_accuracy']:.1%} | {r['calibration_error']:.1%} |"
+        )
+    return "\n".join(lines)
