@@ -1,0 +1,143 @@
+"""siamese train | evaluate | compare | push"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+
+from siamese import __version__, compare
+from siamese.recipe import TrainConfig
+
+DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, 2 for an error told in one sentence, 130 when stopped by Ctrl-C."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(
+            f"error: {error.name} is missing, which training and measuring need: pip install '.[train]'",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        hint = " The last whole epoch is kept; the same command with --resume goes on." if args.run is _train else ""
+        print(f"\nStopped.{hint}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
+    from siamese import hub, train
+
+    args.out = args.out or Path("runs", Path(args.data).stem)
+    config = TrainConfig(**{setting.name: getattr(args, setting.name) for setting in fields(TrainConfig)})
+    if args.push_to_hub:
+        hub.check(args.push_to_hub)
+    out = train.train(config)
+    print((out / "README.md").read_text().partition("## How well it does")[2].partition("![")[0].strip())
+    print(f"\nWritten to {out}. Compare two pictures: siamese compare A B --weights {out}")
+    if args.push_to_hub:
+        print(hub.push(out, args.push_to_hub))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from siamese import calibrate, data, metrics, train
+    from siamese.evaluate import pair_distances
+
+    model = compare.load(args.weights, device=args.device)
+    record = model.record
+    gallery = data.load(args.data, model.network.input_shape)
+    if gallery.fingerprint() == record["data"]["sha256"]:
+        test, calibration = gallery.only(record["people"]["test"]), calibrate.Calibration(**record["test_calibration"])
+        title = "held-out people: " + ", ".join(test.names[:5]) + (" …" if len(test.names) > 5 else "")
+    else:
+        test, calibration, title = gallery, model.calibration, f"all {len(gallery.names)} people"
+    distances, same = pair_distances(model.network, test)
+    result = {"test": metrics.report(distances, same, calibration.probability(distances))}
+    rows = [(title, result["test"])]
+    if args.folds:
+        with tempfile.TemporaryDirectory() as folder:
+            config = TrainConfig(data=args.data, out=folder, folds=args.folds, **record["recipe"])
+            device = model.network.device
+            result["folds"], _ = train.cross_validate(gallery, config, device, Path(folder))
+        rows += [(f"fold {k} of {args.folds}", fold) for k, fold in enumerate(result["folds"]["each"], 1)]
+        rows += [(f"all {args.folds} folds together", result["folds"]["pooled"])]
+    print(metrics.table(rows))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    answer = compare.load(args.weights, device=args.device).compare(args.a, args.b)
+    if args.json:
+        print(json.dumps(answer.to_dict()))
+        return
+    print(f"Dissimilarity: {answer.dissimilarity:.3f}")
+    print(
+        f"Verdict: {answer.verdict} (P(same) {answer.probability:.0%} at even odds; threshold {answer.threshold:.3f})"
+    )
+    for warning in answer.warnings:
+        print(f"Note: {warning}")
+
+
+def _push(args: argparse.Namespace) -> None:
+    from siamese import hub
+
+    print(hub.push(args.weights, args.repository, private=args.private))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.exit(2, f"error: {message}\n       `{self.prog} --help` lists the settings.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="siamese", description="How alike are two images? Train, measure and use Siamese networks.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help="train a network on a folder of people, and test and calibrate it")
+    command.set_defaults(run=_train)
+    command.add_argument("--data", required=True, help=DATA_HELP)
+    command.add_argument("--out", type=Path, help="the result folder (default: runs/ and the name of the data)")
+    for setting in fields(TrainConfig)[2:]:
+        flag, text = "--" + setting.name.replace("_", "-"), setting.metadata["help"]
+        if setting.type is bool:
+            command.add_argument(flag, action="store_true", help=text)
+        else:
+            text = f"{text} (default: {setting.default})"
+            command.add_argument(flag, type=setting.type, default=setting.default, help=text)
+    command.add_argument("--push-to-hub", metavar="USER/NAME", help="push the result to the Hugging Face Hub")
+
+    command = commands.add_parser("evaluate", help="measure a network on people whom it has not seen")
+    command.set_defaults(run=_evaluate)
+    command.add_argument("weights", help="a result folder, or USER/NAME on the Hub")
+    command.add_argument("--data", required=True, help=DATA_HELP)
+    command.add_argument(
+        "--folds", type=int, default=0, help="also retrain by the same recipe on this many folds of people"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
+    command.add_argument("--device", default="auto")
+
+    command = commands.add_parser("compare", help="compare two pictures")
+    command.set_defaults(run=_compare)
+    command.add_argument("a")
+    command.add_argument("b")
+    command.add_argument("--weights", default=compare.WEIGHTS, help="a result folder, or USER/NAME on the Hub")
+    command.add_argument("--json", action="store_true", help="print the answer as JSON")
+    command.add_argument("--device", default="auto")
+
+    command = commands.add_parser("push", help="push a result folder to the Hugging Face Hub")
+    command.set_defaults(run=_push)
+    command.add_argument("weights", type=Path, help="a result folder")
+    command.add_argument("repository", metavar="USER/NAME")
+    command.add_argument("--private", action="store_true", help="make a new repository private")
+    return parser
