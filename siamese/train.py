@@ -131,12 +131,12 @@ def fit(gallery: data.Gallery, config: TrainConfig, device: torch.device, checkp
                 step = epoch * batches + number
                 if step % LOG_EVERY == 0:
                     losses.append(loss.item())
-                    if not np.isfinite(losses[-1]):
-                        raise RuntimeError(
-                            f"the loss is {losses[-1]} at step {step} (epoch {epoch + 1}): the learning rate "
-                            f"{config.lr} is probably too high; the last whole epoch is kept"
-                        )
                     bar.set_postfix(loss=f"{losses[-1]:.3f}", epoch=epoch + 1, refresh=False)
+            if not np.isfinite(loss.item()):
+                raise RuntimeError(
+                    f"the loss is {loss.item()} at step {step} (epoch {epoch + 1}): the learning rate {config.lr:g} "
+                    "is probably too high; the epoch before is kept"
+                )
             seconds += time.perf_counter() - began
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"epoch": epoch + 1, "losses": losses, "seconds": seconds}
