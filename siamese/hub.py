@@ -4,13 +4,18 @@ import json
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
 from siamese import metrics
 
 # Not pairs.png: it shows photographs of the training data, which may not be the user's to publish.
 PUBLISHED = ("config.json", "model.safetensors", "metrics.json", "loss.png", "roc.png")
+
+ATT_CREDIT = """
+The AT&T (ORL) faces are by courtesy of the Olivetti Research Laboratory: Samaria and Harter, "Parameterisation of a
+Stochastic Model for Human Face Identification", WACV 1994.
+"""
 
 
 def model_card(record: dict, weights: str) -> str:
@@ -88,7 +93,7 @@ A distance becomes a probability by a logistic curve fitted on
 {record["minutes"]} minutes for the network itself ({record["device"]}); versions and losses are in metrics.json.
 
 ![Training loss](loss.png)
-"""
+{ATT_CREDIT if data["name"] == "att" else ""}"""
 
 
 def check(repo_id: str) -> None:
@@ -138,6 +143,6 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
         status = error.response.status_code
         why = {401: "the token is not valid", 403: "the token may not write there"}.get(status, f"it answered {status}")
         raise ConnectionError(f"the Hub did not take {repo_id}: {why}. Nothing was changed; run it again") from error
-    except OSError as error:
+    except (HTTPError, OSError) as error:  # the client's own, whichever HTTP library it uses
         raise ConnectionError(f"the Hub cannot be reached ({error}). Run it again with a network") from error
     return str(url)
