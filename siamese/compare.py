@@ -16,7 +16,10 @@ from siamese import images
 from siamese.calibrate import Calibration
 from siamese.network import SiameseNetwork, distance, pick_device
 
-WEIGHTS = Path(__file__).parent.parent / "weights" / "att"
+HERE = Path(__file__).parent
+WEIGHTS = HERE.parent / "weights" / "att"
+if not WEIGHTS.is_dir():  # installed: the weights are inside the package
+    WEIGHTS = HERE / "weights" / "att"
 
 # Beyond three to one either way the verdict is given; between, it is "unsure".
 SURE = 0.75
