@@ -14,9 +14,9 @@ from siamese.compare import SURE, WEIGHTS, Comparison, Face
 EXAMPLES = Path(__file__).parent / "examples"
 PAIRS = (
     ("obama-portrait.jpg", "obama-standing.jpg"),
-    ("obama-portrait.jpg", "obama-speaking.jpg"),
     ("obama-standing.jpg", "biden.jpg"),
-    ("obama-portrait.jpg", "collins.jpg"),
+    ("obama-speaking.jpg", "biden.jpg"),
+    ("biden.jpg", "collins.jpg"),
 )
 WORDS = {
     "same": "Probably the same person",
@@ -26,6 +26,7 @@ WORDS = {
 THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"])
 CSS = """
 .gradio-container { max-width: 860px !important; margin: auto; }
+.html-container:has(.answer) { padding: 0; }
 .answer { border: 1px solid var(--border-color-primary); border-radius: 12px; padding: 20px 24px; text-align: center; }
 .answer, .answer p { color: var(--body-text-color); }
 .answer p { margin: 6px 0; }
@@ -41,12 +42,15 @@ CSS = """
 .answer .seen { display: flex; justify-content: center; align-items: center; gap: 12px; margin-top: 16px; }
 .answer .seen img { width: 72px; height: 72px; border-radius: 8px; margin: 0; }
 #examples thead { display: none; }
-#examples tbody { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); }
-#examples tr { display: flex; justify-content: center; background: none; border-radius: 8px; }
+#examples tbody { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); }
+#examples tr { display: flex; justify-content: center; background: none; border: none; border-radius: 8px; }
 #examples td { padding: 6px; border: none; }
 """
 
-model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or WEIGHTS)
+try:
+    model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or WEIGHTS)
+except (OSError, ValueError) as error:
+    raise SystemExit(f"error: {error}") from error
 
 
 class Photo(gr.Image):
@@ -138,8 +142,12 @@ Example photographs: the White House and NASA, in the public domain.
 """
 
 
-with gr.Blocks(title="How alike are two faces?", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
-    gr.Markdown("# How alike are two faces?\nTwo pictures in, one number out. Nothing is stored or sent anywhere.")
+with gr.Blocks(title="How alike are two faces?", analytics_enabled=False, delete_cache=(600, 1800)) as demo:
+    gr.Markdown(
+        "# How alike are two faces?\nTwo pictures in, one number out. They are sent nowhere and kept nowhere.\n\n"
+        f"This network learned from pictures of {len(model.record['people']['training'])} people, and knows little "
+        "beyond: with pictures unlike those, expect mistakes."
+    )
     with gr.Row():
         first = Photo(label="First picture", height=300, alt_text="First picture", buttons=[])
         second = Photo(label="Second picture", height=300, alt_text="Second picture", buttons=[])
