@@ -1,0 +1,107 @@
+"""What several tests share. Tests that need the AT&T faces are skipped, with a reason, where SIAMESE_DATA has none."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from siamese import cli, data
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(scope="session")
+def att() -> data.Gallery:
+    if not Path(os.environ.get("SIAMESE_DATA", ""), data.ATT_FILE).is_file():
+        pytest.skip(f"needs the AT&T faces: put {data.ATT_FILE} into a folder and name it in SIAMESE_DATA")
+    return data.load("att", (1, 100, 100))
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """A folder of ten classes with eight real images each: scikit-learn's handwritten digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    images, labels = load_digits(return_X_y=True)
+    for label in range(10):
+        (folder / str(label)).mkdir()
+        for number, image in enumerate(images[labels == label][:8]):
+            Image.fromarray((image * 15.9).reshape(8, 8).astype("uint8")).save(folder / str(label) / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(digits, tmp_path_factory) -> Path:
+    """The result folder of a short training on the digits, with two folds."""
+    out = tmp_path_factory.mktemp("trained") / "digits"
+    arguments = ["--data", str(digits), "--epochs", "3", "--batch-size", "16", "--folds", "2", "--out", str(out)]
+    assert cli.main(["train", *arguments]) == 0
+    return out
+
+
+@pytest.fixture
+def siamese(capsys):
+    """Run the command line in this process; returns its exit code and what it printed."""
+
+    def run(*arguments) -> Run:
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as exit:  # argparse leaves by itself
+            code = exit.code
+        return Run(code, *capsys.readouterr())
+
+    return run
+
+
+def alike(answer: dict, other: dict) -> bool:
+    """Whether two answers agree: numbers to rounding, the rest exactly."""
+    return answer.keys() == other.keys() and all(
+        answer[key] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value)
+        for key, value in other.items()
+    )
+
+
+class Run(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def start_page():
+    """Start `python app.py` with these environment variables; returns its address once it serves."""
+    started = []
+
+    def start(**environment) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), **environment}
+        process = subprocess.Popen([sys.executable, "app.py"], env=environment, cwd=ROOT)
+        started.append(process)
+        for _ in range(600):
+            assert process.poll() is None, "app.py ended instead of serving"
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}"):
+                return f"http://127.0.0.1:{port}"
+            time.sleep(0.2)
+        raise TimeoutError("app.py did not serve within two minutes")
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def page(start_page) -> str:
+    return start_page()

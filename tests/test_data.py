@@ -1,0 +1,198 @@
+import hashlib
+import http.server
+import shutil
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from siamese import data
+
+SHAPE = (1, 100, 100)
+
+
+def test_reads_the_seeds_archive_and_split(att):
+    assert len(att) == 400
+    assert att.names == tuple(f"s{n}" for n in range(1, 41))
+    training, test = att.split()
+    assert test.names == ("s5", "s6", "s7")
+    assert len(training.names) == 37
+    assert (len(training), len(test)) == (370, 30)
+    assert att.pixels.nbytes == 4_000_000
+
+
+def test_nobody_is_on_both_sides(att):
+    for training, test in [att.split(), *att.folds(5)]:
+        assert not set(training.names) & set(test.names)
+        assert len(training.names) + len(test.names) == 40
+        hashes = [
+            {hashlib.sha1(image.numpy().tobytes()).digest() for image in side.pixels} for side in (training, test)
+        ]
+        assert not hashes[0] & hashes[1]
+
+
+def test_each_person_is_tested_in_one_fold(att):
+    tested = [name for _, test in att.folds(5) for name in test.names]
+    assert sorted(tested) == sorted(att.names)
+    assert [len(test.names) for _, test in att.folds(5)] == [8] * 5
+
+
+def test_a_zip_and_its_unpacked_folder_are_the_same_data(att, tmp_path):
+    with zipfile.ZipFile(data.att_archive()) as archive:
+        archive.extractall(tmp_path)
+    unpacked = data.load(tmp_path, SHAPE)
+    assert unpacked.fingerprint() == att.fingerprint()
+    assert unpacked.test_names == att.test_names
+
+
+def test_reads_any_folder_of_classes(digits):
+    gallery = data.load(digits, SHAPE)
+    assert gallery.names == tuple("0123456789")
+    assert np.bincount(gallery.identity).tolist() == [8] * 10
+    training, test = gallery.split(seed=1)
+    assert (len(training.names), len(test.names)) == (8, 2)
+    assert gallery.split(seed=1)[1].names == test.names
+    assert {gallery.split(seed=s)[1].names for s in range(9)} != {test.names}
+
+
+def test_only_keeps_pixels_with_their_people(digits):
+    gallery = data.load(digits, SHAPE)
+    some = gallery.only(["7", "2"])
+    assert some.names == ("2", "7")
+    assert np.array_equal(some.pixels[8:], gallery.pixels[gallery.identity == 7])
+    assert some.identity.tolist() == [0] * 8 + [1] * 8
+
+
+@given(st.lists(st.integers(2, 6), min_size=2, max_size=6), st.integers(0, 2**32), st.randoms())
+def test_pairs_are_true_to_their_labels(sizes, seed, random):
+    identity = np.repeat(np.arange(len(sizes)), sizes)
+    random.shuffle(identity)
+    first, second, same = data.draw_pairs(identity, 50, np.random.default_rng(seed))
+    assert (first != second).all()
+    assert np.array_equal(identity[first] == identity[second], same)
+
+
+def test_pairs_are_half_genuine_seeded_and_reach_everything():
+    identity = np.repeat(np.arange(5), 4)
+    pairs = data.draw_pairs(identity, 20_000, np.random.default_rng(0))
+    assert abs(pairs[2].mean() - 0.5) < 0.02
+    drawn = set(zip(pairs[0], pairs[1], strict=True))
+    assert len(drawn) == 20 * 19
+    again = data.draw_pairs(identity, 20_000, np.random.default_rng(0))
+    assert all(np.array_equal(a, b) for a, b in zip(pairs, again, strict=True))
+
+
+def test_all_pairs_are_all_pairs():
+    first, second, same = data.all_pairs(np.array([0, 1, 0]))
+    assert list(zip(first, second, same, strict=True)) == [(0, 1, False), (0, 2, True), (1, 2, False)]
+
+
+def test_refuses_a_folder_it_cannot_use(digits, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        data.load(tmp_path / "nowhere", SHAPE)
+    with pytest.raises(ValueError, match="holds no people"):
+        data.load(tmp_path, SHAPE)
+    folder = tmp_path / "people"
+    shutil.copytree(digits, folder)
+    (folder / "3" / "broken.png").write_bytes(b"broken")
+    (folder / "4" / "cut.png").write_bytes((folder / "4" / "0.png").read_bytes()[:60])
+    (folder / "alone").mkdir()
+    Image.new("L", (9, 9)).save(folder / "alone" / "1.png")
+    with pytest.raises(ValueError, match="cannot be used") as refusal:
+        data.load(folder, SHAPE)
+    for name in ("broken.png", "cut.png", "alone has 1 image"):
+        assert name in str(refusal.value)
+
+
+def test_refuses_too_few_people(digits, tmp_path):
+    for name in "012":
+        shutil.copytree(digits / name, tmp_path / name)
+    gallery = data.load(tmp_path, SHAPE)
+    with pytest.raises(ValueError, match="3 people are too few"):
+        gallery.split()
+    with pytest.raises(ValueError, match="folds"):
+        gallery.folds(2)
+
+
+def test_refuses_a_person_in_training_and_testing(digits, tmp_path):
+    for side in ("training", "testing"):
+        shutil.copytree(digits / "1", tmp_path / side / "1")
+    with pytest.raises(ValueError, match="in both training and testing: 1"):
+        data.load(tmp_path, SHAPE)
+
+
+def test_a_hostile_archive_writes_nothing(tmp_path):
+    archive, outside = tmp_path / "evil.zip", tmp_path / "evil.txt"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("../evil.txt", "out")
+        file.writestr("/tmp/evil.txt", "out")
+    with pytest.raises(ValueError, match=r"evil\.zip"):
+        data.load(archive, SHAPE)
+    assert not outside.exists()
+    archive.write_bytes(archive.read_bytes()[:40])
+    with pytest.raises(ValueError, match="whole zip"):
+        data.load(archive, SHAPE)
+
+
+class Serve:
+    """A web server on loopback that answers every request with `content`, announcing `length` bytes."""
+
+    def __init__(self, content: bytes, length: int | None = None):
+        length = len(content) if length is None else length
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/at%26t.zip"
+
+
+@pytest.fixture
+def no_data(monkeypatch, tmp_path):
+    """A user who has no data yet: an empty cache, and no SIAMESE_DATA."""
+    monkeypatch.delenv("SIAMESE_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "siamese"
+
+
+def test_downloads_once_and_checks(no_data, monkeypatch):
+    content = b"the archive" * 10_000
+    serve = Serve(content)
+    monkeypatch.setattr(data, "ATT_URL", serve.url)
+    monkeypatch.setattr(data, "ATT_SHA256", hashlib.sha256(content).hexdigest())
+    assert data.att_archive().read_bytes() == content
+    serve.server.shutdown()
+    assert data.att_archive() == no_data / "at&t.zip"
+
+
+@pytest.mark.parametrize(("content", "length"), [(b"another file", None), (b"too sh", 3_797_060)])
+def test_a_wrong_or_short_download_leaves_nothing_behind(no_data, monkeypatch, content, length):
+    monkeypatch.setattr(data, "ATT_URL", Serve(content, length).url)
+    with pytest.raises(ConnectionError, match=r"whole file|could not be downloaded"):
+        data.att_archive()
+    assert list(no_data.iterdir()) == []
+
+
+def test_without_network_says_where_to_put_the_file(no_data, monkeypatch):
+    monkeypatch.setattr(data, "ATT_URL", "http://127.0.0.1:9/at%26t.zip")
+    with pytest.raises(ConnectionError, match=r"fetch http://127\.0\.0\.1:9.* and put it at .*at&t\.zip"):
+        data.att_archive()
+
+
+def test_refuses_another_file_of_that_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("SIAMESE_DATA", str(tmp_path))
+    (tmp_path / "at&t.zip").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="not the AT&T archive"):
+        data.att_archive()

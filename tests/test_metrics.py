@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from siamese import calibrate, metrics
+
+# Few distinct values, so that ties between genuine and impostor pairs are common.
+scores = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=40)
+
+
+def arrays(pairs):
+    distance, same = map(np.array, zip(*pairs, strict=True))
+    assume(same.any() and not same.all())
+    return distance.astype(float), same
+
+
+def rates(distance, same, threshold):
+    """False-accept and true-accept rate, counted a pair at a time."""
+    accepted = [(d <= threshold, s) for d, s in zip(distance, same, strict=True)]
+    far = sum(a for a, s in accepted if not s) / sum(not s for s in same)
+    return far, sum(a for a, s in accepted if s) / sum(same)
+
+
+@given(scores)
+def test_auc_is_the_share_of_ordered_pairs(pairs):
+    distance, same = arrays(pairs)
+    wins = [(g < i) + (g == i) / 2 for g in distance[same] for i in distance[~same]]
+    assert metrics.auc(distance, same) == pytest.approx(np.mean(wins))
+
+
+@given(scores, st.sampled_from([0.0, 0.01, 0.1, 0.5]))
+def test_tar_at_far_is_the_best_threshold_allowed(pairs, target):
+    distance, same = arrays(pairs)
+    allowed = [rates(distance, same, t) for t in [-1, *distance]]
+    assert metrics.tar_at_far(distance, same, target) == pytest.approx(
+        max(tar for far, tar in allowed if far <= target)
+    )
+
+
+@given(scores)
+def test_eer_lies_between_the_thresholds_around_it(pairs):
+    distance, same = arrays(pairs)
+    points = [rates(distance, same, t) for t in sorted({-1, *distance})]
+    before = [(far, 1 - tar) for far, tar in points if far <= 1 - tar][-1]
+    after = next((far, 1 - tar) for far, tar in points if far >= 1 - tar)
+    eer = metrics.eer(distance, same)
+    assert before[0] - 1e-9 <= eer <= after[0] + 1e-9
+    assert after[1] - 1e-9 <= eer <= before[1] + 1e-9
+
+
+def test_a_perfect_and_a_useless_network():
+    same = np.array([True, True, False, False])
+    perfect = metrics.report(np.array([0.1, 0.2, 3, 4]), same, np.array([0.9, 0.8, 0.1, 0.2]))
+    assert (perfect["auc"], perfect["eer"], perfect["tar_at_far_1e-2"], perfect["balanced_accuracy"]) == (1, 0, 1, 1)
+    useless = metrics.report(np.ones(4), same, np.full(4, 0.5))
+    assert (useless["auc"], useless["eer"], useless["balanced_accuracy"]) == (0.5, 0.5, 0.5)
+
+
+def test_balanced_accuracy_counts_both_kinds_alike():
+    same = np.array([True] + [False] * 99)
+    blind = metrics.report(np.ones(100), same, np.zeros(100))  # calls everything different
+    assert blind["balanced_accuracy"] == 0.5
+
+
+def test_refuses_one_kind_of_pairs():
+    with pytest.raises(ValueError, match="genuine and impostor"):
+        metrics.report(np.ones(2), np.array([True, True]), np.ones(2))
+
+
+def test_calibration_error_is_the_gap_between_stated_and_true():
+    same = np.repeat([True, False], 500)
+    assert metrics.calibration_error(np.full(1000, 0.5), same) == pytest.approx(0)
+    assert metrics.calibration_error(np.where(same, 1.0, 0.0), same) == 0
+    assert metrics.calibration_error(np.full(1000, 0.9), same) == pytest.approx(0.4)
+    few_genuine = np.array([True] + [False] * 99)  # even odds all the same
+    assert metrics.calibration_error(np.full(100, 0.5), few_genuine) == pytest.approx(0)
+
+
+def test_a_calibration_recovers_the_curve_it_was_drawn_from():
+    rng = np.random.default_rng(0)
+    genuine, impostor = rng.normal(1, 0.7, 20_000), rng.normal(3, 0.7, 200_000)
+    fitted = calibrate.fit(np.concatenate([genuine, impostor]), np.arange(220_000) < 20_000)
+    # For two normals of one width the log-odds are (m1 − m0) / s² per unit, even halfway between.
+    assert fitted.slope == pytest.approx(2 / 0.49, rel=0.03)
+    assert fitted.threshold == pytest.approx(2, abs=0.02)
+    assert fitted.probability(fitted.threshold) == pytest.approx(0.5)
+    assert fitted.probability(fitted.distance(0.75)) == pytest.approx(0.75)
+    assert np.all(np.diff(fitted.probability(np.linspace(0, 50, 99))) <= 0)
+
+
+def test_a_calibration_refuses_a_network_that_has_it_backwards():
+    with pytest.raises(ValueError, match="slope above 0"):
+        calibrate.fit(np.array([3.0, 3.1, 0.1, 0.2]), np.array([True, True, False, False]))

@@ -1,0 +1,215 @@
+"""Training end to end, in processes of its own: what it learns, and what survives a kill."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from siamese import SiameseNetwork, cli, data, evaluate, metrics, train
+from siamese.calibrate import Calibration
+from siamese.recipe import TrainConfig
+
+CPU = torch.device("cpu")
+
+
+def auc(network, gallery):
+    return metrics.auc(*evaluate.pair_distances(network, gallery))
+
+
+def test_learns_to_tell_people_it_has_not_seen(tmp_path, request, digits):
+    try:
+        training, test = request.getfixturevalue("att").split()
+        expected = 0.8
+    except pytest.skip.Exception:
+        gallery = data.load(digits, (1, 100, 100))
+        training, test = gallery.only("0123456"), gallery.only("789")
+        expected = 0.65
+    config = TrainConfig("…", tmp_path, epochs=10)
+    fitted = train.fit(training, config, CPU, tmp_path / "checkpoint.pt", "test")
+    assert auc(fitted.network, test) > expected > auc(SiameseNetwork(), test)
+    assert np.mean(fitted.losses[-2:]) < np.mean(fitted.losses[:2]) / 2
+
+
+def test_the_result_folder_is_complete_and_true(trained, digits):
+    assert {path.name for path in trained.iterdir()} == {
+        *("config.json", "model.safetensors", "metrics.json", "README.md", "loss.png", "roc.png", "pairs.png")
+    }
+    for picture in trained.glob("*.png"):
+        assert min(Image.open(picture).size) > 200
+    record = json.loads((trained / "metrics.json").read_text())
+    gallery = data.load(digits, (1, 100, 100))
+    training, test = gallery.split(record["recipe"]["seed"])
+    assert (record["people"]["training"], record["people"]["test"]) == (list(training.names), list(test.names))
+    assert len(record["loss"]["values"]) == -(-3 * -(-len(training) // 16) // 10)
+
+    distances, same = evaluate.pair_distances(SiameseNetwork.from_pretrained(trained), test)
+    probability = Calibration(**record["test_calibration"]).probability(distances)
+    assert metrics.report(distances, same, probability) == pytest.approx(record["test"], abs=1e-6)
+
+
+def test_a_second_run_is_the_same_to_the_bit(trained, digits, tmp_path, siamese):
+    run = siamese(
+        "train", "--data", digits, "--epochs", 3, "--batch-size", 16, "--folds", 2, "--out", tmp_path / "again"
+    )
+    assert run.returncode == 0, run.stderr
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_batch_embeds_each_image_once_and_its_gradient_is_the_plain_one(digits):
+    gallery = data.load(digits, (1, 100, 100))
+    config = TrainConfig("…", Path(), batch_size=40)
+    batches = train.epoch_batches(gallery.identity, config, 0, CPU)
+    assert [len(same) for _, _, same in batches] == [40, 40]
+    first, second, _ = data.draw_pairs(gallery.identity, len(gallery), np.random.default_rng([config.seed, 0]))
+    rows, sides, labels = batches[0]
+    assert len(rows) == len(rows.unique()) < 80
+    assert np.array_equal(rows[sides].numpy(), np.stack([first[:40], second[:40]]))
+
+    gradients = []
+    for once in (True, False):
+        torch.manual_seed(0)
+        network = SiameseNetwork()
+        pixels = gallery.pixels
+        z1, z2 = network.embed(pixels[rows])[sides] if once else network(pixels[first[:40]], pixels[second[:40]])
+        train.contrastive_loss(train.distance(z1, z2), labels).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-7)
+
+
+def test_folds_never_judge_by_a_calibration_that_saw_them(digits, tmp_path, monkeypatch):
+    """A fold's probabilities come from the pairs of all other folds, and the spared people calibrate nothing."""
+    gallery = data.load(digits, (1, 100, 100))
+    seen = []
+    fit = train.calibrate.fit
+    monkeypatch.setattr(train.calibrate, "fit", lambda d, s: seen.append(set(d.tolist())) or fit(d, s))
+    config = TrainConfig("…", tmp_path, epochs=2, folds=2)
+    measured = []
+    distances_of = train.pair_distances
+    monkeypatch.setattr(train, "pair_distances", lambda n, g: measured.append(distances_of(n, g)) or measured[-1])
+    train.cross_validate(gallery, config, CPU, tmp_path, spare={"0", "1"})
+    of_fold = [set(measured[k][0].tolist()) for k in (0, 2)]  # 1 and 3 are without the spared people
+    assert seen[:2] == [of_fold[1], of_fold[0]]
+    assert seen[2] == set(measured[1][0].tolist()) | set(measured[3][0].tolist())
+    assert len(measured[1][0]) < len(measured[0][0])
+
+
+COMMAND = ("--epochs", "6", "--batch-size", "8", "--seed", "1")
+
+
+def start(digits, out, *more) -> subprocess.Popen:
+    command = [sys.executable, "-m", "siamese", "train", "--data", digits, "--out", out, *COMMAND, *more]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_epoch(process, out, epoch):
+    """Wait until the checkpoint of that epoch is whole; the run must still be going on then."""
+    file = out / "checkpoints" / "split.pt"
+    for _ in range(1200):
+        if file.exists() and torch.load(file, weights_only=True)["epoch"] >= epoch:
+            assert process.poll() is None, "the run ended before it could be stopped"
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no checkpoint of epoch {epoch}")
+
+
+@pytest.fixture(scope="module")
+def unbroken(digits, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    assert cli.main(["train", "--data", str(digits), "--out", str(out), *COMMAND]) == 0
+    return out
+
+
+def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siamese):
+    out = tmp_path / "run"
+    for epoch in (1, 3):
+        process = start(digits, out, *(["--resume"] if epoch > 1 else []))
+        wait_for_epoch(process, out, epoch)
+        process.kill()
+        process.wait()
+    assert not (out / "model.safetensors").exists()
+
+    refused = siamese("train", "--data", digits, "--out", out, *COMMAND)
+    assert refused.returncode == 2
+    assert "unfinished run: --resume" in refused.stderr
+    other = siamese("train", "--data", digits, "--out", out, *COMMAND, "--lr", 1, "--resume")
+    assert other.returncode == 2
+    assert "other settings (lr)" in other.stderr
+
+    resumed = siamese("train", "--data", digits, "--out", out, *COMMAND, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (out, unbroken))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    records = [json.loads((folder / "metrics.json").read_text()) for folder in (out, unbroken)]
+    assert all(records[0][key] == records[1][key] for key in ("loss", "test", "people", "recipe"))
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(digits, tmp_path):
+    process = start(digits, tmp_path / "run")
+    wait_for_epoch(process, tmp_path / "run", 1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command with --resume goes on" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_earlier_weights_survive(trained, digits, tmp_path, siamese):
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    before = (out / "model.safetensors").read_bytes()
+    refused = siamese("train", "--data", digits, "--out", out, *COMMAND)
+    assert refused.returncode == 2
+    assert "holds a trained network" in refused.stderr
+    process = start(digits, out, "--overwrite")
+    wait_for_epoch(process, out, 1)
+    process.kill()
+    process.wait()
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--margin", "-1"], "margin must be above 0, got -1.0"),
+        (["--lr", "nan"], "lr must be above 0"),
+        (["--epochs", "0"], "epochs must be at least 1"),
+        (["--batch-size", "many"], "invalid int value: 'many'"),
+        (["--folds", "1"], "folds must be 0 (none) or at least 2"),
+        (["--folds", "6"], "10 people can be split into 2 to 5 folds"),
+        (["--device", "cuda:99"], "no device 'cuda:99'"),
+        (["--resume"], "no unfinished run to resume"),
+        (["--resume", "--overwrite"], "choose one"),
+        (["--push-to-hub", "nobody"], "USER/NAME"),
+        (["--data", "/nowhere"], "no data at /nowhere"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(digits, tmp_path, arguments, says, siamese):
+    run = siamese("train", "--data", digits, "--out", tmp_path / "run", *arguments)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert says in run.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step(digits, tmp_path):
+    config = TrainConfig("…", tmp_path, epochs=3, lr=1e18)
+    with pytest.raises(RuntimeError, match=r"at step \d+ .* learning rate 1e\+18 is probably too high"):
+        train.fit(data.load(digits, (1, 100, 100)), config, CPU, tmp_path / "checkpoint.pt", "test")
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(digits, tmp_path, siamese):
+    (tmp_path / "file").write_text("in the way")
+    run = siamese("train", "--data", digits, "--out", tmp_path / "file" / "run")
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert "Not a directory" in run.stderr
