@@ -1,0 +1,196 @@
+"""The seed's loop as the tutorial writes it, against `siamese train`, on one machine in one run.
+
+    python benchmarks/train_speed.py --json benchmarks/results/train_speed.json
+    python benchmarks/train_speed.py --folds 5 --json benchmarks/results/plain_folds.json
+
+The first takes six minutes on two CPU cores and measures
+
+- both loops for 100 epochs on the seed's split: images/s, seconds, and held-out AUC;
+- our loop against its floor, the same network's bare forward, backward and step on batches that lie ready, in turns.
+
+The second only asks whether the plain loop comes to the same quality: it trains it on each fold of all 40 people.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from siamese import data, metrics
+from siamese.evaluate import pair_distances
+from siamese.loss import contrastive_loss
+from siamese.network import SeedBackbone, SiameseNetwork, distance, pick_device
+from siamese.recipe import TrainConfig
+from siamese.train import epoch_batches, fit
+
+
+class PlainPairs(Dataset):
+    """Random pairs as in the tutorial: partners are drawn until one fits, and files are decoded each time."""
+
+    def __init__(self, folder: Path, people: tuple[str, ...]):
+        self.files = [(file, person) for person in people for file in next(folder.rglob(person)).iterdir()]
+        self.transform = transforms.Compose([transforms.Resize((100, 100)), transforms.ToTensor()])
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, _):
+        file0, person0 = random.choice(self.files)
+        want_same = random.randint(0, 1)
+        while True:
+            file1, person1 = random.choice(self.files)
+            if (person0 == person1) == want_same:
+                break
+        pictures = [self.transform(Image.open(file).convert("L")) for file in (file0, file1)]
+        return *pictures, torch.tensor([float(person0 != person1)])
+
+
+class PlainNetwork(nn.Module):
+    """The same layers, each image of a pair passed through on its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = SeedBackbone(2)
+
+    def forward(self, x1, x2):
+        return self.layers(x1), self.layers(x2)
+
+
+def plain(pairs: PlainPairs, epochs: int, workers: int, device: torch.device) -> tuple[SiameseNetwork, float]:
+    """Train as the tutorial does; return the network and the seconds it took."""
+    started = time.perf_counter()
+    network = PlainNetwork().to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.0005)
+    loader = DataLoader(pairs, shuffle=True, num_workers=workers, batch_size=64)
+    for epoch in range(epochs):
+        for number, batch in enumerate(loader):
+            x1, x2, impostor = (tensor.to(device) for tensor in batch)
+            optimizer.zero_grad()
+            z1, z2 = network(x1, x2)
+            d = nn.functional.pairwise_distance(z1, z2, keepdim=True)
+            loss = torch.mean((1 - impostor) * d**2 + impostor * torch.clamp(2.0 - d, min=0.0) ** 2)
+            loss.backward()
+            optimizer.step()
+            if number % 10 == 0:
+                loss_value = loss.item()
+        print(f"plain loop, epoch {epoch + 1}: loss {loss_value:.3f}", end="\r", flush=True)
+    seconds = time.perf_counter() - started
+    siamese_network = SiameseNetwork()
+    siamese_network.backbone.load_state_dict(network.layers.state_dict())
+    return siamese_network.to(device), seconds
+
+
+def bare_epoch(network: SiameseNetwork, optimizer, batches) -> None:
+    """Do nothing but the arithmetic of one epoch, on batches that lie ready as floats."""
+    for x, sides, same in batches:
+        z1, z2 = network.backbone(x)[sides]
+        loss = contrastive_loss(distance(z1, z2), same)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def against_floor(training: data.Gallery, rounds: int, device: torch.device) -> dict:
+    """Time one whole epoch of `fit` (drawing, gathering, checkpoint and all) and one bare epoch, in turns."""
+    config = TrainConfig(data="att", out=Path(), epochs=1)
+    network = SiameseNetwork().to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
+    pixels = training.pixels.to(device)
+
+    def ready(rows):
+        return (pixels[rows].float() / 255).contiguous(memory_format=torch.channels_last)
+
+    distinct = [(ready(rows), sides, same) for rows, sides, same in epoch_batches(training.identity, config, 0, device)]
+    # All 2 × 64 images of each batch, as if no image came twice.
+    every = [(x[sides.flatten()], torch.arange(sides.numel()).reshape(2, -1), same) for x, sides, same in distinct]
+    times = {"ours": [], "bare, distinct images": [], "bare, all images": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(rounds + 1):
+            arms = {
+                "ours": lambda turn=turn: fit(training, config, device, Path(folder, f"{turn}.pt"), "ours"),
+                "bare, distinct images": lambda: bare_epoch(network, optimizer, distinct),
+                "bare, all images": lambda: bare_epoch(network, optimizer, every),
+            }
+            for name, run in arms.items():
+                started = time.perf_counter()
+                run()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if turn:  # the first round warms up
+                    times[name].append(time.perf_counter() - started)
+    ours = np.array(times["ours"])
+    return {
+        "epoch_seconds": {name: round(median(seconds), 3) for name, seconds in times.items()},
+        "ours_to_bare_distinct": round(float(np.median(ours / times["bare, distinct images"])), 3),
+        "ours_to_bare_all": round(float(np.median(ours / times["bare, all images"])), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--folds", type=int, default=0, help="only train the plain loop, on this many folds")
+    parser.add_argument("--rounds", type=int, default=15, help="turns against the floor")
+    parser.add_argument("--workers", type=int, default=0, help="of the plain loop's DataLoader; the tutorial has 8")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    device = pick_device(args.device)
+    gallery = data.load("att", SeedBackbone.input_shape)
+    with tempfile.TemporaryDirectory() as folder:
+        zipfile.ZipFile(data.att_archive()).extractall(folder)
+        random.seed(args.seed)
+        torch.manual_seed(args.seed)
+        measure = plain_folds if args.folds else both
+        result = measure(gallery, Path(folder), args, device)
+    print("\n" + json.dumps(result, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def plain_folds(gallery: data.Gallery, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+    """Train the plain loop on each fold and pool the distances of the people it has not seen."""
+    parts = []
+    for training, test in gallery.folds(args.folds):
+        network, _ = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
+        parts.append(pair_distances(network, test))
+    distances, same = (np.concatenate(column) for column in zip(*parts, strict=True))
+    each = [round(metrics.auc(*part), 4) for part in parts]
+    return {"seed": args.seed, "auc": each, "pooled_auc": round(metrics.auc(distances, same), 4)}
+
+
+def both(gallery: data.Gallery, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+    """Time both loops on the seed's split, and ours against its floor."""
+    training, test = gallery.split()
+    images = args.epochs * 2 * len(training)
+    result = {"device": str(device), "threads": torch.get_num_threads(), "epochs": args.epochs}
+    result["floor"] = against_floor(training, args.rounds, device)
+
+    def measured(network: SiameseNetwork, seconds: float) -> dict:
+        auc = metrics.auc(*pair_distances(network, test))
+        return {"seconds": round(seconds, 1), "images_per_second": round(images / seconds), "auc": round(auc, 4)}
+
+    config = TrainConfig(data="att", out=folder, epochs=args.epochs, seed=args.seed)
+    started = time.perf_counter()
+    network = fit(training, config, device, folder / "ours.pt", "siamese train").network
+    result["ours"] = measured(network, time.perf_counter() - started)
+    network, seconds = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
+    result["plain"] = {"workers": args.workers, **measured(network, seconds)}
+    result["speedup"] = round(result["plain"]["seconds"] / result["ours"]["seconds"], 2)
+    return result
+
+
+if __name__ == "__main__":
+    main()
