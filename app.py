@@ -42,9 +42,11 @@ CSS = """
 .answer .seen { display: flex; justify-content: center; align-items: center; gap: 12px; margin-top: 16px; }
 .answer .seen img { width: 72px; height: 72px; border-radius: 8px; margin: 0; }
 #examples thead { display: none; }
-#examples tbody { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); }
+#examples tbody { display: grid; grid-template-columns: repeat(4, 1fr); }
+@media (max-width: 1000px) { #examples tbody { grid-template-columns: repeat(2, 1fr); } }
+@media (max-width: 500px) { #examples tbody { grid-template-columns: 1fr; } }
 #examples tr { display: flex; justify-content: center; background: none; border: none; border-radius: 8px; }
-#examples td { padding: 6px; border: none; }
+#examples td { padding: 2px 4px; border: none; }
 """
 
 try:
@@ -127,13 +129,15 @@ def crop(face: Face, order: str) -> str:
 
 def about() -> str:
     """Describe the loaded network by the numbers that came with it."""
-    people, test = model.record["people"], model.record["test"]
-    width, height = model.network.input_shape[2], model.network.input_shape[1]
+    record, name, (_, height, width) = model.record, Path(model.name).name, model.network.input_shape
+    folds = record["folds"]
+    report = folds["pooled"] if folds else record["test"]
+    tested = sum(map(len, record["people"].values())) if folds else len(record["people"]["test"])
     return f"""
 Each picture becomes a point, by the same weights; the dissimilarity is the distance of the two points. This network,
-**{Path(model.name).name}**, learned from portraits of {len(people["training"])} people. Of two portraits of one person
-and two of different people, all unknown to it, it puts the former closer {test["auc"]:.1%} of the time (ROC AUC,
-{len(people["test"])} people).
+**{name}**, learned from pictures of {len(record["people"]["training"])} people. Networks of its recipe,
+tested on {tested} people whom they had not seen, put two pictures of one person closer together than two of different
+people {report["auc"]:.1%} of the time (ROC AUC).
 
 It looks at the whole picture, squeezed to {width} × {height}: crop both to an upright head, as in the examples. Other
 lighting, backgrounds and cameras than in its portraits mislead it. Do not decide anything that matters by it.
@@ -144,7 +148,7 @@ Example photographs: the White House and NASA, in the public domain.
 
 with gr.Blocks(title="How alike are two faces?", analytics_enabled=False, delete_cache=(600, 1800)) as demo:
     gr.Markdown(
-        "# How alike are two faces?\nTwo pictures in, one number out. They are sent nowhere and kept nowhere.\n\n"
+        "# How alike are two faces?\nTwo pictures in, one number out. Nothing is kept, nothing is passed on.\n\n"
         f"This network learned from pictures of {len(model.record['people']['training'])} people, and knows little "
         "beyond: with pictures unlike those, expect mistakes."
     )

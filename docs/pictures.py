@@ -46,7 +46,7 @@ def page() -> None:
                 time.sleep(0.2)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            tab = browser.new_page(viewport={"width": 900, "height": 900})
+            tab = browser.new_page(viewport={"width": 1040, "height": 900})
             tab.goto(ADDRESS)
             tab.locator("#examples tbody tr").nth(2).click()
             expect(tab.locator(".answer .verdict")).to_be_visible()

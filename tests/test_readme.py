@@ -82,6 +82,13 @@ def test_the_table_of_speeds_is_that_of_the_benchmark():
     assert f"or {floor['ours_to_bare_all']:.2f} times as long as those of all 2 × 64 images" in TEXT
 
 
+def test_the_quality_of_the_plain_loop_on_the_folds():
+    plain = result("plain_folds.json")
+    ours = [result(f"att-seed{seed}.json")["folds"]["pooled"]["auc"] for seed in range(3)]
+    assert f"comes to an AUC of {plain['pooled_auc']:.3f} over all folds" in TEXT
+    assert min(ours) - 0.03 < plain["pooled_auc"] < max(ours) + 0.03
+
+
 def test_the_front_matter_is_what_the_space_runs():
     import gradio
 
