@@ -51,7 +51,7 @@ def main() -> None:
     first, second = (torch.from_numpy(np.stack([embeddings[pair[side]] for pair in pairs])) for side in (0, 1))
     distances = siamese.distance(first, second).numpy()
     result = metrics.report(distances, np.array([same for *_, same in pairs]), model.calibration.probability(distances))
-    print(metrics.table([("LFW, View 2", result)]))
+    print(metrics.table("LFW, View 2", result, None))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -150,7 +150,7 @@ def main() -> None:
     device = pick_device(args.device)
     gallery = data.load("att", SeedBackbone.input_shape)
     with tempfile.TemporaryDirectory() as folder:
-        zipfile.ZipFile(data.att_archive()).extractall(folder)
+        zipfile.ZipFile(data.find_att()).extractall(folder)
         random.seed(args.seed)
         torch.manual_seed(args.seed)
         measure = plain_folds if args.folds else both

@@ -12,15 +12,15 @@ class Calibration:
 
     Attributes:
         slope: > 0; by how much the log-odds fall per unit of distance.
-        intercept: the log-odds at distance 0.
+        intercept: > 0; the log-odds at distance 0.
     """
 
     slope: float
     intercept: float
 
     def __post_init__(self):
-        if not (math.isfinite(self.intercept) and math.isfinite(self.slope) and self.slope > 0):
-            raise ValueError(f"a calibration needs a finite intercept and a slope above 0, got {self}")
+        if not (0 < self.slope < math.inf and 0 < self.intercept < math.inf):
+            raise ValueError(f"a calibration needs a slope and an intercept above 0, got {self}")
 
     @property
     def threshold(self) -> float:
@@ -39,15 +39,22 @@ class Calibration:
 def fit(distance: np.ndarray, same: np.ndarray) -> Calibration:
     """Fit a calibration, with genuine and impostor pairs counting half each however many there are.
 
+    Where genuine pairs are not the closer ones, distances say nothing, and so does the calibration: about even odds for
+    any of them.
+
     Args:
         distance: (P,) float ≥ 0, of pairs of people whom the network has not been trained on.
         same: (P,) bool, true for genuine pairs; both kinds must be there.
 
     Raises:
-        ValueError: where one kind is missing, or genuine pairs are not the closer ones on average.
+        ValueError: where one kind is missing.
     """
     from sklearn.linear_model import LogisticRegression  # needed to fit, not to use
 
     # The default ridge keeps the slope finite where the two kinds do not overlap.
     model = LogisticRegression(class_weight="balanced").fit(np.reshape(distance, (-1, 1)), same)
-    return Calibration(slope=float(-model.coef_[0, 0]), intercept=float(model.intercept_[0]))
+    slope, intercept = float(-model.coef_[0, 0]), float(model.intercept_[0])
+    if slope > 0 and intercept > 0:
+        return Calibration(slope, intercept)
+    typical = max(float(np.mean(distance)), 1e-6)
+    return Calibration(slope=1e-3 / typical, intercept=1e-3)

@@ -28,24 +28,25 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt:
-        hint = " The last whole epoch is kept; the same command with --resume goes on." if args.run is _train else ""
+        resumable = args.run is _train and args.out and (args.out / "checkpoints" / "run.json").exists()
+        hint = f" The last whole epoch is kept in {args.out}; --resume goes on with it." if resumable else ""
         print(f"\nStopped.{hint}", file=sys.stderr)
         return 130
     return 0
 
 
 def _train(args: argparse.Namespace) -> None:
-    from siamese import hub, train
+    from siamese import hub, metrics, train
 
-    args.out = args.out or Path("runs", Path(args.data).stem)
+    args.out = args.out or Path("runs", Path(args.data).resolve().stem)
     config = TrainConfig(**{setting.name: getattr(args, setting.name) for setting in fields(TrainConfig)})
     if args.push_to_hub:
         hub.check(args.push_to_hub)
-    out = train.train(config)
-    print((out / "README.md").read_text().partition("## How well it does")[2].partition("![")[0].strip())
-    print(f"\nWritten to {out}. Compare two pictures: siamese compare A B --weights {out}")
+    record = train.train(config)
+    print(metrics.table(_people("held-out people", record["people"]["test"]), record["test"], record["folds"]))
+    print(f"\nWritten to {args.out}. Compare two pictures: siamese compare A B --weights {args.out}")
     if args.push_to_hub:
-        print(hub.push(out, args.push_to_hub))
+        print(hub.push(args.out, args.push_to_hub))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -55,24 +56,27 @@ def _evaluate(args: argparse.Namespace) -> None:
     model = compare.load(args.weights, device=args.device)
     record = model.record
     gallery = data.load(args.data, model.network.input_shape)
-    if gallery.fingerprint() == record["data"]["sha256"]:
-        test, calibration = gallery.only(record["people"]["test"]), calibrate.Calibration(**record["test_calibration"])
-        title = "held-out people: " + ", ".join(test.names[:5]) + (" …" if len(test.names) > 5 else "")
-    else:
-        test, calibration, title = gallery, model.calibration, f"all {len(gallery.names)} people"
+    unseen = [name for name in gallery.names if name not in record["people"]["training"]]
+    if len(unseen) < 2:
+        raise ValueError(
+            f"the network was trained on people of these names; of {args.data} only {len(unseen)} are left"
+        )
+    test, calibration = gallery.only(unseen), model.calibration
+    if set(unseen) & set(record["people"]["test"]):
+        calibration = calibrate.Calibration(**record["test_calibration"])  # the other one may rest on these people
     distances, same = pair_distances(model.network, test)
-    result = {"test": metrics.report(distances, same, calibration.probability(distances))}
-    rows = [(title, result["test"])]
+    result = {"test": metrics.report(distances, same, calibration.probability(distances)), "folds": None}
     if args.folds:
         with tempfile.TemporaryDirectory() as folder:
             config = TrainConfig(data=args.data, out=folder, folds=args.folds, **record["recipe"])
-            device = model.network.device
-            result["folds"], _ = train.cross_validate(gallery, config, device, Path(folder))
-        rows += [(f"fold {k} of {args.folds}", fold) for k, fold in enumerate(result["folds"]["each"], 1)]
-        rows += [(f"all {args.folds} folds together", result["folds"]["pooled"])]
-    print(metrics.table(rows))
+            result["folds"], _ = train.cross_validate(gallery, config, model.network.device, Path(folder))
+    print(metrics.table(_people("not trained on", unseen), result["test"], result["folds"]))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _people(title: str, names: list[str]) -> str:
+    return f"{title}: {', '.join(names[:5])}" + (f" … {len(names)} in all" if len(names) > 5 else "")
 
 
 def _compare(args: argparse.Namespace) -> None:

@@ -9,7 +9,13 @@ from typing import Literal
 import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+)
 from PIL import Image
 
 from siamese import images
@@ -126,7 +132,7 @@ class Model:
     def _embed(self, crops) -> torch.Tensor:
         shape = (0, *self.network.input_shape)
         x = torch.stack([images.to_tensor(crop) for crop in crops]) if crops else torch.empty(shape, dtype=torch.uint8)
-        return self.network.embed(x.to(self.network.device)).float().cpu()
+        return torch.cat([self.network.embed(part.to(self.network.device)).float().cpu() for part in x.split(256)])
 
 
 def load(weights: str | Path = WEIGHTS, *, revision: str | None = None, device: str = "auto") -> Model:
@@ -149,6 +155,8 @@ def load(weights: str | Path = WEIGHTS, *, revision: str | None = None, device: 
     try:
         config, record = (_read_json(name, file, revision) for file in ("config.json", "metrics.json"))
         calibration = Calibration(**config["calibration"])
+        if missing := {"people", "recipe", "test", "test_calibration", "folds"} - record.keys():
+            raise KeyError(*missing)
         network = SiameseNetwork.from_pretrained(name, revision=revision)
     except LocalEntryNotFoundError as error:
         raise ConnectionError(
@@ -156,8 +164,12 @@ def load(weights: str | Path = WEIGHTS, *, revision: str | None = None, device: 
         ) from error
     except (HfHubHTTPError, EntryNotFoundError, HFValidationError, FileNotFoundError) as error:
         raise FileNotFoundError(f"{name} holds no trained network: {error}") from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{name}: config.json lacks what `siamese train` writes there ({error!r})") from error
+    except HTTPError as error:
+        raise ConnectionError(f"the Hub broke off while {name} was fetched ({error}); try again") from error
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{name}: config.json or metrics.json lacks what `siamese train` writes ({error!r})"
+        ) from error
     return Model(network.to(device), calibration, record, name)
 
 

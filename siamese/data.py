@@ -21,6 +21,7 @@ from siamese import images
 ATT_URL = "https://github.com/maticvl/dataHacker/raw/master/DATA/at%26t.zip"
 ATT_SHA256 = "0d3864db0836cc74e6a497d790685c8724417d7b321736e71b0b1416480cced1"
 ATT_FILE = "at&t.zip"
+ATT_NAME = "AT&T faces"
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -58,12 +59,11 @@ class Gallery:
         identity = np.unique(self.identity[rows], return_inverse=True)[1]
         return Gallery(self.pixels[rows], identity, kept, self.test_names & names)
 
-    def split(self, seed: int = 0, test_share: float = 0.2) -> tuple["Gallery", "Gallery"]:
+    def split(self, seed: int = 0) -> tuple["Gallery", "Gallery"]:
         """Split by person into training and test.
 
         Args:
-            seed: draws the test people, where the data set does not name them itself.
-            test_share: their share, in (0, 1); at least 2 people, so that there are impostor pairs.
+            seed: draws the test people, where the data set does not name them itself: a fifth of all, at least two.
 
         Returns:
             The two galleries, with no person in both.
@@ -73,7 +73,7 @@ class Gallery:
         """
         test = self.test_names
         if not test:
-            count = max(2, round(len(self.names) * test_share))
+            count = max(2, round(len(self.names) / 5))
             test = frozenset(np.random.default_rng(seed).permutation(self.names)[:count].tolist())
         if len(test) < 2 or len(self.names) - len(test) < 2:
             raise ValueError(
@@ -110,7 +110,7 @@ def load(source: str | Path, input_shape: tuple[int, int, int]) -> Gallery:
     `testing`, as AT&T's archive does, the people in `testing` are those to test on.
 
     Args:
-        source: "att" for the AT&T faces (see `att_archive`), or the path of a folder or zip.
+        source: "att" for the AT&T faces (see `find_att`), or the path of a folder or zip.
         input_shape: (C, H, W) of the network that will see the images.
 
     Returns:
@@ -121,7 +121,7 @@ def load(source: str | Path, input_shape: tuple[int, int, int]) -> Gallery:
         ValueError: where the folder has no people, a person has one image, or files cannot be read; all are named.
         ConnectionError: where AT&T is to be downloaded and cannot be.
     """
-    path = att_archive() if source == "att" else Path(source)
+    path = find_att() if source == "att" else Path(source)
     if not path.exists():
         raise FileNotFoundError(f"there is no data at {path}; give a folder with one folder of images per person")
     if path.is_file():
@@ -182,13 +182,14 @@ def all_pairs(identity: np.ndarray) -> Pairs:
     return first, second, identity[first] == identity[second]
 
 
-def att_archive() -> Path:
+def find_att() -> Path:
     """Find the AT&T (ORL) faces of Samaria and Harter (1994), or download them once: 3.8 MB, 400 images of 40 people.
 
     Looked for in the folder `SIAMESE_DATA`, then in the user's cache (`XDG_CACHE_HOME`, else ~/.cache).
 
     Returns:
-        The path of a zip archive whose sha256 is right. It is read in place and never unpacked.
+        The path of the zip archive, whose sha256 is right and which is read in place, or of the folder `data/faces`
+        that unpacking it makes.
 
     Raises:
         ValueError: where a file of that name is there but is not the archive.
@@ -201,6 +202,8 @@ def att_archive() -> Path:
             if hashlib.sha256(path.read_bytes()).hexdigest() != ATT_SHA256:
                 raise ValueError(f"{path} is not the AT&T archive (its sha256 differs); delete it to download it anew")
             return path
+        if (unpacked := Path(folder, "data", "faces")).is_dir():
+            return unpacked
     return _download(ATT_URL, cache / ATT_FILE, ATT_SHA256)
 
 

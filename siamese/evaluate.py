@@ -17,8 +17,14 @@ def pair_distances(network: SiameseNetwork, gallery: data.Gallery) -> tuple[np.n
 
     Returns:
         distance: (P,) float32 and same: (P,) bool, with P = N (N − 1) / 2, in the order of `data.all_pairs`.
+
+    Raises:
+        ValueError: where a distance is not finite.
     """
     network.eval()
     z = torch.cat([network.embed(pixels.to(network.device)).float().cpu() for pixels in gallery.pixels.split(256)])
     first, second, same = data.all_pairs(gallery.identity)
-    return distance(z[first], z[second]).numpy(), same
+    distances = distance(z[first], z[second]).numpy()
+    if not np.isfinite(distances).all():
+        raise ValueError("the network's distances are not finite; train it anew, with a lower learning rate")
+    return distances, same

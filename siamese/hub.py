@@ -7,7 +7,7 @@ from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from siamese import metrics
+from siamese import data, metrics
 
 # Not pairs.png: it shows photographs of the training data, which may not be the user's to publish.
 PUBLISHED = ("config.json", "model.safetensors", "metrics.json", "loss.png", "roc.png")
@@ -25,37 +25,30 @@ def model_card(record: dict, weights: str) -> str:
         record: the contents of metrics.json.
         weights: where the reader loads it from, a folder or a Hub id.
     """
-    recipe, data, test, folds = record["recipe"], record["data"], record["test"], record["folds"]
-    people = record["people"]
-    title = "AT&T faces" if data["name"] == "att" else data["name"]
+    recipe, people, test, folds = record["recipe"], record["people"], record["test"], record["folds"]
+    title = record["data"]["name"]
+    att = title == data.ATT_NAME
     results = [("held-out people", test)] + ([("cross-validation", folds["pooled"])] if folds else [])
     front = ModelCardData(
-        license="mit",
+        license="mit" if att else None,  # of a network of their own, users say
         library_name="siamese",
         pipeline_tag="image-feature-extraction",
         tags=["siamese-network", "contrastive-loss", "image-similarity", "face-verification"],
         metrics=["roc_auc"],
         model_name=f"Siamese network, {title}",
         eval_results=[
-            EvalResult(
-                "image-similarity", data["name"], f"{title}, {split}", kind, round(report[key], 4), metric_name=name
-            )
+            EvalResult("image-similarity", title, f"{title}, {split}", kind, round(report[key], 4), metric_name=name)
             for split, report in results
             for key, kind, name in (("auc", "roc_auc", "ROC AUC"), ("eer", "eer", "Equal error rate"))
         ],
     )
-    rows = [(f"{len(people['test'])} held-out people", test)]
-    if folds:
-        count = len(folds["each"])
-        rows += [(f"fold {k} of {count}", report) for k, report in enumerate(folds["each"], 1)]
-        rows += [(f"all {count} folds together", folds["pooled"])]
     calibrated_on = (
         f"pairs of {len(people['training'])} people, each scored by a network of this recipe that had not seen them."
         if folds
         else "the pairs of the held-out people. (The accuracy and calibration error above are at a curve fitted on\n"
         "the training people, so that they do not judge themselves, and worse for it; `--folds 5` does better.)"
     )
-    command = f"siamese train --data {data['name']}" + (f" --folds {len(folds['each'])}" if folds else "")
+    command = f"siamese train --data {'att' if att else title}" + (f" --folds {len(folds['each'])}" if folds else "")
     command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipe.items())
     return f"""---
 {front.to_yaml()}
@@ -77,7 +70,7 @@ print(model.compare("a.jpg", "b.jpg").dissimilarity)
 
 People whom it has not seen; every pair of their images.
 
-{metrics.table(rows)}
+{metrics.table(f"{len(people['test'])} held-out people", test, folds)}
 
 A distance becomes a probability by a logistic curve fitted on
 {calibrated_on}
@@ -93,7 +86,7 @@ A distance becomes a probability by a logistic curve fitted on
 {record["minutes"]} minutes for the network itself ({record["device"]}); versions and losses are in metrics.json.
 
 ![Training loss](loss.png)
-{ATT_CREDIT if data["name"] == "att" else ""}"""
+{ATT_CREDIT if att else ""}"""
 
 
 def check(repo_id: str) -> None:
@@ -125,7 +118,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
 
     Raises:
         ValueError: where the name, the folder or the token will not do.
-        ConnectionError: where the Hub cannot be reached or refuses; nothing was changed, and it can be run again.
+        ConnectionError: where the Hub cannot be reached or refuses; no file was changed, and it can be run again.
     """
     check(repo_id)
     if missing := [name for name in PUBLISHED if not (folder / name).is_file()]:
@@ -133,7 +126,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     card = model_card(json.loads((folder / "metrics.json").read_text()), repo_id)
     operations = [CommitOperationAdd(name, folder / name) for name in PUBLISHED]
     operations.append(CommitOperationAdd("README.md", card.encode()))
-    api = HfApi()
+    api, again = HfApi(), f"run `siamese push {folder} {repo_id}`"
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         api.create_commit(repo_id, operations, commit_message="Upload Siamese network")
@@ -142,7 +135,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     except HfHubHTTPError as error:
         status = error.response.status_code
         why = {401: "the token is not valid", 403: "the token may not write there"}.get(status, f"it answered {status}")
-        raise ConnectionError(f"the Hub did not take {repo_id}: {why}. Nothing was changed; run it again") from error
+        raise ConnectionError(f"the Hub did not take {repo_id}: {why}. Once that is mended, {again}") from error
     except (HTTPError, OSError) as error:  # the client's own, whichever HTTP library it uses
-        raise ConnectionError(f"the Hub cannot be reached ({error}). Run it again with a network") from error
+        raise ConnectionError(f"the Hub cannot be reached ({error}). With a network, {again}") from error
     return str(url)

@@ -2,8 +2,10 @@
 
 import io
 import warnings
+import zlib
 from os import PathLike
 from pathlib import Path
+from zipfile import BadZipFile
 from zipfile import Path as ZipPath
 
 import numpy as np
@@ -46,7 +48,7 @@ def read(source: ImageSource) -> Image.Image:
         raise ValueError(f"{name} has only {width} × {height} pixels; each side needs at least {MIN_SIDE}.")
     try:
         return _to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, EOFError, ValueError, MemoryError) as error:
+    except Exception as error:  # on hostile files Pillow's decoders raise almost anything
         raise ValueError(f"{name} is damaged or cut short. Save it again as JPEG or PNG.") from error
 
 
@@ -82,7 +84,10 @@ def _open(path: Path | ZipPath) -> Image.Image:
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a picture in it")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except (BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path.name} is damaged inside its zip archive") from error
     if not data:
         raise ValueError(f"{path.name} is empty (0 bytes).")
     try:
@@ -94,7 +99,7 @@ def _open(path: Path | ZipPath) -> Image.Image:
         raise ValueError(
             f"{path.name} has far more than the {MAX_PIXELS // 10**6} million pixels that are read. Save it smaller."
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # see above
         raise ValueError(f"{path.name} is not a picture that can be read. Save it as JPEG or PNG.") from error
 
 

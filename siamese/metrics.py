@@ -79,15 +79,28 @@ def calibration_error(probability: np.ndarray, same: np.ndarray, bins: int = 10)
     return float(np.abs(gap).sum())
 
 
-def table(rows: list[tuple[str, dict]]) -> str:
-    """Return a Markdown table of reports (see `report`), one row each."""
+def table(title: str, test: dict, folds: dict | None) -> str:
+    """Return reports (see `report`) as a Markdown table.
+
+    Args:
+        title: whom `test` was measured on.
+        test: a report.
+        folds: `{"each": [report, …], "pooled": report}`, or None.
+    """
+    rows = [(title, test)]
+    if folds:
+        count = len(folds["each"])
+        rows += [(f"fold {number} of {count}", fold) for number, fold in enumerate(folds["each"], 1)]
+        rows += [(f"all {count} folds together", folds["pooled"])]
     lines = [
-        "| | pairs | AUC | EER | TAR at FAR 1e-2 | balanced accuracy | calibration error |",
-        "|---|---|---|---|---|---|---|",
+        "| | pairs | AUC | EER | TAR at FAR 1e-2 | balanced accuracy | calibration error "
+        "| mean distance, genuine | impostor |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in rows:
         lines.append(
             f"| {name} | {r['genuine'] + r['impostor']:,} | {r['auc']:.3f} | {r['eer']:.1%} "
-            f"| {r['tar_at_far_1e-2']:.1%} | {r['balanced_accuracy']:.1%} | {r['calibration_error']:.1%} |"
+            f"| {r['tar_at_far_1e-2']:.1%} | {r['balanced_accuracy']:.1%} | {r['calibration_error']:.1%} "
+            f"| {r['mean_genuine']:.2f} | {r['mean_impostor']:.2f} |"
         )
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -117,7 +118,7 @@ class SiameseNetwork(
             file = hf_hub_download(model_id, "model.safetensors", **hub)
         try:
             network.load_state_dict(load_file(file, device=map_location), strict=True)
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{file} does not hold the weights that its config.json describes: {error}") from error
         return network.to(map_location).eval()
 

@@ -4,6 +4,7 @@ siamese train --data att --folds 5 --out weights/att
 
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -23,13 +24,13 @@ from tqdm import tqdm
 from siamese import __version__, calibrate, data, hub, metrics, plots
 from siamese.evaluate import pair_distances
 from siamese.loss import contrastive_loss
-from siamese.network import SiameseNetwork, distance, pick_device
+from siamese.network import SeedBackbone, SiameseNetwork, distance, pick_device
 from siamese.recipe import TrainConfig
 
 LOG_EVERY = 10  # batches
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig) -> dict:
     """Train, test on held-out people, calibrate, and write the result folder: a complete Hub model repository.
 
     The data's own test people are tested on (for AT&T s5, s6 and s7), else a fifth drawn by the seed. With `folds`,
@@ -37,9 +38,11 @@ def train(config: TrainConfig) -> Path:
     folds, without the test people. Without, it rests on the test people, and the accuracy reported for these is at a
     threshold chosen on the training people. Either way no accuracy is measured at a threshold that saw its people.
 
+    Written to `config.out` at the end: config.json, model.safetensors, metrics.json, README.md (the model card),
+    loss.png, roc.png and pairs.png.
+
     Returns:
-        The result folder: config.json, model.safetensors, metrics.json, README.md (the model card), loss.png, roc.png
-        and pairs.png. Files of an earlier run there are replaced only at the end.
+        The contents of metrics.json.
 
     Raises:
         ValueError: for data or a device that will not do, or a result folder that holds something else.
@@ -47,10 +50,10 @@ def train(config: TrainConfig) -> Path:
         KeyboardInterrupt: on Ctrl-C; the last whole epoch is kept for `resume`.
     """
     device = pick_device(config.device)
-    gallery = data.load(config.data, SiameseNetwork().input_shape)
+    gallery = data.load(config.data, SeedBackbone.input_shape)
     training, test = gallery.split(config.seed)
-    if config.folds:
-        gallery.folds(config.folds)  # refuses a number of folds that does not fit, before any work
+    if config.folds and all(len(set(fold.names) - set(test.names)) < 2 for _, fold in gallery.folds(config.folds)):
+        raise ValueError(f"{len(gallery.names)} people are too few to calibrate on {config.folds} folds of them")
     checkpoints = _prepare(config, gallery)
 
     network, losses, seconds = fit(training, config, device, checkpoints / "split.pt", "training")
@@ -64,8 +67,9 @@ def train(config: TrainConfig) -> Path:
         folds, calibration = None, calibrate.fit(*test_pairs)
         judge = calibrate.fit(*pair_distances(network, training))
 
+    name = data.ATT_NAME if config.data == "att" else Path(config.data).resolve().stem
     record = {
-        "data": {"name": Path(config.data).stem, "sha256": gallery.fingerprint(), "images": len(gallery)},
+        "data": {"name": name, "sha256": gallery.fingerprint(), "images": len(gallery)},
         "people": {"training": list(training.names), "test": list(test.names)},
         "recipe": config.recipe(),
         "test": metrics.report(*test_pairs, judge.probability(test_pairs[0])),
@@ -77,10 +81,8 @@ def train(config: TrainConfig) -> Path:
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "siamese": __version__},
     }
     _write(config.out, network, calibration, record, test, test_pairs)
-    for file in checkpoints.iterdir():
-        file.unlink()
-    checkpoints.rmdir()
-    return config.out
+    _clear(checkpoints)
+    return record
 
 
 class Fitted(NamedTuple):
@@ -135,7 +137,7 @@ def fit(gallery: data.Gallery, config: TrainConfig, device: torch.device, checkp
             if not np.isfinite(loss.item()):
                 raise RuntimeError(
                     f"the loss is {loss.item()} at step {step} (epoch {epoch + 1}): the learning rate {config.lr:g} "
-                    "is probably too high; the epoch before is kept"
+                    "is probably too high; start anew with a lower one"
                 )
             seconds += time.perf_counter() - began
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
@@ -208,27 +210,37 @@ def cross_validate(
 def _prepare(config: TrainConfig, gallery: data.Gallery) -> Path:
     """Return the folder for checkpoints, having made sure that nothing unrelated is lost or mixed in."""
     checkpoints = config.out / "checkpoints"
-    run = {"recipe": config.recipe(), "data": gallery.fingerprint()}
+    run = {**config.recipe(), "folds": config.folds, "data": gallery.fingerprint()}
     started = checkpoints / "run.json"
     if config.resume:
         if not started.exists():
             raise ValueError(f"{config.out} holds no unfinished run to resume; start one without --resume")
         if (before := json.loads(started.read_text())) != run:
-            differ = [k for k, v in run["recipe"].items() if before["recipe"].get(k) != v] or ["data"]
-            raise ValueError(
-                f"the run in {config.out} has other settings ({', '.join(differ)}); resume it with its own"
-            )
+            differ = ", ".join(name for name in run if before.get(name) != run[name])
+            raise ValueError(f"the run in {config.out} has other settings ({differ}); resume it with its own")
         return checkpoints
-    if not config.overwrite:
-        if started.exists():
-            raise ValueError(f"{config.out} holds an unfinished run: --resume goes on with it, --overwrite starts anew")
-        if (config.out / "model.safetensors").exists():
+    trained = all((config.out / name).exists() for name in ("config.json", "metrics.json", "model.safetensors"))
+    if started.exists() or trained:
+        if not config.overwrite:
+            if started.exists():
+                raise ValueError(
+                    f"{config.out} holds an unfinished run: --resume continues it, --overwrite starts anew"
+                )
             raise ValueError(f"{config.out} holds a trained network; choose another --out, or --overwrite it")
+        _clear(checkpoints)
+    elif config.out.is_dir() and any(config.out.iterdir()):
+        raise ValueError(f"{config.out} holds other files; choose a new folder as --out")
     checkpoints.mkdir(parents=True, exist_ok=True)
-    for file in checkpoints.iterdir():
-        file.unlink()
     _replace(started, lambda part: part.write_text(json.dumps(run)))
     return checkpoints
+
+
+def _clear(checkpoints: Path) -> None:
+    """Remove what this module writes there, and the folder if nothing else is in it."""
+    for file in [*checkpoints.glob("*.pt"), *checkpoints.glob("*.part"), checkpoints / "run.json"]:
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        checkpoints.rmdir()
 
 
 def _write(
@@ -237,7 +249,8 @@ def _write(
     with tempfile.TemporaryDirectory(dir=out, prefix=".new-") as folder:
         folder = Path(folder)
         (folder / "metrics.json").write_text(json.dumps(record, indent=1) + "\n")
-        (folder / "README.md").write_text(hub.model_card(record, out.name if out.is_absolute() else out.as_posix()))
+        weights = f"path/to/{out.name}" if out.is_absolute() else out.as_posix()
+        (folder / "README.md").write_text(hub.model_card(record, weights))
         config = {**network._hub_mixin_config, "calibration": asdict(calibration)}
         network.cpu().half().save_pretrained(folder, config=config)
         plots.loss(record["loss"]["values"], record["loss"]["every_batches"], folder / "loss.png")

@@ -77,6 +77,14 @@ def test_refuses_what_is_no_model(tmp_path, monkeypatch):
         load(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="holds no trained network"):
         load(tmp_path)
+    shutil.copytree(compare.WEIGHTS, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        load(tmp_path / "cut")
+    (tmp_path / "cut" / "metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"metrics\.json"):
+        load(tmp_path / "cut")
     shutil.copytree(compare.WEIGHTS, tmp_path / "att")
     config = json.loads((tmp_path / "att" / "config.json").read_text())
     for broken in ({**config, "calibration": None}, {k: v for k, v in config.items() if k != "calibration"}):
@@ -126,6 +134,16 @@ def test_evaluate_retrains_by_folds_and_takes_other_data(trained, digits, tmp_pa
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["folds"]["pooled"] == pytest.approx(record["folds"]["pooled"], abs=1e-6)
 
-    for name in "0123":
-        shutil.copytree(digits / name, tmp_path / "other" / name)
-    assert "all 4 people" in siamese("evaluate", trained, "--data", tmp_path / "other").stdout
+
+def test_evaluate_never_scores_people_it_was_trained_on(trained, digits, tmp_path, siamese):
+    """A photograph more makes other data of it, but no other people."""
+    shutil.copytree(digits, tmp_path / "more")
+    shutil.copy(digits / "3" / "0.png", tmp_path / "more" / "3" / "9.png")
+    people = json.loads((trained / "metrics.json").read_text())["people"]
+    run = siamese("evaluate", trained, "--data", tmp_path / "more")
+    assert f"not trained on: {', '.join(people['test'])} |" in run.stdout
+    shutil.rmtree(tmp_path / "more" / people["test"][0])
+    assert "only 1 are left" in siamese("evaluate", trained, "--data", tmp_path / "more").stderr
+    for name in people["training"][:2]:
+        (tmp_path / "more" / name).rename(tmp_path / "more" / f"new-{name}")
+    assert f"{people['test'][1]}, new-" in siamese("evaluate", trained, "--data", tmp_path / "more").stdout

@@ -42,11 +42,30 @@ def test_each_person_is_tested_in_one_fold(att):
 
 
 def test_a_zip_and_its_unpacked_folder_are_the_same_data(att, tmp_path):
-    with zipfile.ZipFile(data.att_archive()) as archive:
+    with zipfile.ZipFile(data.find_att()) as archive:
         archive.extractall(tmp_path)
     unpacked = data.load(tmp_path, SHAPE)
     assert unpacked.fingerprint() == att.fingerprint()
     assert unpacked.test_names == att.test_names
+
+
+def test_finds_att_unpacked(att, tmp_path, monkeypatch):
+    with zipfile.ZipFile(data.find_att()) as archive:
+        archive.extractall(tmp_path)
+    monkeypatch.setenv("SIAMESE_DATA", str(tmp_path))
+    assert data.find_att() == tmp_path / "data" / "faces"
+
+
+def test_names_a_picture_that_is_damaged_inside_its_zip(digits, tmp_path):
+    archive = tmp_path / "digits.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(digits.rglob("*.png")):
+            file.write(path, path.relative_to(digits))
+    content = bytearray(archive.read_bytes())
+    content[60:90] = bytes(30)
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"0: 0\.png is damaged inside its zip"):
+        data.load(archive, SHAPE)
 
 
 def test_reads_any_folder_of_classes(digits):
@@ -172,27 +191,27 @@ def test_downloads_once_and_checks(no_data, monkeypatch):
     serve = Serve(content)
     monkeypatch.setattr(data, "ATT_URL", serve.url)
     monkeypatch.setattr(data, "ATT_SHA256", hashlib.sha256(content).hexdigest())
-    assert data.att_archive().read_bytes() == content
+    assert data.find_att().read_bytes() == content
     serve.server.shutdown()
-    assert data.att_archive() == no_data / "at&t.zip"
+    assert data.find_att() == no_data / "at&t.zip"
 
 
 @pytest.mark.parametrize(("content", "length"), [(b"another file", None), (b"too sh", 3_797_060)])
 def test_a_wrong_or_short_download_leaves_nothing_behind(no_data, monkeypatch, content, length):
     monkeypatch.setattr(data, "ATT_URL", Serve(content, length).url)
     with pytest.raises(ConnectionError, match=r"whole file|could not be downloaded"):
-        data.att_archive()
+        data.find_att()
     assert list(no_data.iterdir()) == []
 
 
 def test_without_network_says_where_to_put_the_file(no_data, monkeypatch):
     monkeypatch.setattr(data, "ATT_URL", "http://127.0.0.1:9/at%26t.zip")
     with pytest.raises(ConnectionError, match=r"fetch http://127\.0\.0\.1:9.* and put it at .*at&t\.zip"):
-        data.att_archive()
+        data.find_att()
 
 
 def test_refuses_another_file_of_that_name(monkeypatch, tmp_path):
     monkeypatch.setenv("SIAMESE_DATA", str(tmp_path))
     (tmp_path / "at&t.zip").write_bytes(b"something else")
     with pytest.raises(ValueError, match="not the AT&T archive"):
-        data.att_archive()
+        data.find_att()

@@ -89,6 +89,9 @@ def test_a_calibration_recovers_the_curve_it_was_drawn_from():
     assert np.all(np.diff(fitted.probability(np.linspace(0, 50, 99))) <= 0)
 
 
-def test_a_calibration_refuses_a_network_that_has_it_backwards():
-    with pytest.raises(ValueError, match="slope above 0"):
-        calibrate.fit(np.array([3.0, 3.1, 0.1, 0.2]), np.array([True, True, False, False]))
+def test_a_calibration_of_a_network_that_has_it_backwards_says_nothing():
+    fitted = calibrate.fit(np.array([3.0, 3.1, 0.1, 0.2]), np.array([True, True, False, False]))
+    assert fitted.probability(np.array([0, 3])) == pytest.approx(0.5, abs=0.01)
+    for slope, intercept in ((0, 1), (-1, 1), (1, 0), (1, float("nan")), (float("inf"), 1)):
+        with pytest.raises(ValueError, match="above 0"):
+            calibrate.Calibration(slope, intercept)

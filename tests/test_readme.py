@@ -89,6 +89,13 @@ def test_the_quality_of_the_plain_loop_on_the_folds():
     assert min(ours) - 0.03 < plain["pooled_auc"] < max(ours) + 0.03
 
 
+def test_the_time_to_the_first_answer():
+    measured = result("first_answer.json")
+    assert f"first answer {measured['seconds']} s after `python app.py`, on the same two cores" in TEXT
+    assert measured["seconds"] < 15
+    assert measured["cores"] == 2
+
+
 def test_the_front_matter_is_what_the_space_runs():
     import gradio
 
