@@ -148,7 +148,8 @@ Example photographs: the White House and NASA, in the public domain.
 
 with gr.Blocks(title="How alike are two faces?", analytics_enabled=False, delete_cache=(600, 1800)) as demo:
     gr.Markdown(
-        "# How alike are two faces?\nTwo pictures in, one number out. Nothing is kept, nothing is passed on.\n\n"
+        "# How alike are two faces?\n"
+        "Two pictures in, one number out. Uploads are deleted within the hour and passed on to nobody.\n\n"
         f"This network learned from pictures of {len(model.record['people']['training'])} people, and knows little "
         "beyond: with pictures unlike those, expect mistakes."
     )
