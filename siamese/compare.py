@@ -1,5 +1,6 @@
 """Two pictures → how unlike they are, what that means, and how sure it is."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -153,10 +154,15 @@ def load(weights: str | Path = WEIGHTS, *, revision: str | None = None, device: 
     if not Path(weights).is_dir() and (isinstance(weights, Path) or name.count("/") != 1):
         raise FileNotFoundError(f"there is no folder {name}, and a model on the Hub is named USER/NAME")
     try:
-        config, record = (_read_json(name, file, revision) for file in ("config.json", "metrics.json"))
+        config, record = (
+            json.loads(_file(name, file, revision).read_text()) for file in ("config.json", "metrics.json")
+        )
         calibration = Calibration(**config["calibration"])
         if missing := {"people", "recipe", "test", "test_calibration", "folds"} - record.keys():
             raise KeyError(*missing)
+        weights = _file(name, "model.safetensors", revision).read_bytes()
+        if hashlib.sha256(weights).hexdigest() != config["weights_sha256"]:
+            raise ValueError(f"{name}: model.safetensors is damaged, or not the one that config.json belongs to")
         network = SiameseNetwork.from_pretrained(name, revision=revision)
     except LocalEntryNotFoundError as error:
         raise ConnectionError(
@@ -173,6 +179,5 @@ def load(weights: str | Path = WEIGHTS, *, revision: str | None = None, device: 
     return Model(network.to(device), calibration, record, name)
 
 
-def _read_json(name: str, file: str, revision: str | None) -> dict:
-    path = Path(name, file) if Path(name).is_dir() else hf_hub_download(name, file, revision=revision)
-    return json.loads(Path(path).read_text())
+def _file(name: str, file: str, revision: str | None) -> Path:
+    return Path(name, file) if Path(name).is_dir() else Path(hf_hub_download(name, file, revision=revision))

@@ -5,6 +5,7 @@ siamese train --data att --folds 5 --out weights/att
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -251,8 +252,11 @@ def _write(
         (folder / "metrics.json").write_text(json.dumps(record, indent=1) + "\n")
         weights = f"path/to/{out.name}" if out.is_absolute() else out.as_posix()
         (folder / "README.md").write_text(hub.model_card(record, weights))
-        config = {**network._hub_mixin_config, "calibration": asdict(calibration)}
-        network.cpu().half().save_pretrained(folder, config=config)
+        network.cpu().half().save_pretrained(folder)
+        # The hash ties the calibration to its weights: of two runs' files that got mixed, none is loaded.
+        sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        config = {**network._hub_mixin_config, "calibration": asdict(calibration), "weights_sha256": sha256}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         plots.loss(record["loss"]["values"], record["loss"]["every_batches"], folder / "loss.png")
         plots.roc(*test_pairs, folder / "roc.png")
         plots.pairs(_ten_pairs(test, *test_pairs), folder / "pairs.png")

@@ -80,7 +80,7 @@ def test_refuses_what_is_no_model(tmp_path, monkeypatch):
     shutil.copytree(compare.WEIGHTS, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="does not hold the weights"):
+    with pytest.raises(ValueError, match="is damaged, or not the one"):
         load(tmp_path / "cut")
     (tmp_path / "cut" / "metrics.json").write_text("{}")
     with pytest.raises(ValueError, match=r"metrics\.json"):
@@ -91,6 +91,13 @@ def test_refuses_what_is_no_model(tmp_path, monkeypatch):
         (tmp_path / "att" / "config.json").write_text(json.dumps(broken))
         with pytest.raises(ValueError, match=r"config\.json"):
             load(tmp_path / "att")
+
+
+def test_weights_and_calibration_of_two_runs_are_not_mixed(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "mixed")
+    shutil.copy(compare.WEIGHTS / "model.safetensors", tmp_path / "mixed")
+    with pytest.raises(ValueError, match="not the one that config"):
+        load(tmp_path / "mixed")
 
 
 def test_command_line_prints_the_same_answer(model, siamese):

@@ -73,6 +73,14 @@ def test_a_pickle_is_never_loaded(network, tmp_path):
         SiameseNetwork.from_pretrained(tmp_path)
 
 
+def test_a_file_cut_short_is_told(network, tmp_path):
+    network.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        SiameseNetwork.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("change", [{"backbone": "other"}, {"embedding_dim": 10**9}, {"embedding_dim": "2"}])
 def test_refuses_a_config_it_does_not_know(network, tmp_path, change):
     network.save_pretrained(tmp_path)
