@@ -160,8 +160,8 @@ def load(weights: str | Path = WEIGHTS, *, revision: str | None = None, device: 
         calibration = Calibration(**config["calibration"])
         if missing := {"people", "recipe", "test", "test_calibration", "folds"} - record.keys():
             raise KeyError(*missing)
-        weights = _file(name, "model.safetensors", revision).read_bytes()
-        if hashlib.sha256(weights).hexdigest() != config["weights_sha256"]:
+        content = _file(name, "model.safetensors", revision).read_bytes()
+        if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
             raise ValueError(f"{name}: model.safetensors is damaged, or not the one that config.json belongs to")
         network = SiameseNetwork.from_pretrained(name, revision=revision)
     except LocalEntryNotFoundError as error:

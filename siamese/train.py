@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -55,11 +56,10 @@ def train(config: TrainConfig) -> dict:
     training, test = gallery.split(config.seed)
     if config.folds and all(len(set(fold.names) - set(test.names)) < 2 for _, fold in gallery.folds(config.folds)):
         raise ValueError(f"{len(gallery.names)} people are too few to calibrate on {config.folds} folds of them")
-    checkpoints = _prepare(config, gallery)
+    fingerprint = gallery.fingerprint()
+    checkpoints = _prepare(config, fingerprint)
 
     network, losses, seconds = fit(training, config, device, checkpoints / "split.pt", "training")
-    # Half precision halves the download; from here on the numbers are those of the rounded weights that ship.
-    network = network.half().float()
     test_pairs = pair_distances(network, test)
     if config.folds:
         folds, calibration = cross_validate(gallery, config, device, checkpoints, spare=set(test.names))
@@ -70,7 +70,7 @@ def train(config: TrainConfig) -> dict:
 
     name = data.ATT_NAME if config.data == "att" else Path(config.data).resolve().stem
     record = {
-        "data": {"name": name, "sha256": gallery.fingerprint(), "images": len(gallery)},
+        "data": {"name": name, "sha256": fingerprint, "images": len(gallery)},
         "people": {"training": list(training.names), "test": list(test.names)},
         "recipe": config.recipe(),
         "test": metrics.report(*test_pairs, judge.probability(test_pairs[0])),
@@ -144,7 +144,8 @@ def fit(gallery: data.Gallery, config: TrainConfig, device: torch.device, checkp
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"epoch": epoch + 1, "losses": losses, "seconds": seconds}
             _replace(checkpoint, partial(torch.save, state))
-    return Fitted(network, losses, seconds)
+    # Half precision halves the download; all that is measured is measured on the rounded weights that ship.
+    return Fitted(network.half().float(), losses, seconds)
 
 
 def epoch_batches(
@@ -190,10 +191,8 @@ def cross_validate(
     """
     pairs, kept = [], []
     for k, (training, test) in enumerate(gallery.folds(config.folds)):
-        title = f"fold {k + 1} of {config.folds}"
-        network = (
-            fit(training, config, device, checkpoints / f"fold-{k}-of-{config.folds}.pt", title).network.half().float()
-        )
+        checkpoint = checkpoints / f"fold-{k}-of-{config.folds}.pt"
+        network = fit(training, config, device, checkpoint, f"fold {k + 1} of {config.folds}").network
         pairs.append(pair_distances(network, test))
         kept.append(pair_distances(network, test.only(set(test.names) - spare)))
 
@@ -208,10 +207,10 @@ def cross_validate(
     return {"each": each, "pooled": pooled}, calibrate.fit(*pool(kept))
 
 
-def _prepare(config: TrainConfig, gallery: data.Gallery) -> Path:
+def _prepare(config: TrainConfig, fingerprint: str) -> Path:
     """Return the folder for checkpoints, having made sure that nothing unrelated is lost or mixed in."""
     checkpoints = config.out / "checkpoints"
-    run = {**config.recipe(), "folds": config.folds, "data": gallery.fingerprint()}
+    run = {**config.recipe(), "folds": config.folds, "data": fingerprint}
     started = checkpoints / "run.json"
     if config.resume:
         if not started.exists():
@@ -247,6 +246,8 @@ def _clear(checkpoints: Path) -> None:
 def _write(
     out: Path, network: SiameseNetwork, calibration: calibrate.Calibration, record: dict, test: data.Gallery, test_pairs
 ) -> None:
+    for left_by_a_kill in out.glob(".new-*"):
+        shutil.rmtree(left_by_a_kill)
     with tempfile.TemporaryDirectory(dir=out, prefix=".new-") as folder:
         folder = Path(folder)
         (folder / "metrics.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -139,6 +139,7 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
         process.kill()
         process.wait()
     assert not (out / "model.safetensors").exists()
+    (out / ".new-killed").mkdir()  # as a kill while the result was being written would leave it
 
     refused = siamese("train", "--data", digits, "--out", out, *COMMAND)
     assert refused.returncode == 2
@@ -151,6 +152,7 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
 
     resumed = siamese("train", "--data", digits, "--out", out, *COMMAND, "--resume")
     assert resumed.returncode == 0, resumed.stderr
+    assert {path.name for path in out.iterdir()} == {path.name for path in unbroken.iterdir()}
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (out, unbroken))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     records = [json.loads((folder / "metrics.json").read_text()) for folder in (out, unbroken)]
