@@ -66,6 +66,15 @@ def test_an_example_gives_an_answer(tab):
     expect(tab.locator(ANSWER)).to_have_text(shown(answer))
 
 
+def test_the_page_tells_the_numbers_of_the_weights(tab):
+    record = siamese.load().record
+    tab.get_by_role("button", name="How it works").click()
+    expect(tab.get_by_text(f"{record['folds']['pooled']['auc']:.1%} of the time (ROC AUC)")).to_be_visible()
+    expect(
+        tab.get_by_text(f"learned from pictures of {len(record['people']['training'])} people").first
+    ).to_be_visible()
+
+
 def test_one_picture_asks_for_the_other_and_removing_one_too(tab):
     upload(tab, EXAMPLES / "biden.jpg")
     expect(tab.locator(ANSWER)).to_contain_text("Add the second picture")
