@@ -7,9 +7,13 @@ import os
 from pathlib import Path
 
 import gradio as gr
+from PIL import Image
 
 import siamese
-from siamese.compare import SURE, WEIGHTS, Comparison, Face
+from siamese import images
+from siamese.compare import SURE, Comparison, Face
+from siamese.network import shipped
+from siamese.store import DEFAULT
 
 EXAMPLES = Path(__file__).parent / "examples"
 PAIRS = (
@@ -39,8 +43,10 @@ CSS = """
 .answer .scale i { position: absolute; left: var(--here); top: -6px; width: 6px; height: 24px; margin-left: -3px;
   border-radius: 3px; background: var(--body-text-color); outline: 2px solid var(--background-fill-primary); }
 .answer .ends { display: flex; justify-content: space-between; margin: 0 4px 12px; font-size: .9em; }
-.answer .seen { display: flex; justify-content: center; align-items: center; gap: 12px; margin-top: 16px; }
-.answer .seen img { width: 72px; height: 72px; border-radius: 8px; margin: 0; }
+.beside { border: 1px solid var(--border-color-primary); border-radius: 12px; margin-top: 12px; padding: 10px 24px; }
+.beside summary { cursor: pointer; }
+.seen { display: flex; justify-content: center; align-items: center; gap: 12px; margin-top: 16px; }
+.seen img { width: 72px; height: 72px; border-radius: 8px; margin: 0; }
 #examples thead { display: none; }
 #examples tbody { display: grid; grid-template-columns: repeat(4, 1fr); }
 @media (max-width: 1000px) { #examples tbody { grid-template-columns: repeat(2, 1fr); } }
@@ -50,7 +56,8 @@ CSS = """
 """
 
 try:
-    model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or WEIGHTS)
+    model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
+    tutorial = siamese.load(shipped("att"))
 except (OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
 
@@ -64,22 +71,25 @@ class Photo(gr.Image):
         return payload and payload.path
 
 
-def compare(first: str | None, second: str | None) -> dict:
+def compare(first: str | None, second: str | None, first_face: int = 0, second_face: int = 0) -> dict:
     """Compare two face pictures.
 
     Args:
-        first: a picture of a face, cropped to the head.
+        first: a photo that shows a face.
         second: another one; the order does not matter.
+        first_face: which of the faces in the first photo, an index into `found`.
+        second_face: likewise in the second.
 
     Returns:
-        dissimilarity (≥ 0, lower is more alike), threshold, probability (that both show one person, at even odds),
-        verdict (same, unsure or different), faces (where each was found; null for whole pictures), warnings.
+        dissimilarity (≥ 0, lower is more alike; null where a photo shows no face), threshold, probability (that both
+        show one person, at even odds), band (its 95 % confidence limits), verdict (same, unsure or different), faces
+        (where each was found), found (all faces in each photo), warnings.
     """
     for picture, name in ((first, "first"), (second, "second")):
         if not picture:
             raise gr.Error(f"The {name} picture is missing.")
     try:
-        return model.compare(first, second).to_dict()
+        return model.compare(first, second, face=(int(first_face), int(second_face))).to_dict()
     except (ValueError, FileNotFoundError) as error:
         raise gr.Error(str(error)) from error
 
@@ -90,7 +100,10 @@ def show(first: str | None, second: str | None) -> str:
         missing = "the second picture" if first else "the first picture" if second else "two pictures"
         return message(f"Add {missing}, or click an example.")
     try:
-        return card(model.compare(first, second))
+        answer = model.compare(first, second)
+        if None in answer.faces:
+            return message(" ".join(answer.warnings), "problem")
+        return card(answer) + beside(answer, first, second)
     except (ValueError, FileNotFoundError) as error:
         return message(str(error), "problem")
 
@@ -105,6 +118,7 @@ def card(answer: Comparison) -> str:
     distances = [*map(model.calibration.distance, (SURE, 1 - SURE)), answer.dissimilarity]
     low, high, here = (min(max(distance / full, 0), 1) * 100 for distance in distances)
     seen = "".join(crop(face, order) for face, order in zip(answer.faces, ("First", "Second"), strict=True))
+    band = f" ({percent(answer.band[0])} to {percent(answer.band[1])})" if answer.band else ""
     warnings = "".join(f"<p><i>{html.escape(warning)}</i></p>" for warning in answer.warnings)
     return f"""
 <div class="answer {answer.verdict}" role="status">
@@ -114,10 +128,42 @@ def card(answer: Comparison) -> str:
   <div class="ends" aria-hidden="true">
     <span>alike</span><span>even odds at {answer.threshold:.2f}</span><span>unlike</span>
   </div>
-  <p>If both were equally likely beforehand: <b>{answer.probability:.0%}</b> that these show one person.</p>
+  <p>If both were equally likely beforehand: <b>{percent(answer.probability)}</b> that these show one person{band}.</p>
   {warnings}
   <div class="seen"><span>What the network saw</span>{seen}</div>
 </div>"""
+
+
+def percent(probability: float) -> str:
+    """Return a percentage that never claims certainty."""
+    return "under 0.1%" if probability < 0.001 else "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
+
+
+def beside(answer: Comparison, first: str, second: str) -> str:
+    """Say what the tutorial's network makes of the same two heads: the same idea, and 37 people to learn from."""
+    if model.align == "none":
+        return ""
+    heads = [head(path, face) for path, face in zip((first, second), answer.faces, strict=True)]
+    other = tutorial.compare(*heads)
+    seen = "".join(crop(face, order) for face, order in zip(other.faces, ("First", "Second"), strict=True))
+    people = len(tutorial.record["people"]["training"])
+    return f"""
+<details class="beside">
+  <summary>What the small network of the tutorial says</summary>
+  <p><b>{WORDS[other.verdict]}</b> (dissimilarity {other.dissimilarity:.2f}, even odds at {other.threshold:.2f}).</p>
+  <p>The same idea, two numbers a face, learned from {people} people: it is here to compare and to learn from, not to be
+  believed.</p>
+  <div class="seen"><span>What it saw</span>{seen}</div>
+</details>"""
+
+
+def head(path: str, face: Face) -> Image.Image:
+    """Cut the head out as the AT&T portraits show it: the face in the middle of a frame of 92 : 112."""
+    left, top, right, bottom = face.box
+    x, y, height = (left + right) / 2, (top + bottom) / 2, (bottom - top) * 1.4
+    width = height * 92 / 112
+    box = (x - width / 2, y - height * 0.52, x + width / 2, y + height * 0.48)
+    return images.read(path).crop([round(edge) for edge in box])
 
 
 def crop(face: Face, order: str) -> str:
@@ -130,6 +176,8 @@ def crop(face: Face, order: str) -> str:
 def about() -> str:
     """Describe the loaded network by the numbers that came with it."""
     record, name, (_, height, width) = model.record, Path(model.name).name, model.network.input_shape
+    if not record["recipe"]:
+        return about_faces(record)
     folds = record["folds"]
     report = folds["pooled"] if folds else record["test"]
     tested = sum(map(len, record["people"].values())) if folds else len(record["people"]["test"])
@@ -146,12 +194,44 @@ Example photographs: the White House and NASA, in the public domain.
 """
 
 
+def about_faces(record: dict) -> str:
+    folds = record["folds"]
+    points = "\n".join(
+        f"| {round(1 / point['fmr']):,} | {point['distance']:.2f} | {point['fnmr']:.1%} |"
+        for point in record["test_calibration"]["points"]
+    )
+    return f"""
+The faces are found, brought upright, and each becomes a point, by the same weights; the dissimilarity is the distance
+of the two points. On the {folds["images"]:,} photographs of LFW, of people whom the network had not seen, it tells
+{folds["accuracy"]:.1%} of the pairs right, and its probabilities are off by {folds["pooled"]["calibration_error"]:.1%}.
+
+| one false match in … pairs of different people | dissimilarity below | misses of pairs of one person |
+|---|---|---|
+{points}
+
+It confuses children, twins and siblings, faces in profile, and people of groups that its training photographs showed
+seldom, more often than these numbers say. It does not notice a photograph of a photograph. Do not identify strangers
+with it, and decide nothing that matters by it alone.
+
+Network: Davis King's, of dlib. Example photographs: the White House and NASA. All in the public domain.
+"""
+
+
+def introduction() -> str:
+    """Say what to expect, where that is little."""
+    if model.align == "faces":
+        return ""
+    people = len(model.record["people"]["training"])
+    return (
+        f"\n\nThis network learned from pictures of {people} people, and knows little beyond: with pictures unlike "
+        "those, expect mistakes."
+    )
+
+
 with gr.Blocks(title="How alike are two faces?", analytics_enabled=False, delete_cache=(600, 1800)) as demo:
     gr.Markdown(
         "# How alike are two faces?\n"
-        "Two pictures in, one number out. Uploads are deleted within the hour and passed on to nobody.\n\n"
-        f"This network learned from pictures of {len(model.record['people']['training'])} people, and knows little "
-        "beyond: with pictures unlike those, expect mistakes."
+        "Two pictures in, one number out. Uploads are deleted within the hour and passed on to nobody." + introduction()
     )
     with gr.Row():
         first = Photo(label="First picture", height=300, alt_text="First picture", buttons=[])
@@ -170,7 +250,8 @@ with gr.Blocks(title="How alike are two faces?", analytics_enabled=False, delete
         trigger_mode="always_last",
         api_visibility="private",
     )
-    gr.Button(visible=False).click(compare, [first, second], gr.JSON(visible=False), api_name="compare")
+    which = [gr.Number(0, visible=False, label=label) for label in ("First face", "Second face")]
+    gr.Button(visible=False).click(compare, [first, second, *which], gr.JSON(visible=False), api_name="compare")
 
 if __name__ == "__main__":
     demo.launch(theme=THEME, css=CSS, footer_links=["api"], max_file_size="10mb")

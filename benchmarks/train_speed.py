@@ -28,11 +28,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from siamese import data, metrics
-from siamese.evaluate import pair_distances
+from siamese.datasets import find_att
+from siamese.loop import epoch_batches, first_network, fit
 from siamese.loss import contrastive_loss
 from siamese.network import SeedBackbone, SiameseNetwork, distance, pick_device
+from siamese.pairs import score_all_pairs
 from siamese.recipe import TrainConfig
-from siamese.train import epoch_batches, fit
 
 
 class PlainPairs(Dataset):
@@ -104,6 +105,7 @@ def bare_epoch(network: SiameseNetwork, optimizer, batches) -> None:
 def against_floor(training: data.Gallery, rounds: int, device: torch.device) -> dict:
     """Time one whole epoch of `fit` (drawing, gathering, checkpoint and all) and one bare epoch, in turns."""
     config = TrainConfig(data="att", out=Path(), epochs=1)
+    start = first_network(config)
     network = SiameseNetwork().to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
     pixels = training.pixels.to(device)
@@ -118,7 +120,7 @@ def against_floor(training: data.Gallery, rounds: int, device: torch.device) -> 
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(rounds + 1):
             arms = {
-                "ours": lambda turn=turn: fit(training, config, device, Path(folder, f"{turn}.pt"), "ours"),
+                "ours": lambda turn=turn: fit(start, training, config, device, Path(folder, f"{turn}.pt"), "ours"),
                 "bare, distinct images": lambda: bare_epoch(network, optimizer, distinct),
                 "bare, all images": lambda: bare_epoch(network, optimizer, every),
             }
@@ -150,7 +152,7 @@ def main() -> None:
     device = pick_device(args.device)
     gallery = data.load("att", SeedBackbone.input_shape)
     with tempfile.TemporaryDirectory() as folder:
-        zipfile.ZipFile(data.find_att()).extractall(folder)
+        zipfile.ZipFile(find_att()).extractall(folder)
         random.seed(args.seed)
         torch.manual_seed(args.seed)
         measure = plain_folds if args.folds else both
@@ -165,7 +167,7 @@ def plain_folds(gallery: data.Gallery, folder: Path, args: argparse.Namespace, d
     parts = []
     for training, test in gallery.folds(args.folds):
         network, _ = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
-        parts.append(pair_distances(network, test))
+        parts.append(score_all_pairs(network, test)[:2])
     distances, same = (np.concatenate(column) for column in zip(*parts, strict=True))
     each = [round(metrics.auc(*part), 4) for part in parts]
     return {"seed": args.seed, "auc": each, "pooled_auc": round(metrics.auc(distances, same), 4)}
@@ -179,12 +181,12 @@ def both(gallery: data.Gallery, folder: Path, args: argparse.Namespace, device: 
     result["floor"] = against_floor(training, args.rounds, device)
 
     def measured(network: SiameseNetwork, seconds: float) -> dict:
-        auc = metrics.auc(*pair_distances(network, test))
+        auc = metrics.auc(*score_all_pairs(network, test)[:2])
         return {"seconds": round(seconds, 1), "images_per_second": round(images / seconds), "auc": round(auc, 4)}
 
     config = TrainConfig(data="att", out=folder, epochs=args.epochs, seed=args.seed)
     started = time.perf_counter()
-    network = fit(training, config, device, folder / "ours.pt", "siamese train").network
+    network = fit(first_network(config), training, config, device, folder / "ours.pt", "siamese train").network
     result["ours"] = measured(network, time.perf_counter() - started)
     network, seconds = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
     result["plain"] = {"workers": args.workers, **measured(network, seconds)}

@@ -3,14 +3,14 @@
 import argparse
 import json
 import sys
-import tempfile
 from dataclasses import fields
 from pathlib import Path
 
-from siamese import __version__, compare
+from siamese import __version__, store
 from siamese.recipe import TrainConfig
 
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
+LFW_HELP = '; or "lfw", which lies in SIAMESE_DATA, or the folder where it lies'
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,27 +50,19 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from siamese import calibrate, data, metrics, train
-    from siamese.evaluate import pair_distances
+    from siamese import evaluate, metrics
+    from siamese.datasets import find_lfw
 
-    model = compare.load(args.weights, device=args.device)
-    record = model.record
-    gallery = data.load(args.data, model.network.input_shape)
-    unseen = [name for name in gallery.names if name not in record["people"]["training"]]
-    if len(unseen) < 2:
-        raise ValueError(
-            f"the network was trained on people of these names; of {args.data} only {len(unseen)} are left"
-        )
-    test, calibration = gallery.only(unseen), model.calibration
-    if set(unseen) & set(record["people"]["test"]):
-        calibration = calibrate.Calibration(**record["test_calibration"])  # the other one may rest on these people
-    distances, same = pair_distances(model.network, test)
-    result = {"test": metrics.report(distances, same, calibration.probability(distances)), "folds": None}
-    if args.folds:
-        with tempfile.TemporaryDirectory() as folder:
-            config = TrainConfig(data=args.data, out=folder, folds=args.folds, **record["recipe"])
-            result["folds"], _ = train.cross_validate(gallery, config, model.network.device, Path(folder))
-    print(metrics.table(_people("not trained on", unseen), result["test"], result["folds"]))
+    model = store.load(args.weights, device=args.device)
+    if lfw := find_lfw(args.data):
+        result = evaluate.evaluate_lfw(model, lfw, args.folds, not args.no_cache).record
+        title, folds = "LFW", result["folds"]
+        print(f"LFW: {folds['accuracy']:.2%} ± {folds['accuracy_std']:.2%} of the pairs are told right")
+        print(f"No face was found in {folds['without_face']} of {folds['images']:,} images.\n")
+    else:
+        names, result = evaluate.evaluate_folder(model, args.data, args.folds or 0)
+        title = _people("not trained on", names)
+    print(metrics.table(title, result["test"], result["folds"]))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -80,14 +72,16 @@ def _people(title: str, names: list[str]) -> str:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    answer = compare.load(args.weights, device=args.device).compare(args.a, args.b)
+    answer = store.load(args.weights, device=args.device).compare(args.a, args.b, face=tuple(args.face))
     if args.json:
         print(json.dumps(answer.to_dict()))
         return
-    print(f"Dissimilarity: {answer.dissimilarity:.3f}")
-    print(
-        f"Verdict: {answer.verdict} (P(same) {answer.probability:.0%} at even odds; threshold {answer.threshold:.3f})"
-    )
+    if None not in answer.faces:
+        print(f"Dissimilarity: {answer.dissimilarity:.3f}")
+        print(
+            f"Verdict: {answer.verdict} (P(same) {answer.probability:.1%} at even odds; "
+            f"threshold {answer.threshold:.3f})"
+        )
     for warning in answer.warnings:
         print(f"Note: {warning}")
 
@@ -124,10 +118,14 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("evaluate", help="measure a network on people whom it has not seen")
     command.set_defaults(run=_evaluate)
     command.add_argument("weights", help="a result folder, or USER/NAME on the Hub")
-    command.add_argument("--data", required=True, help=DATA_HELP)
+    command.add_argument("--data", required=True, help=DATA_HELP + LFW_HELP)
     command.add_argument(
-        "--folds", type=int, default=0, help="also retrain by the same recipe on this many folds of people"
+        "--folds",
+        type=int,
+        help="also retrain by the same recipe on this many folds of people (default: 0); of LFW, how many of its ten "
+        "folds to run (default: all)",
     )
+    command.add_argument("--no-cache", action="store_true", help="of LFW: embed all images anew")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
     command.add_argument("--device", default="auto")
 
@@ -135,7 +133,15 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_compare)
     command.add_argument("a")
     command.add_argument("b")
-    command.add_argument("--weights", default=compare.WEIGHTS, help="a result folder, or USER/NAME on the Hub")
+    command.add_argument(
+        "--face",
+        type=int,
+        nargs=2,
+        default=(0, 0),
+        metavar=("I", "J"),
+        help="where pictures show several faces: which to compare, from 0",
+    )
+    command.add_argument("--weights", default=store.DEFAULT, help="a result folder, or USER/NAME on the Hub")
     command.add_argument("--json", action="store_true", help="print the answer as JSON")
     command.add_argument("--device", default="auto")
 

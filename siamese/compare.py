@@ -1,35 +1,29 @@
 """Two pictures → how unlike they are, what that means, and how sure it is."""
 
-import hashlib
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-)
 from PIL import Image
 
-from siamese import images
+from siamese import faces, images
 from siamese.calibrate import Calibration
-from siamese.network import SiameseNetwork, distance, pick_device
-
-HERE = Path(__file__).parent
-WEIGHTS = HERE.parent / "weights" / "att"
-if not WEIGHTS.is_dir():  # installed: the weights are inside the package
-    WEIGHTS = HERE / "weights" / "att"
+from siamese.faces import Found
+from siamese.network import SiameseNetwork, distance
 
 # Beyond three to one either way the verdict is given; between, it is "unsure".
 SURE = 0.75
+
+# Beyond these a face is hard to compare, and the answer says so. In LFW's photographs under 1 in 100 faces is.
+SMALL = 60  # pixels
+BLURRED = 0.186  # see `_sharpness`
+DARK = 40  # mean gray level, of 255
+TURNED = 0.5  # see `Found.turn`
+
+BATCH = 32
 
 Verdict = Literal["same", "unsure", "different"]
 
@@ -40,13 +34,15 @@ class Face:
 
     Attributes:
         crop: the image at the network's input size, "L" or "RGB".
-        box, landmarks, angle: where in the picture it was found; None for plain images, which are taken whole.
+        box, landmarks, angle, score: where in the upright picture the face was found, see `faces.Found`; None for plain
+            images, which are taken whole.
     """
 
     crop: Image.Image
     box: tuple[float, float, float, float] | None = None
     landmarks: tuple[tuple[float, float], ...] | None = None
     angle: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,29 +50,39 @@ class Comparison:
     """The answer for two pictures.
 
     Attributes:
-        dissimilarity: Euclidean distance of the two embeddings, ≥ 0; lower is more alike.
+        dissimilarity: Euclidean distance of the two embeddings, ≥ 0; lower is more alike. NaN where a face is missing.
         threshold: the distance at which same and different are equally likely.
-        probability: P(same) in [0, 1] if both were equally likely beforehand.
+        probability: P(same) in [0, 1] if both were equally likely beforehand. NaN where a face is missing.
+        band: the 95 % confidence limits of `probability`; None where the calibration has none or a face is missing.
         verdict: "same" or "different" where the odds are at least three to one, else "unsure".
-        faces: what the network saw of each.
+        faces: what the network saw of each; None where no face was found.
+        found: all faces in each picture, the one to compare first; empty for plain images.
         warnings: sentences for the person who asked; often none.
     """
 
     dissimilarity: float
     threshold: float
     probability: float
+    band: tuple[float, float] | None
     verdict: Verdict
-    faces: tuple[Face, Face]
+    faces: tuple[Face | None, Face | None]
+    found: tuple[tuple[Found, ...], tuple[Found, ...]] = ((), ())
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
-        """Return the answer as JSON holds it: all but the crops."""
+        """Return the answer as JSON holds it: all but the crops, and null for NaN."""
+        known = not math.isnan(self.dissimilarity)
         return {
-            "dissimilarity": self.dissimilarity,
+            "dissimilarity": self.dissimilarity if known else None,
             "threshold": self.threshold,
-            "probability": self.probability,
+            "probability": self.probability if known else None,
+            "band": self.band and list(self.band),
             "verdict": self.verdict,
-            "faces": [{"box": f.box, "landmarks": f.landmarks, "angle": f.angle} for f in self.faces],
+            "faces": [
+                face and {"box": face.box, "landmarks": face.landmarks, "angle": face.angle, "score": face.score}
+                for face in self.faces
+            ],
+            "found": [[asdict(face) for face in found] for found in self.found],
             "warnings": list(self.warnings),
         }
 
@@ -89,10 +95,15 @@ class Model:
         calibration: distance → P(same).
         record: the contents of its metrics.json: what it was trained on and how well it does.
         name: the folder or Hub id that it came from.
+        align: how a picture comes to the network: "faces" finds the face in it and cuts it out upright, "none" takes
+            the picture whole.
     """
 
-    def __init__(self, network: SiameseNetwork, calibration: Calibration, record: dict, name: str):
+    def __init__(self, network: SiameseNetwork, calibration: Calibration, record: dict, name: str, align: str = "none"):
+        if align not in ("faces", "none"):
+            raise ValueError(f"{name}: unknown align {align!r}; this version knows: faces, none")
         self.network, self.calibration, self.record, self.name = network.eval(), calibration, record, name
+        self.align = align
 
     def embed(self, pictures: Iterable[images.ImageSource]) -> np.ndarray:
         """Turn pictures into embeddings; the Euclidean distance of two rows is the dissimilarity of the pictures.
@@ -101,83 +112,111 @@ class Model:
             pictures: N paths, PIL images or uint8 arrays, see `images.read`.
 
         Returns:
-            (N, D) float32.
+            (N, D) float32; a row of NaN where a face was to be found and there is none.
 
         Raises:
             FileNotFoundError, ValueError: for a picture that cannot be read.
         """
-        return self._embed([self._look(picture) for picture in pictures]).numpy()
+        pictures = list(pictures)
+        batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)] or [[]]
+        return np.concatenate([self._embed([face for face, _ in self._see(batch)]).numpy() for batch in batches])
 
-    def compare(self, a: images.ImageSource, b: images.ImageSource) -> Comparison:
-        """Compare two pictures.
+    def compare(self, a: images.ImageSource, b: images.ImageSource, *, face: int | tuple[int, int] = 0) -> Comparison:
+        """Compare two pictures. A picture without a face is an answer, not an error: see `Comparison`.
 
         Args:
             a: a path, PIL image or uint8 array, see `images.read`.
             b: the other; the order does not matter.
+            face: which face of each picture, an index into `Comparison.found`; one number stands for both.
 
         Raises:
-            FileNotFoundError, ValueError: for a picture that cannot be read; the sentence says what is wrong with it.
+            FileNotFoundError, ValueError: for a picture that cannot be read, or a face that is not there; the sentence
+                says what is wrong.
         """
-        crops = self._look(a), self._look(b)
-        dissimilarity = float(distance(*self._embed(crops)))
+        which = (face, face) if isinstance(face, int) else face
+        (face1, found1), (face2, found2) = self._see([a, b], which)
+        warnings = []
+        for seen, found, number, name in ((face1, found1, which[0], "first"), (face2, found2, which[1], "second")):
+            if self.align == "faces":
+                warnings += _warnings(seen, found, number, name)
+        threshold, found = self.calibration.threshold, (tuple(found1), tuple(found2))
+        if face1 is None or face2 is None:
+            nan = math.nan
+            return Comparison(nan, threshold, nan, None, "unsure", (face1, face2), found, tuple(warnings))
+        if face1.crop.tobytes() == face2.crop.tobytes():
+            warnings.append("Both pictures are the same image.")
+        dissimilarity = float(distance(*self._embed([face1, face2])))
         probability = float(self.calibration.probability(dissimilarity))
         verdict = "same" if probability >= SURE else "different" if probability <= 1 - SURE else "unsure"
-        warnings = ("Both pictures are the same image.",) if crops[0].tobytes() == crops[1].tobytes() else ()
-        faces = tuple(Face(crop) for crop in crops)
-        return Comparison(dissimilarity, self.calibration.threshold, probability, verdict, faces, warnings)
+        band = self.calibration.band(dissimilarity)
+        return Comparison(dissimilarity, threshold, probability, band, verdict, (face1, face2), found, tuple(warnings))
 
-    def _look(self, picture: images.ImageSource) -> Image.Image:
-        return images.fit(images.read(picture), self.network.input_shape)
+    def _see(
+        self, pictures: Sequence[images.ImageSource], which: Sequence[int] | None = None
+    ) -> list[tuple[Face | None, list[Found]]]:
+        """Return for each picture what the network is to see of it, and all faces in it."""
+        if self.align == "none":
+            return [(Face(images.fit(images.read(picture), self.network.input_shape)), []) for picture in pictures]
+        read = [images.read_at_least(picture, faces.LONGEST) for picture in pictures]
+        seen = []
+        for row, found in enumerate(faces.find([photo for photo, _ in read], self.network.device)):
+            photo, scale = read[row]
+            number = which[row] if which else 0
+            if found and not 0 <= number < len(found):
+                raise ValueError(
+                    f"picture {row + 1} shows {len(found)} face{'s' * (len(found) > 1)}: choose one from 0 to "
+                    f"{len(found) - 1}, got {number}"
+                )
+            in_picture = [one.scaled(scale) for one in found]
+            face = None
+            if found:
+                shape, one = self.network.input_shape, in_picture[number]
+                crop = images.fit(faces.align(photo, found[number], shape[1]), shape)
+                face = Face(crop, one.box, one.landmarks, one.angle, one.score)
+            seen.append((face, in_picture))
+        return seen
 
     @torch.inference_mode()
-    def _embed(self, crops) -> torch.Tensor:
-        shape = (0, *self.network.input_shape)
-        x = torch.stack([images.to_tensor(crop) for crop in crops]) if crops else torch.empty(shape, dtype=torch.uint8)
-        return torch.cat([self.network.embed(part.to(self.network.device)).float().cpu() for part in x.split(256)])
+    def _embed(self, seen: Sequence[Face | None]) -> torch.Tensor:
+        crops = [images.to_tensor(face.crop) for face in seen if face]
+        x = torch.stack(crops) if crops else torch.empty((0, *self.network.input_shape), dtype=torch.uint8)
+        z = self.network.embed(x.to(self.network.device)).float().cpu()
+        rows = z.new_full((len(seen), z.shape[1]), math.nan)
+        rows[torch.tensor([face is not None for face in seen], dtype=torch.bool)] = z
+        return rows
 
 
-def load(weights: str | Path = WEIGHTS, *, revision: str | None = None, device: str = "auto") -> Model:
-    """Load a trained network.
+def _warnings(face: Face | None, found: Sequence[Found], number: int, name: str) -> list[str]:
+    """Say what makes the face of the first or second picture hard to compare."""
+    if face is None:
+        return [
+            f"No face was found in the {name} picture. Try one where the whole face is in view, larger and well lit; a "
+            "drawing or a back of a head will not do."
+        ]
+    warnings = []
+    if len(found) > 1:
+        chosen = "the largest near the middle" if number == 0 else f"number {number}"
+        warnings.append(f"{len(found)} faces in the {name} picture; {chosen} was compared.")
+    edge = face.crop.height // 8
+    gray = np.asarray(face.crop.convert("L"), dtype=float)[edge:-edge, edge:-edge]
+    if found[number].size < SMALL:
+        warnings.append(f"The face in the {name} picture is small: {found[number].size:.0f} pixels.")
+    elif _sharpness(gray) < BLURRED:
+        warnings.append(f"The face in the {name} picture is blurred.")
+    if gray.mean() < DARK:
+        warnings.append(f"The face in the {name} picture is very dark.")
+    if found[number].turn > TURNED:
+        warnings.append(f"The face in the {name} picture is strongly turned to the side.")
+    return warnings
 
-    Args:
-        weights: a result folder, or the id USER/NAME of one on the Hugging Face Hub; default: the repository's own.
-        revision: of a Hub repository: a branch, tag or commit.
-        device: "auto" for the best there is, or any name that PyTorch knows.
 
-    Raises:
-        FileNotFoundError: where there is neither such a folder nor such a repository.
-        ValueError: where it does not hold a whole, known network with its calibration.
-        ConnectionError: where the Hub cannot be reached and holds no copy here.
-    """
-    device = pick_device(device)
-    name = str(weights)
-    if not Path(weights).is_dir() and (isinstance(weights, Path) or name.count("/") != 1):
-        raise FileNotFoundError(f"there is no folder {name}, and a model on the Hub is named USER/NAME")
-    try:
-        config, record = (
-            json.loads(_file(name, file, revision).read_text()) for file in ("config.json", "metrics.json")
+def _sharpness(gray: np.ndarray) -> float:
+    """Return how much a gray level changes from one pixel to the next, as a share of how much it does over six: 1/6
+    where all is smooth, more where there is detail."""
+
+    def step(pixels: int) -> float:
+        return float(
+            np.abs(gray[pixels:] - gray[:-pixels]).mean() + np.abs(gray[:, pixels:] - gray[:, :-pixels]).mean()
         )
-        calibration = Calibration(**config["calibration"])
-        if missing := {"people", "recipe", "test", "test_calibration", "folds"} - record.keys():
-            raise KeyError(*missing)
-        content = _file(name, "model.safetensors", revision).read_bytes()
-        if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
-            raise ValueError(f"{name}: model.safetensors is damaged, or not the one that config.json belongs to")
-        network = SiameseNetwork.from_pretrained(name, revision=revision)
-    except LocalEntryNotFoundError as error:
-        raise ConnectionError(
-            f"{name} is not a folder here, and the Hub cannot be reached to look for it there"
-        ) from error
-    except (HfHubHTTPError, EntryNotFoundError, HFValidationError, FileNotFoundError) as error:
-        raise FileNotFoundError(f"{name} holds no trained network: {error}") from error
-    except HTTPError as error:
-        raise ConnectionError(f"the Hub broke off while {name} was fetched ({error}); try again") from error
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{name}: config.json or metrics.json lacks what `siamese train` writes ({error!r})"
-        ) from error
-    return Model(network.to(device), calibration, record, name)
 
-
-def _file(name: str, file: str, revision: str | None) -> Path:
-    return Path(name, file) if Path(name).is_dir() else Path(hf_hub_download(name, file, revision=revision))
+    return step(1) / (step(6) or 1.0)

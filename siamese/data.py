@@ -1,11 +1,7 @@
 """Folders of people → pixels in memory, people split so that nobody is on both sides, and pairs of images."""
 
 import hashlib
-import http.client
-import os
 import re
-import tempfile
-import urllib.request
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,16 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from siamese import images
-
-ATT_URL = "https://github.com/maticvl/dataHacker/raw/master/DATA/at%26t.zip"
-ATT_SHA256 = "0d3864db0836cc74e6a497d790685c8724417d7b321736e71b0b1416480cced1"
-ATT_FILE = "at&t.zip"
-ATT_NAME = "AT&T faces"
-
-Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
+from siamese import faces, images
+from siamese.datasets import find_att
 
 
 @dataclass(frozen=True)
@@ -103,7 +92,7 @@ class Gallery:
         return [(self.only(set(self.names) - test), self.only(test)) for test in tests]
 
 
-def load(source: str | Path, input_shape: tuple[int, int, int]) -> Gallery:
+def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "none") -> Gallery:
     """Read a data set and decode each image once.
 
     A data set is a folder (or zip) with one folder of images per person. Where it holds the two folders `training` and
@@ -112,13 +101,15 @@ def load(source: str | Path, input_shape: tuple[int, int, int]) -> Gallery:
     Args:
         source: "att" for the AT&T faces (see `find_att`), or the path of a folder or zip.
         input_shape: (C, H, W) of the network that will see the images.
+        align: "none" to take each image whole, or "faces" to find the face in it and cut it out upright.
 
     Returns:
         All people, each with at least two images.
 
     Raises:
         FileNotFoundError: where there is no such path.
-        ValueError: where the folder has no people, a person has one image, or files cannot be read; all are named.
+        ValueError: where the folder has no people, a person has one image, or files cannot be read or show no face; all
+            are named.
         ConnectionError: where AT&T is to be downloaded and cannot be.
     """
     path = find_att() if source == "att" else Path(source)
@@ -141,7 +132,7 @@ def load(source: str | Path, input_shape: tuple[int, int, int]) -> Gallery:
             problems.append(f"{name} has {len(files)} image: at least 2 are needed to make a pair")
         for file in files:
             try:
-                pixels.append(images.to_tensor(images.fit(images.read(file), input_shape)))
+                pixels.append(_crop(file, input_shape, align))
                 identity.append(number)
             except ValueError as error:
                 problems.append(f"{name}: {error}")
@@ -151,84 +142,14 @@ def load(source: str | Path, input_shape: tuple[int, int, int]) -> Gallery:
     return Gallery(torch.stack(pixels), np.array(identity), tuple(people), test_names)
 
 
-def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pairs:
-    """Draw random pairs as the tutorial does: any image first, then by a coin a genuine or an impostor partner.
-
-    Images are ordered by person, so that one random offset picks the partner: nothing is searched or drawn twice.
-
-    Args:
-        identity: (N,) int, the person each image shows; at least 2 people with at least 2 images each.
-        count: P, how many pairs.
-        rng: the source of chance.
-
-    Returns:
-        first, second: (P,) int rows, never equal within a pair; same: (P,) bool, about half true.
-    """
-    order = np.argsort(identity, kind="stable")
-    _, starts, sizes = np.unique(identity[order], return_index=True, return_counts=True)
-    person = np.repeat(np.arange(len(sizes)), sizes)
-
-    place = rng.integers(len(identity), size=count)
-    start, size = starts[person[place]], sizes[person[place]]
-    same = rng.random(count) < 0.5
-    genuine = start + (place - start + rng.integers(1, size)) % size
-    impostor = (start + size + rng.integers(len(identity) - size)) % len(identity)
-    return order[place], order[np.where(same, genuine, impostor)], same
-
-
-def all_pairs(identity: np.ndarray) -> Pairs:
-    """Return every pair of different images once: first, second (P,) int rows and same (P,) bool; P = N (N − 1) / 2."""
-    first, second = np.triu_indices(len(identity), k=1)
-    return first, second, identity[first] == identity[second]
-
-
-def find_att() -> Path:
-    """Find the AT&T (ORL) faces of Samaria and Harter (1994), or download them once: 3.8 MB, 400 images of 40 people.
-
-    Looked for in the folder `SIAMESE_DATA`, then in the user's cache (`XDG_CACHE_HOME`, else ~/.cache).
-
-    Returns:
-        The path of the zip archive, whose sha256 is right and which is read in place, or of the folder `data/faces`
-        that unpacking it makes.
-
-    Raises:
-        ValueError: where a file of that name is there but is not the archive.
-        ConnectionError: where it cannot be downloaded; the sentence says where to put the file.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "siamese"
-    for folder in filter(None, (os.environ.get("SIAMESE_DATA"), cache)):
-        path = Path(folder, ATT_FILE)
-        if path.is_file():
-            if hashlib.sha256(path.read_bytes()).hexdigest() != ATT_SHA256:
-                raise ValueError(f"{path} is not the AT&T archive (its sha256 differs); delete it to download it anew")
-            return path
-        if (unpacked := Path(folder, "data", "faces")).is_dir():
-            return unpacked
-    return _download(ATT_URL, cache / ATT_FILE, ATT_SHA256)
-
-
-def _download(url: str, target: Path, sha256: str) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=target.parent, suffix=".part")
-    try:
-        try:
-            with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=30) as response:
-                total = int(response.headers.get("Content-Length") or 0) or None
-                with tqdm(total=total, unit="B", unit_scale=True, desc=target.name) as bar:
-                    while block := response.read(1 << 16):
-                        file.write(block)
-                        bar.update(len(block))
-        except (OSError, http.client.HTTPException) as error:
-            raise ConnectionError(
-                f"{target.name} could not be downloaded ({error}). With a network, fetch {url} "
-                f"and put it at {target}, or name its folder in SIAMESE_DATA"
-            ) from error
-        if hashlib.sha256(Path(part).read_bytes()).hexdigest() != sha256:
-            raise ConnectionError(f"{url} did not send the whole file, or another one (its sha256 differs); try again")
-        os.replace(part, target)
-    finally:
-        Path(part).unlink(missing_ok=True)
-    return target
+def _crop(file: Path | zipfile.Path, input_shape: tuple[int, int, int], align: str) -> Tensor:
+    if align == "none":
+        return images.to_tensor(images.fit(images.read(file), input_shape))
+    photo, _ = images.read_at_least(file, faces.LONGEST)
+    (found,) = faces.find([photo])
+    if not found:
+        raise ValueError(f"no face was found in {file.name}; remove it")
+    return images.to_tensor(images.fit(faces.align(photo, found[0], input_shape[1]), input_shape))
 
 
 def _people(root: Path | zipfile.Path) -> tuple[dict[str, list], frozenset[str]]:

@@ -1,30 +1,177 @@
-"""A network and people it has not seen → the distances of all pairs."""
+"""A network and people it has not seen → distances of pairs, and how well they tell people apart."""
+
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from siamese import data
-from siamese.network import SiameseNetwork, distance
+from siamese import data, loop, metrics
+from siamese.cache import embed_files
+from siamese.calibrate import Calibration, operating_points
+from siamese.calibrate import fit as fit_calibration
+from siamese.compare import Model
+from siamese.datasets import LFW_ALIASES, Lfw, LfwPair
+from siamese.network import distance
+from siamese.pairs import Scored, score_all_pairs
+from siamese.recipe import TrainConfig
+
+RATES = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
-@torch.inference_mode()
-def pair_distances(network: SiameseNetwork, gallery: data.Gallery) -> tuple[np.ndarray, np.ndarray]:
-    """Embed each image once and measure every pair.
+def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[list[str], dict]:
+    """Measure a network on the people of a data set (see `data.load`) whom it was not trained on.
 
     Args:
-        network: on any device; left in evaluation mode.
-        gallery: N images.
+        model: any; pictures are taken as it takes them, whole or by their faces.
+        source: see `data.load`.
+        folds: also train this many networks by the same recipe, each tested on people it has not seen.
 
     Returns:
-        distance: (P,) float32 and same: (P,) bool, with P = N (N − 1) / 2, in the order of `data.all_pairs`.
+        The people, and `test` and `folds` as in metrics.json.
 
     Raises:
-        ValueError: where a distance is not finite.
+        ValueError: where fewer than 2 such people are left, or the model has no recipe to train by.
     """
-    network.eval()
-    z = torch.cat([network.embed(pixels.to(network.device)).float().cpu() for pixels in gallery.pixels.split(256)])
-    first, second, same = data.all_pairs(gallery.identity)
-    distances = distance(z[first], z[second]).numpy()
-    if not np.isfinite(distances).all():
-        raise ValueError("the network's distances are not finite; train it anew, with a lower learning rate")
-    return distances, same
+    record = model.record
+    gallery = data.load(source, model.network.input_shape, model.align)
+    unseen = [name for name in gallery.names if name not in record["people"]["training"]]
+    if len(unseen) < 2:
+        raise ValueError(f"the network was trained on people of these names; of {source} only {len(unseen)} are left")
+    calibration = model.calibration
+    if set(unseen) & set(record["people"]["test"]):
+        calibration = Calibration.from_dict(record["test_calibration"])  # the other one may rest on these people
+    scored = score_all_pairs(model.network, gallery.only(unseen))
+    result = {"test": scored.report(calibration.probability(scored.distance)), "folds": None}
+    if folds:
+        if not record["recipe"]:
+            raise ValueError(f"{model.name} was not trained here: there is no recipe to train folds by")
+        with tempfile.TemporaryDirectory() as folder:
+            config = TrainConfig(data=str(source), out=Path(folder), folds=folds, **record["recipe"])
+            start = loop.first_network(config)
+            result["folds"], _ = loop.cross_validate(start, gallery, config, model.network.device, config.out)
+    return unseen, result
+
+
+class LfwResult(NamedTuple):
+    """What the standard protocol of LFW gives.
+
+    Attributes:
+        record: `test`, `test_calibration` and `folds` as in metrics.json; `folds` also has the protocol's `accuracy`
+            and `accuracy_std`, `images`, and `without_face`, how many of these. `impostor_pairs`: how many pairs of
+            different people the thresholds rest on. `closest_impostors`: photographs of the
+            thirty closest pairs of different people, and their distances.
+        calibration: fitted on all folds that were run, with the thresholds at `RATES`.
+        scored: the pairs.
+    """
+
+    record: dict
+    calibration: Calibration
+    scored: Scored
+
+
+def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool = True) -> LfwResult:
+    """Run LFW's View 2, see `judge_lfw`, and find the thresholds at `RATES`.
+
+    Args:
+        model: trained on other people than LFW's.
+        lfw: the photographs and lists.
+        folds: how many of the ten to run, or None for all; one alone is judged by the calibration that came with the
+            model.
+        cache: keep embeddings in `datasets.cache_folder`, so that a run that was stopped goes on where it was.
+
+    Raises:
+        ValueError: for a number of folds that is not 1 to 10, or a photograph that cannot be read; it is named.
+        FileNotFoundError: for a photograph that is missing; it is named.
+    """
+    parts = lfw.folds()
+    folds = len(parts) if folds is None else folds
+    if not 1 <= folds <= len(parts):
+        raise ValueError(f"LFW has {len(parts)} folds: run 1 to {len(parts)} of them, got {folds}")
+    files = sorted({file for part in parts[:folds] for pair in part for file in pair[:2]})
+    z = embed_files(model, lfw.read(files), len(files), cache)
+    record, scored = judge_lfw(z, parts[:folds], model.calibration)
+    distances, closest = _everybody(z)
+    points = operating_points(scored.distance[scored.same], distances, RATES)
+    calibration = replace(scored.calibrate(), points=points)
+    record |= {
+        "test_calibration": asdict(calibration),
+        "impostor_pairs": len(distances),
+        "closest_impostors": closest,
+    }
+    return LfwResult(record, calibration, scored)
+
+
+def judge_lfw(
+    z: dict[str, np.ndarray], parts: list[list[LfwPair]], otherwise: Calibration | None = None
+) -> tuple[dict, Scored]:
+    """Measure embeddings on folds of LFW's pairs, with nothing fitted on the fold that is judged.
+
+    The `accuracy` of a fold is at the threshold that is best on all others; its probabilities come from a calibration
+    on all others. A pair in which a face was not found counts as furthest apart and as surely different.
+
+    Args:
+        z: (D,) float for each photograph; NaN where no face was found.
+        parts: folds of pairs.
+        otherwise: what to judge a single fold by.
+
+    Returns:
+        `test` and `folds` of an `LfwResult.record`, and all pairs.
+    """
+    pairs = [pair for part in parts for pair in part]
+    first, second = (torch.from_numpy(np.stack([z[pair[side]] for pair in pairs])) for side in (0, 1))
+    distances = distance(first, second).numpy()
+    distances[np.isnan(distances)] = 2 * np.nanmax(distances)
+    number = {name: k for k, name in enumerate(sorted({_person(file) for file in z}))}
+    people = np.array([[number[_person(file)] for file in pair[:2]] for pair in pairs])
+    scored = Scored(distances, np.array([pair.same for pair in pairs]), people)
+
+    fold = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    probability, each = np.empty(len(pairs)), []
+    for k in range(len(parts)):
+        judged, rest = (Scored(*(column[rows] for column in scored)) for rows in (fold == k, fold != k))
+        if len(parts) > 1:
+            calibration, threshold = fit_calibration(*rest[:2]), metrics.best_threshold(*rest[:2])
+        else:
+            calibration, threshold = otherwise, otherwise.threshold
+        probability[fold == k] = calibration.probability(judged.distance)
+        accuracy = ((judged.distance <= threshold) == judged.same).mean()
+        each.append(judged.report(probability[fold == k]) | {"accuracy": float(accuracy)})
+    accuracies = [report["accuracy"] for report in each]
+    pooled = scored.report(probability)
+    folds = {
+        "each": each,
+        "pooled": pooled,
+        "accuracy": float(np.mean(accuracies)),
+        "accuracy_std": float(np.std(accuracies)),
+        "images": len(z),
+        "without_face": sum(bool(np.isnan(row).any()) for row in z.values()),
+    }
+    return {"test": pooled, "folds": folds}, scored
+
+
+def _everybody(z: dict[str, np.ndarray]) -> tuple[np.ndarray, list[tuple[str, str, float]]]:
+    """Compare each photograph with all photographs of other people, a block at a time."""
+    files = [file for file in z if not np.isnan(z[file]).any()]
+    names = [_person(file) for file in files]
+    _, person = np.unique([LFW_ALIASES.get(name, name) for name in names], return_inverse=True)
+    embeddings, person = torch.from_numpy(np.stack([z[file] for file in files])), torch.from_numpy(person)
+    distances, closest = [], []
+    for start in range(0, len(files), 512):
+        block = slice(start, start + 512)
+        each = torch.cdist(embeddings[block], embeddings[start:])
+        # Each pair once: the second photograph comes after the first.
+        other = (person[block, None] != person[start:]).triu(1)
+        distances.append(each[other].numpy())
+        near = each.where(other, torch.inf).flatten().topk(min(30, each.numel()), largest=False)
+        closest += [
+            (float(value), files[start + int(row) // each.shape[1]], files[start + int(row) % each.shape[1]])
+            for value, row in zip(*near, strict=True)
+        ]
+    return np.concatenate(distances), [(first, second, value) for value, first, second in sorted(closest)[:30]]
+
+
+def _person(file: str) -> str:
+    return file.partition("/")[0]

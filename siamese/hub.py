@@ -1,92 +1,17 @@
-"""The model card, and the way to the Hugging Face Hub."""
+"""The way to the Hugging Face Hub."""
 
 import json
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from siamese import data, metrics
+from siamese.card import model_card
 
+NEEDED = ("config.json", "model.safetensors", "metrics.json")
 # Not pairs.png: it shows photographs of the training data, which may not be the user's to publish.
-PUBLISHED = ("config.json", "model.safetensors", "metrics.json", "loss.png", "roc.png")
-
-ATT_CREDIT = """
-The AT&T (ORL) faces are by courtesy of the Olivetti Research Laboratory: Samaria and Harter, "Parameterisation of a
-Stochastic Model for Human Face Identification", WACV 1994.
-"""
-
-
-def model_card(record: dict, weights: str) -> str:
-    """Write the README.md of a trained network from its metrics, so that the two cannot disagree.
-
-    Args:
-        record: the contents of metrics.json.
-        weights: where the reader loads it from, a folder or a Hub id.
-    """
-    recipe, people, test, folds = record["recipe"], record["people"], record["test"], record["folds"]
-    title = record["data"]["name"]
-    att = title == data.ATT_NAME
-    results = [("held-out people", test)] + ([("cross-validation", folds["pooled"])] if folds else [])
-    front = ModelCardData(
-        license="mit" if att else None,  # of a network of their own, users say
-        library_name="siamese",
-        pipeline_tag="image-feature-extraction",
-        tags=["siamese-network", "contrastive-loss", "image-similarity", "face-verification"],
-        metrics=["roc_auc"],
-        model_name=f"Siamese network, {title}",
-        eval_results=[
-            EvalResult("image-similarity", title, f"{title}, {split}", kind, round(report[key], 4), metric_name=name)
-            for split, report in results
-            for key, kind, name in (("auc", "roc_auc", "ROC AUC"), ("eer", "eer", "Equal error rate"))
-        ],
-    )
-    calibrated_on = (
-        f"pairs of {len(people['training'])} people, each scored by a network of this recipe that had not seen them."
-        if folds
-        else "the pairs of the held-out people. (The accuracy and calibration error above are at a curve fitted on\n"
-        "the training people, so that they do not judge themselves, and worse for it; `--folds 5` does better.)"
-    )
-    command = f"siamese train --data {'att' if att else title}" + (f" --folds {len(folds['each'])}" if folds else "")
-    command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipe.items())
-    return f"""---
-{front.to_yaml()}
----
-
-# Siamese network, {title}
-
-Two images in, one number out: the Euclidean distance between two embeddings made with the same weights. Lower is more
-alike. Trained with the contrastive loss on pairs of {len(people["training"])} people.
-
-```python
-import siamese
-
-model = siamese.load("{weights}")
-print(model.compare("a.jpg", "b.jpg").dissimilarity)
-```
-
-## How well it does
-
-People whom it has not seen; every pair of their images.
-
-{metrics.table(f"{len(people['test'])} held-out people", test, folds)}
-
-A distance becomes a probability by a logistic curve fitted on
-{calibrated_on}
-
-![ROC curve of the held-out people](roc.png)
-
-## How it was made
-
-```bash
-{command}
-```
-
-{record["minutes"]} minutes for the network itself ({record["device"]}); versions and losses are in metrics.json.
-
-![Training loss](loss.png)
-{ATT_CREDIT if att else ""}"""
+PICTURES = ("loss.png", "roc.png")
 
 
 def check(repo_id: str) -> None:
@@ -121,10 +46,11 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
         ConnectionError: where the Hub cannot be reached or refuses; no file was changed, and it can be run again.
     """
     check(repo_id)
-    if missing := [name for name in PUBLISHED if not (folder / name).is_file()]:
+    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise ValueError(f"{folder} is not a trained network: {', '.join(missing)} missing; `siamese train` makes them")
     card = model_card(json.loads((folder / "metrics.json").read_text()), repo_id)
-    operations = [CommitOperationAdd(name, folder / name) for name in PUBLISHED]
+    files = [folder / name for name in (*NEEDED, *PICTURES)]
+    operations = [CommitOperationAdd(file.name, file) for file in files if file.is_file()]
     operations.append(CommitOperationAdd("README.md", card.encode()))
     api, again = HfApi(), f"run `siamese push {folder} {repo_id}`"
     try:

@@ -32,6 +32,24 @@ def read(source: ImageSource) -> Image.Image:
         FileNotFoundError: where there is no such file.
         ValueError: where it is no picture, is damaged, too small or too large; the sentence says which.
     """
+    return read_at_least(source, None)[0]
+
+
+def read_at_least(source: ImageSource, longest: int | None) -> tuple[Image.Image, int]:
+    """Read one picture (see `read`), where that is faster at a half, a quarter or an eighth of its size.
+
+    JPEGs can be decoded so: four times as fast for a 12-megapixel photo.
+
+    Args:
+        source: see `read`.
+        longest: keep at least that many pixels on the longest side; None to keep all.
+
+    Returns:
+        The image, and how many times longer each side of the picture itself is: 1, 2, 4 or 8.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read`.
+    """
     if isinstance(source, np.ndarray):
         name, image = "the array", _from_array(source)
     elif isinstance(source, Image.Image):
@@ -47,7 +65,9 @@ def read(source: ImageSource) -> Image.Image:
     if min(width, height) < MIN_SIDE:
         raise ValueError(f"{name} has only {width} × {height} pixels; each side needs at least {MIN_SIDE}.")
     try:
-        return _to_rgb(ImageOps.exif_transpose(image))
+        if longest and not isinstance(source, Image.Image):
+            image.draft(None, (longest * width // max(width, height), longest * height // max(width, height)))
+        return _to_rgb(ImageOps.exif_transpose(image)), round(max(width, height) / max(image.size))
     except Exception as error:  # on hostile files Pillow's decoders raise almost anything
         raise ValueError(f"{name} is damaged or cut short. Save it again as JPEG or PNG.") from error
 

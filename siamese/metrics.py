@@ -14,8 +14,9 @@ def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> d
 
     Returns:
         `auc`: area under the ROC curve, in [0, 1]. `eer`: equal error rate, in [0, 1].
-        `tar_at_far_1e-2`: see `tar_at_far`. `balanced_accuracy`: the mean of the shares of genuine pairs with a
-        probability of at least ½ and of impostor pairs with less. `calibration_error`: see `calibration_error`.
+        `tar_at_far_1e-2`, `tar_at_far_1e-3`: see `tar_at_far`. `balanced_accuracy`: the mean of the shares of genuine
+        pairs with a probability of at least ½ and of impostor pairs with less. `calibration_error`: see
+        `calibration_error`.
         `mean_genuine`, `mean_impostor`: mean distances. `genuine`, `impostor`: how many pairs.
 
     Raises:
@@ -29,6 +30,7 @@ def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> d
         "auc": auc(distance, same),
         "eer": eer(distance, same),
         "tar_at_far_1e-2": tar_at_far(distance, same, 1e-2),
+        "tar_at_far_1e-3": tar_at_far(distance, same, 1e-3),
         "balanced_accuracy": float((accepted[same].mean() + (~accepted[~same]).mean()) / 2),
         "calibration_error": calibration_error(probability, same),
         "mean_genuine": float(distance[same].mean()),
@@ -59,6 +61,16 @@ def tar_at_far(distance: np.ndarray, same: np.ndarray, target: float) -> float:
     """Return the largest true-accept rate whose false-accept rate is at most `target`; no interpolation."""
     far, tar = roc(distance, same)
     return float(tar[far <= target].max())
+
+
+def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
+    """Return the distance up to which "same" is most often right; of several equally good ones, the middle one."""
+    far, tar, threshold = roc_curve(same, -np.asarray(distance), drop_intermediate=False)
+    right = tar * np.sum(same) + (1 - far) * np.sum(~np.asarray(same))
+    best = np.flatnonzero(right == right.max())
+    here = best[len(best) // 2]
+    after = -threshold[min(here + 1, len(threshold) - 1)]
+    return float((max(-threshold[here], 0) + after) / 2)
 
 
 def calibration_error(probability: np.ndarray, same: np.ndarray, bins: int = 10) -> float:
@@ -93,14 +105,22 @@ def table(title: str, test: dict, folds: dict | None) -> str:
         rows += [(f"fold {number} of {count}", fold) for number, fold in enumerate(folds["each"], 1)]
         rows += [(f"all {count} folds together", folds["pooled"])]
     lines = [
-        "| | pairs | AUC | EER | TAR at FAR 1e-2 | balanced accuracy | calibration error "
+        "| | pairs | AUC | EER | TAR at FAR 1e-2 | at 1e-3 | balanced accuracy | calibration error "
         "| mean distance, genuine | impostor |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in rows:
         lines.append(
-            f"| {name} | {r['genuine'] + r['impostor']:,} | {r['auc']:.3f} | {r['eer']:.1%} "
-            f"| {r['tar_at_far_1e-2']:.1%} | {r['balanced_accuracy']:.1%} | {r['calibration_error']:.1%} "
+            f"| {name} | {r['genuine'] + r['impostor']:,} | {_auc(r['auc'])} | {r['eer']:.1%} "
+            f"| {r['tar_at_far_1e-2']:.1%} "
+            # One in a thousand of fewer than a thousand is none at all, and says nothing.
+            f"| {format(r['tar_at_far_1e-3'], '.1%') if r['impostor'] >= 1000 else '–'} | {r['balanced_accuracy']:.1%} "
+            f"| {r['calibration_error']:.1%} "
             f"| {r['mean_genuine']:.2f} | {r['mean_impostor']:.2f} |"
         )
     return "\n".join(lines)
+
+
+def _auc(value: float) -> str:
+    """Three digits, or as many as tell it from 1."""
+    return f"{value:.3f}" if value < 0.9985 else f"{value:.5f}"

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+HERE = Path(__file__).parent
 
 
 class SeedBackbone(nn.Sequential):
@@ -27,7 +30,50 @@ class SeedBackbone(nn.Sequential):
         # fmt: on
 
 
-BACKBONES = {"seed": SeedBackbone}
+class Residual(nn.Module):
+    """Two convolutions whose result is added to their input (He et al., CVPR 2016); `halving` halves height and width.
+
+    Halving strides are unpadded, as in dlib: where the two sides of the addition then differ in size or channels, the
+    smaller is filled up with zeros.
+    """
+
+    def __init__(self, inputs: int, outputs: int, halving: bool = False):
+        super().__init__()
+        self.halving = halving
+        stride, padding = (2, 0) if halving else (1, 1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(F.relu(self.conv1(x)))
+        if self.halving:
+            x = F.avg_pool2d(x, 2)
+            (channels, height, width), (c, h, w) = x.shape[1:], y.shape[1:]
+            x = F.pad(x, (0, max(w - width, 0), 0, max(h - height, 0), 0, c - channels))
+            y = F.pad(y, (0, max(width - w, 0), 0, max(height - h, 0)))
+        return F.relu(x + y)
+
+
+class ResNet29(nn.Sequential):
+    """Davis King's face network of dlib: 29 convolutions, 5.6 M parameters; its batch norms are folded into them."""
+
+    input_shape = (3, 150, 150)
+
+    def __init__(self, embedding_dim: int):
+        # fmt: off
+        super().__init__(                                                                # (B,   3, 150, 150)
+            nn.Sequential(nn.Conv2d(3, 32, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2)), # (B,  32,  35,  35)
+            nn.Sequential(*(Residual(32, 32) for _ in range(3))),
+            nn.Sequential(Residual(32, 64, halving=True), *(Residual(64, 64) for _ in range(3))),      # 17 × 17
+            nn.Sequential(Residual(64, 128, halving=True), *(Residual(128, 128) for _ in range(2))),   #  8 ×  8
+            nn.Sequential(Residual(128, 256, halving=True), *(Residual(256, 256) for _ in range(2))),  #  4 ×  4
+            nn.Sequential(Residual(256, 256, halving=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()),    # (B, 256)
+            nn.Linear(256, embedding_dim, bias=False),
+        )
+        # fmt: on
+
+
+BACKBONES = {"seed": SeedBackbone, "resnet29": ResNet29}
 
 
 def distance(z1: Tensor, z2: Tensor) -> Tensor:
@@ -57,12 +103,14 @@ class SiameseNetwork(
     Args:
         backbone: the name of the layers, a key of `BACKBONES`.
         embedding_dim: D, the length of an embedding, 1 to 1024.
+        mirror: in use, though not in training, embed an image as the mean over itself and its mirror image.
+        unit: scale embeddings to length 1, so that distances lie in [0, 2].
 
     Raises:
         ValueError: for an unknown backbone or a length out of range, before anything is allocated.
     """
 
-    def __init__(self, backbone: str = "seed", embedding_dim: int = 2):
+    def __init__(self, backbone: str = "seed", embedding_dim: int = 2, mirror: bool = False, unit: bool = False):
         super().__init__()
         if backbone not in BACKBONES:
             raise ValueError(f"unknown backbone {backbone!r}; this version knows: {', '.join(BACKBONES)}")
@@ -70,6 +118,7 @@ class SiameseNetwork(
             raise ValueError(f"embedding_dim must be a whole number from 1 to 1024, got {embedding_dim!r}")
         self.backbone = BACKBONES[backbone](embedding_dim).to(memory_format=torch.channels_last)
         self.input_shape = self.backbone.input_shape
+        self.mirror, self.unit = mirror, unit
 
     @property
     def device(self) -> torch.device:
@@ -87,13 +136,32 @@ class SiameseNetwork(
         Raises:
             ValueError: where the images have another shape.
         """
+        x = self.begin(x, 0)
+        if self.mirror and not self.training:
+            z = torch.stack(self.backbone(torch.cat([x, x.flip(3)])).tensor_split(2)).mean(0)
+            return F.normalize(z) if self.unit else z
+        return self.finish(x, 0)
+
+    def begin(self, x: Tensor, stages: int) -> Tensor:
+        """Run the first stages of the backbone on images (see `embed`): what training need compute once if these are
+        frozen."""
         if x.shape[1:] != self.input_shape:
             raise ValueError(
                 f"expected images of shape (B, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}"
             )
         dtype = next(self.parameters()).dtype
         x = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
-        return self.backbone(x.contiguous(memory_format=torch.channels_last))
+        x = x.contiguous(memory_format=torch.channels_last)
+        for stage in list(self.backbone)[:stages]:
+            x = stage(x)
+        return x
+
+    def finish(self, features: Tensor, stages: int) -> Tensor:
+        """Run the other stages on what `begin` returned, to (B, D) embeddings."""
+        z = features
+        for stage in list(self.backbone)[stages:]:
+            z = stage(z)
+        return F.normalize(z) if self.unit else z
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """Embed both sides of each pair in one pass.
@@ -121,6 +189,12 @@ class SiameseNetwork(
         except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{file} does not hold the weights that its config.json describes: {error}") from error
         return network.to(map_location).eval()
+
+
+def shipped(name: str) -> Path:
+    """Return the folder of weights that come with the project: `faces`, `att` or `mtcnn`."""
+    repository, package = (folder / "weights" / name for folder in (HERE.parent, HERE))
+    return repository if repository.is_dir() else package
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -1,7 +1,16 @@
-"""The settings of a training run; the defaults are the seed's."""
+"""The settings of a training run; the defaults are the seed's, or with `init` those that fine-tune a face network."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+
+FROM_SCRATCH = {"epochs": 100, "lr": 5e-4, "margin": 2.0, "align": "none", "freeze": 0}
+FINE_TUNING = {"epochs": 20, "lr": 1e-4, "margin": 0.8, "align": "faces", "freeze": 5}
+
+
+def _either(name: str, text: str):
+    """A setting whose default depends on whether training starts from weights."""
+    text += f" (default: {FROM_SCRATCH[name]}; with --init {FINE_TUNING[name]})"
+    return field(default=None, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -19,10 +28,13 @@ class TrainConfig:
 
     data: str
     out: Path
-    epochs: int = field(default=100, metadata={"help": "passes; each draws as many pairs as there are images"})
+    init: str = field(default="", metadata={"help": "weights to start from: a result folder, or USER/NAME on the Hub"})
+    align: str = _either("align", "faces: find the face in each image and cut it out upright; none: take images whole")
+    freeze: int = _either("freeze", "how many stages of the network, from the first, stay as they are")
+    epochs: int = _either("epochs", "passes; each draws as many pairs as there are images")
     batch_size: int = field(default=64, metadata={"help": "pairs a step"})
-    lr: float = field(default=5e-4, metadata={"help": "Adam's learning rate"})
-    margin: float = field(default=2.0, metadata={"help": "impostors further apart than this cost nothing"})
+    lr: float = _either("lr", "Adam's learning rate")
+    margin: float = _either("margin", "impostors further apart than this cost nothing")
     seed: int = field(default=0, metadata={"help": "of the first weights and of the pairs"})
     folds: int = field(
         default=0,
@@ -34,7 +46,10 @@ class TrainConfig:
     overwrite: bool = field(default=False, metadata={"help": "start anew, replacing what the result folder holds"})
 
     def __post_init__(self):
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("folds", 0)):
+        for name, default in (FINE_TUNING if self.init else FROM_SCRATCH).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("folds", 0), ("freeze", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("lr", "margin"):
@@ -42,9 +57,18 @@ class TrainConfig:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.folds == 1:
             raise ValueError("folds must be 0 (none) or at least 2, got 1")
+        if self.align not in ("faces", "none"):
+            raise ValueError(f"align must be faces or none, got {self.align!r}")
+        if self.freeze and not self.init:
+            raise ValueError("freeze keeps stages of trained weights as they are: name the weights with init")
         if self.resume and self.overwrite:
             raise ValueError("choose one of resume and overwrite")
 
     def recipe(self) -> dict:
         """Return the settings that decide the result, without where and on what it is computed."""
-        return {name: getattr(self, name) for name in ("epochs", "batch_size", "lr", "margin", "seed")}
+        names = ("epochs", "batch_size", "lr", "margin", "seed")
+        if self.init:
+            names += ("init", "freeze")
+        if self.align != "none" or self.init:
+            names += ("align",)
+        return {name: getattr(self, name) for name in names}

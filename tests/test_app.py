@@ -50,6 +50,26 @@ def test_takes_a_gif_and_a_sideways_photo(page, tmp_path):
     assert ask("upright.gif") == pytest.approx(expected, rel=0.2)  # 256 colours
 
 
+def test_chooses_among_several_faces_and_answers_without_one(page, tmp_path):
+    client = Client(page, verbose=False)
+    two = Image.new("RGB", (1000, 500))
+    for x, file in zip((0, 500), PAIR, strict=True):
+        two.paste(Image.open(file).resize((500, 500)), (x, 0))
+    two.save(tmp_path / "two.png")
+    Image.new("RGB", (300, 300)).save(tmp_path / "blank.png")
+
+    def ask(first, *faces):
+        return client.predict(handle_file(first), handle_file(PAIR[1]), *faces, api_name="/compare")
+
+    verdicts = {ask(tmp_path / "two.png", number, 0)["verdict"] for number in (0, 1)}
+    assert verdicts == {"same", "different"}
+    with pytest.raises(AppError, match="shows 2 faces: choose one from 0 to 1, got 5"):
+        ask(tmp_path / "two.png", 5, 0)
+    answer = ask(tmp_path / "blank.png")
+    assert (answer["dissimilarity"], answer["verdict"], answer["faces"][0]) == (None, "unsure", None)
+    assert "No face was found in the first picture" in answer["warnings"][0]
+
+
 def test_other_weights_by_the_environment(trained, tmp_path, start_page):
     page = start_page(SIAMESE_WEIGHTS=str(trained))
     answer = Client(page, verbose=False).predict(*map(handle_file, PAIR), api_name="/compare")

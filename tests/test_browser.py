@@ -69,10 +69,32 @@ def test_an_example_gives_an_answer(tab):
 def test_the_page_tells_the_numbers_of_the_weights(tab):
     record = siamese.load().record
     tab.get_by_role("button", name="How it works").click()
-    expect(tab.get_by_text(f"{record['folds']['pooled']['auc']:.1%} of the time (ROC AUC)")).to_be_visible()
-    expect(
-        tab.get_by_text(f"learned from pictures of {len(record['people']['training'])} people").first
-    ).to_be_visible()
+    expect(tab.get_by_text(f"{record['folds']['accuracy']:.1%} of the pairs right")).to_be_visible()
+    for point in record["test_calibration"]["points"]:
+        row = tab.get_by_role("row").filter(has_text=f"{round(1 / point['fmr']):,} ")
+        expect(row).to_contain_text(f"{point['fnmr']:.1%}")
+
+
+def test_the_tutorials_network_is_there_to_compare_with(tab):
+    upload(tab, EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg")
+    tab.get_by_text("What the small network of the tutorial says").click()
+    people = len(siamese.load("weights/att").record["people"]["training"])
+    expect(tab.get_by_text(f"learned from {people} people")).to_be_visible()
+
+
+def test_a_photo_without_a_face_gives_advice(tab, tmp_path):
+    Image.effect_noise((300, 300), 80).save(tmp_path / "noise.png")
+    upload(tab, tmp_path / "noise.png", EXAMPLES / "collins.jpg")
+    expect(tab.locator(f"{ANSWER}.problem")).to_contain_text("No face was found in the first picture. Try")
+
+
+def test_several_faces_are_told(tab, tmp_path):
+    two = Image.new("RGB", (1000, 500))
+    for x, name in ((0, "biden.jpg"), (500, "collins.jpg")):
+        two.paste(Image.open(EXAMPLES / name).resize((500, 500)), (x, 0))
+    two.save(tmp_path / "two.png")
+    upload(tab, tmp_path / "two.png", EXAMPLES / "collins.jpg")
+    expect(tab.locator(ANSWER)).to_contain_text("2 faces in the first picture")
 
 
 def test_one_picture_asks_for_the_other_and_removing_one_too(tab):

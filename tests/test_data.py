@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from siamese import data
+from siamese import data, datasets, pairs
 
 SHAPE = (1, 100, 100)
 
@@ -42,7 +42,7 @@ def test_each_person_is_tested_in_one_fold(att):
 
 
 def test_a_zip_and_its_unpacked_folder_are_the_same_data(att, tmp_path):
-    with zipfile.ZipFile(data.find_att()) as archive:
+    with zipfile.ZipFile(datasets.find_att()) as archive:
         archive.extractall(tmp_path)
     unpacked = data.load(tmp_path, SHAPE)
     assert unpacked.fingerprint() == att.fingerprint()
@@ -50,10 +50,10 @@ def test_a_zip_and_its_unpacked_folder_are_the_same_data(att, tmp_path):
 
 
 def test_finds_att_unpacked(att, tmp_path, monkeypatch):
-    with zipfile.ZipFile(data.find_att()) as archive:
+    with zipfile.ZipFile(datasets.find_att()) as archive:
         archive.extractall(tmp_path)
     monkeypatch.setenv("SIAMESE_DATA", str(tmp_path))
-    assert data.find_att() == tmp_path / "data" / "faces"
+    assert datasets.find_att() == tmp_path / "data" / "faces"
 
 
 def test_names_a_picture_that_is_damaged_inside_its_zip(digits, tmp_path):
@@ -90,23 +90,22 @@ def test_only_keeps_pixels_with_their_people(digits):
 def test_pairs_are_true_to_their_labels(sizes, seed, random):
     identity = np.repeat(np.arange(len(sizes)), sizes)
     random.shuffle(identity)
-    first, second, same = data.draw_pairs(identity, 50, np.random.default_rng(seed))
+    first, second, same = pairs.draw_pairs(identity, 50, np.random.default_rng(seed))
     assert (first != second).all()
     assert np.array_equal(identity[first] == identity[second], same)
 
 
 def test_pairs_are_half_genuine_seeded_and_reach_everything():
     identity = np.repeat(np.arange(5), 4)
-    pairs = data.draw_pairs(identity, 20_000, np.random.default_rng(0))
-    assert abs(pairs[2].mean() - 0.5) < 0.02
-    drawn = set(zip(pairs[0], pairs[1], strict=True))
-    assert len(drawn) == 20 * 19
-    again = data.draw_pairs(identity, 20_000, np.random.default_rng(0))
-    assert all(np.array_equal(a, b) for a, b in zip(pairs, again, strict=True))
+    drawn = pairs.draw_pairs(identity, 20_000, np.random.default_rng(0))
+    assert abs(drawn[2].mean() - 0.5) < 0.02
+    assert len(set(zip(drawn[0], drawn[1], strict=True))) == 20 * 19
+    again = pairs.draw_pairs(identity, 20_000, np.random.default_rng(0))
+    assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True))
 
 
 def test_all_pairs_are_all_pairs():
-    first, second, same = data.all_pairs(np.array([0, 1, 0]))
+    first, second, same = pairs.all_pairs(np.array([0, 1, 0]))
     assert list(zip(first, second, same, strict=True)) == [(0, 1, False), (0, 2, True), (1, 2, False)]
 
 
@@ -189,29 +188,29 @@ def no_data(monkeypatch, tmp_path):
 def test_downloads_once_and_checks(no_data, monkeypatch):
     content = b"the archive" * 10_000
     serve = Serve(content)
-    monkeypatch.setattr(data, "ATT_URL", serve.url)
-    monkeypatch.setattr(data, "ATT_SHA256", hashlib.sha256(content).hexdigest())
-    assert data.find_att().read_bytes() == content
+    monkeypatch.setattr(datasets, "ATT_URL", serve.url)
+    monkeypatch.setattr(datasets, "ATT_SHA256", hashlib.sha256(content).hexdigest())
+    assert datasets.find_att().read_bytes() == content
     serve.server.shutdown()
-    assert data.find_att() == no_data / "at&t.zip"
+    assert datasets.find_att() == no_data / "at&t.zip"
 
 
 @pytest.mark.parametrize(("content", "length"), [(b"another file", None), (b"too sh", 3_797_060)])
 def test_a_wrong_or_short_download_leaves_nothing_behind(no_data, monkeypatch, content, length):
-    monkeypatch.setattr(data, "ATT_URL", Serve(content, length).url)
+    monkeypatch.setattr(datasets, "ATT_URL", Serve(content, length).url)
     with pytest.raises(ConnectionError, match=r"whole file|could not be downloaded"):
-        data.find_att()
+        datasets.find_att()
     assert list(no_data.iterdir()) == []
 
 
 def test_without_network_says_where_to_put_the_file(no_data, monkeypatch):
-    monkeypatch.setattr(data, "ATT_URL", "http://127.0.0.1:9/at%26t.zip")
+    monkeypatch.setattr(datasets, "ATT_URL", "http://127.0.0.1:9/at%26t.zip")
     with pytest.raises(ConnectionError, match=r"fetch http://127\.0\.0\.1:9.* and put it at .*at&t\.zip"):
-        data.find_att()
+        datasets.find_att()
 
 
 def test_refuses_another_file_of_that_name(monkeypatch, tmp_path):
     monkeypatch.setenv("SIAMESE_DATA", str(tmp_path))
     (tmp_path / "at&t.zip").write_bytes(b"something else")
     with pytest.raises(ValueError, match="not the AT&T archive"):
-        data.find_att()
+        datasets.find_att()

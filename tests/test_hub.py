@@ -8,7 +8,7 @@ import sys
 import pytest
 from huggingface_hub import ModelCard
 
-from siamese import hub
+from siamese.card import model_card
 
 from .conftest import EXAMPLES, ROOT
 from .hub_server import Hub
@@ -103,7 +103,7 @@ def test_a_repository_with_a_pickle_is_refused(server, trained, tmp_path):
 def test_cards_are_written_from_the_metrics_beside_them(trained):
     for folder, name in ((ROOT / "weights" / "att", "weights/att"), (trained, "path/to/digits")):
         record = json.loads((folder / "metrics.json").read_text())
-        assert (folder / "README.md").read_text() == hub.model_card(record, name)
+        assert (folder / "README.md").read_text() == model_card(record, name)
         card = ModelCard.load(folder / "README.md")
         assert card.data.license == ("mit" if name == "weights/att" else None)
         values = [result.metric_value for result in card.data.eval_results]

@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -87,6 +90,49 @@ def test_a_calibration_recovers_the_curve_it_was_drawn_from():
     assert fitted.probability(fitted.threshold) == pytest.approx(0.5)
     assert fitted.probability(fitted.distance(0.75)) == pytest.approx(0.75)
     assert np.all(np.diff(fitted.probability(np.linspace(0, 50, 99))) <= 0)
+
+
+def test_the_band_holds_the_truth_and_narrows_with_more_people():
+    """Draw many small studies of people whose pairs rise and fall together: 95 % of the bands hold the true curve."""
+    rng = np.random.default_rng(0)
+    # For two normals of one width the true log-odds are a line.
+    truth = calibrate.Calibration(slope=2.0 / 0.25, intercept=2 * 2.0 / 0.25)
+    held, widths = [], {60: [], 240: []}
+    for people, runs in ((60, 25), (240, 5)):
+        for _ in range(runs):
+            who = np.concatenate([np.repeat(np.arange(people)[:, None], 2, 1), rng.integers(0, people, (people, 2))])
+            same = who[:, 0] == who[:, 1]
+            own = rng.normal(0, 0.35, people)
+            distance = np.where(same, 1, 3) + (own[who[:, 0]] + own[who[:, 1]]) / 2 ** (1 + same)
+            distance = distance + rng.normal(0, np.sqrt(0.25 - 0.35**2 / np.where(same, 4, 8)))
+            low, high = calibrate.fit(distance, same, who).band(2.2)
+            held.append(low <= truth.probability(2.2) <= high)
+            widths[people].append(high - low)
+    assert np.mean(held) > 0.8
+    assert np.median(widths[240]) < 0.7 * np.median(widths[60])
+    assert calibrate.Calibration(1, 1).band(1) is None
+
+
+def test_operating_points_are_what_counting_gives():
+    rng = np.random.default_rng(0)
+    genuine, impostor = rng.normal(1, 0.3, 500), rng.normal(3, 0.7, 30_000)
+    points = calibrate.operating_points(genuine, impostor, (1e-2, 1e-3, 1e-4))
+    assert [point.fmr for point in points] == [1e-2, 1e-3]  # three impostors are too few for 1e-4
+    for point in points:
+        assert (impostor <= point.distance).mean() == pytest.approx(point.fmr)
+        assert (genuine > point.distance).mean() == pytest.approx(point.fnmr)
+    whole = calibrate.Calibration(2.0, 1.0, (0.1, 0.2, 0.3), points)
+    assert calibrate.Calibration.from_dict(json.loads(json.dumps(dataclasses.asdict(whole)))) == whole
+
+
+def test_the_best_threshold_is_most_often_right():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        distance, same = rng.normal(2, 1, 40), rng.random(40) < 0.5
+        distance = np.abs(distance - same)
+        threshold = metrics.best_threshold(distance, same)
+        best = max(((distance <= value) == same).sum() for value in [-1, *distance])
+        assert ((distance <= threshold) == same).sum() == best
 
 
 def test_a_calibration_of_a_network_that_has_it_backwards_says_nothing():

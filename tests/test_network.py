@@ -1,11 +1,17 @@
+import importlib.util
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from siamese import SiameseNetwork, distance
-from siamese.network import pick_device
+from siamese.network import pick_device, shipped
+
+from .conftest import EXAMPLES
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +28,47 @@ def pairs():
 def test_has_the_layers_of_the_seed(network):
     shapes = [tuple(p.shape) for p in network.parameters() if p.ndim > 1]
     assert shapes == [(96, 1, 11, 11), (256, 96, 5, 5), (384, 256, 3, 3), (1024, 384), (256, 1024), (2, 256)]
+
+
+def test_the_face_network_is_dlibs():
+    """dlib's own code, on its own file, gives the same embeddings."""
+    dlib = pytest.importorskip("dlib")
+    package = importlib.util.find_spec("face_recognition_models")
+    if package is None:
+        pytest.skip("needs the package face-recognition-models")
+    file = Path(package.origin).parent / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+    theirs = dlib.face_recognition_model_v1(str(file))
+    ours = SiameseNetwork.from_pretrained(str(shipped("faces")))
+    ours.mirror = ours.unit = False
+    noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
+    faces = [np.asarray(Image.open(file).convert("RGB").resize((150, 150))) for file in EXAMPLES.glob("*.jpg")]
+    for image in (noise, *faces):
+        expected = torch.tensor(list(theirs.compute_face_descriptor(np.ascontiguousarray(image))), dtype=torch.float)
+        with torch.inference_mode():
+            got = ours.embed(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_mirror_and_unit_are_part_of_the_network(tmp_path):
+    torch.manual_seed(0)
+    network = SiameseNetwork("resnet29", 8, mirror=True, unit=True)
+    x = torch.randint(0, 256, (2, 3, 150, 150), dtype=torch.uint8)
+    network.eval().save_pretrained(tmp_path)
+    z = SiameseNetwork.from_pretrained(str(tmp_path)).embed(x)
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(z, network.embed(x.flip(3)))
+    plain = SiameseNetwork("resnet29", 8).eval()
+    plain.load_state_dict(network.state_dict())
+    mean = (plain.embed(x) + plain.embed(x.flip(3))) / 2
+    torch.testing.assert_close(z, mean / mean.norm(dim=1, keepdim=True))
+    assert not torch.allclose(network.train().embed(x), z)
+
+
+def test_frozen_stages_and_the_rest_are_the_whole(pairs):
+    network = SiameseNetwork("resnet29", 8, unit=True).train()
+    x = torch.rand(2, 3, 150, 150)
+    for stages in (0, 3, len(network.backbone)):
+        torch.testing.assert_close(network.finish(network.begin(x, stages), stages), network.embed(x))
 
 
 def test_both_branches_share_their_weights(network, pairs):

@@ -9,7 +9,7 @@ import shlex
 import pytest
 import yaml
 
-from siamese import cli, data
+from siamese import cli, datasets
 
 from .conftest import ROOT
 
@@ -111,4 +111,4 @@ def test_what_it_points_to_is_there():
         assert (ROOT / target).is_file(), target
     for name in re.findall(r"^      (\w+\.py) ", README, re.MULTILINE):
         assert (ROOT / "siamese" / name).is_file(), name
-    assert data.ATT_URL.startswith("https://github.com/maticvl/dataHacker/")
+    assert datasets.ATT_URL.startswith("https://github.com/maticvl/dataHacker/")

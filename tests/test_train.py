@@ -14,15 +14,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from siamese import SiameseNetwork, cli, data, evaluate, metrics, train
+from siamese import SiameseNetwork, calibrate, cli, contrastive_loss, data, distance, loop, metrics, train
 from siamese.calibrate import Calibration
+from siamese.pairs import draw_pairs, score_all_pairs
 from siamese.recipe import TrainConfig
 
 CPU = torch.device("cpu")
 
 
 def auc(network, gallery):
-    return metrics.auc(*evaluate.pair_distances(network, gallery))
+    scored = score_all_pairs(network, gallery)
+    return metrics.auc(scored.distance, scored.same)
 
 
 def test_learns_to_tell_people_it_has_not_seen(tmp_path, request, digits):
@@ -33,7 +35,7 @@ def test_learns_to_tell_people_it_has_not_seen(tmp_path, request, digits):
         gallery = data.load(digits, (1, 100, 100))
         training, test = gallery.only("0123456"), gallery.only("789")
     config = TrainConfig("…", tmp_path, epochs=10)
-    fitted = train.fit(training, config, CPU, tmp_path / "checkpoint.pt", "test")
+    fitted = loop.fit(loop.first_network(config), training, config, CPU, tmp_path / "checkpoint.pt", "test")
     torch.manual_seed(config.seed)
     untrained = SiameseNetwork()
     assert auc(fitted.network, test) > 0.7
@@ -53,9 +55,9 @@ def test_the_result_folder_is_complete_and_true(trained, digits):
     assert (record["people"]["training"], record["people"]["test"]) == (list(training.names), list(test.names))
     assert len(record["loss"]["values"]) == -(-3 * -(-len(training) // 16) // 10)
 
-    distances, same = evaluate.pair_distances(SiameseNetwork.from_pretrained(trained), test)
-    probability = Calibration(**record["test_calibration"]).probability(distances)
-    assert metrics.report(distances, same, probability) == pytest.approx(record["test"], abs=1e-6)
+    scored = score_all_pairs(SiameseNetwork.from_pretrained(trained), test)
+    probability = Calibration.from_dict(record["test_calibration"]).probability(scored.distance)
+    assert scored.report(probability) == pytest.approx(record["test"], abs=1e-6)
 
 
 def test_a_second_run_is_the_same_to_the_bit(trained, digits, tmp_path, siamese):
@@ -70,9 +72,9 @@ def test_a_second_run_is_the_same_to_the_bit(trained, digits, tmp_path, siamese)
 def test_a_batch_embeds_each_image_once_and_its_gradient_is_the_plain_one(digits):
     gallery = data.load(digits, (1, 100, 100))
     config = TrainConfig("…", Path(), batch_size=40)
-    batches = train.epoch_batches(gallery.identity, config, 0, CPU)
+    batches = loop.epoch_batches(gallery.identity, config, 0, CPU)
     assert [len(same) for _, _, same in batches] == [40, 40]
-    first, second, _ = data.draw_pairs(gallery.identity, len(gallery), np.random.default_rng([config.seed, 0]))
+    first, second, _ = draw_pairs(gallery.identity, len(gallery), np.random.default_rng([config.seed, 0]))
     rows, sides, labels = batches[0]
     assert len(rows) == len(rows.unique()) < 80
     assert np.array_equal(rows[sides].numpy(), np.stack([first[:40], second[:40]]))
@@ -83,7 +85,7 @@ def test_a_batch_embeds_each_image_once_and_its_gradient_is_the_plain_one(digits
         network = SiameseNetwork()
         pixels = gallery.pixels
         z1, z2 = network.embed(pixels[rows])[sides] if once else network(pixels[first[:40]], pixels[second[:40]])
-        train.contrastive_loss(train.distance(z1, z2), labels).backward()
+        contrastive_loss(distance(z1, z2), labels).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-7)
 
@@ -92,13 +94,12 @@ def test_folds_never_judge_by_a_calibration_that_saw_them(digits, tmp_path, monk
     """A fold's probabilities come from the pairs of all other folds, and the spared people calibrate nothing."""
     gallery = data.load(digits, (1, 100, 100))
     seen = []
-    fit = train.calibrate.fit
-    monkeypatch.setattr(train.calibrate, "fit", lambda d, s: seen.append(set(d.tolist())) or fit(d, s))
+    fit = calibrate.fit
+    monkeypatch.setattr(calibrate, "fit", lambda d, s, people=None: seen.append(set(d.tolist())) or fit(d, s, people))
     config = TrainConfig("…", tmp_path, epochs=2, folds=2)
     measured = []
-    distances_of = train.pair_distances
-    monkeypatch.setattr(train, "pair_distances", lambda n, g: measured.append(distances_of(n, g)) or measured[-1])
-    train.cross_validate(gallery, config, CPU, tmp_path, spare={"0", "1"})
+    monkeypatch.setattr(loop, "score_all_pairs", lambda n, g: measured.append(score_all_pairs(n, g)) or measured[-1])
+    loop.cross_validate(loop.first_network(config), gallery, config, CPU, tmp_path, spare={"0", "1"})
     of_fold = [set(measured[k][0].tolist()) for k in (0, 2)]  # 1 and 3 are without the spared people
     assert seen[:2] == [of_fold[1], of_fold[0]]
     assert seen[2] == set(measured[1][0].tolist()) | set(measured[3][0].tolist())
@@ -180,11 +181,15 @@ def test_other_peoples_files_survive(digits, tmp_path, siamese):
 
 def test_people_who_cannot_be_told_apart_still_give_a_network(tmp_path, digits, monkeypatch, siamese):
     """A network that puts impostors closer is written all the same, with a calibration that says it does not know."""
-    distances_of = train.pair_distances
-    monkeypatch.setattr(train, "pair_distances", lambda n, g: (lambda d, s: (d.max() - d, s))(*distances_of(n, g)))
+
+    def turned_round(network, gallery):
+        scored = score_all_pairs(network, gallery)
+        return scored._replace(distance=scored.distance.max() - scored.distance)
+
+    monkeypatch.setattr(train, "score_all_pairs", turned_round)
     run = siamese("train", "--data", digits, "--out", tmp_path / "run", "--epochs", 1)
     assert run.returncode == 0, run.stderr
-    calibration = Calibration(**json.loads((tmp_path / "run" / "config.json").read_text())["calibration"])
+    calibration = Calibration.from_dict(json.loads((tmp_path / "run" / "config.json").read_text())["calibration"])
     assert calibration.probability(0) == pytest.approx(0.5, abs=0.01)
 
 
@@ -240,7 +245,14 @@ def test_folds_that_leave_nobody_to_calibrate_on_are_refused(digits, tmp_path, s
 def test_a_loss_that_is_no_number_stops_with_the_step(digits, tmp_path):
     config = TrainConfig("…", tmp_path, epochs=3, lr=1e18)
     with pytest.raises(RuntimeError, match=r"at step \d+ .* learning rate 1e\+18 is probably too high"):
-        train.fit(data.load(digits, (1, 100, 100)), config, CPU, tmp_path / "checkpoint.pt", "test")
+        loop.fit(
+            loop.first_network(config),
+            data.load(digits, (1, 100, 100)),
+            config,
+            CPU,
+            tmp_path / "checkpoint.pt",
+            "test",
+        )
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(digits, tmp_path, siamese):

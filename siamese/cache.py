@@ -1,0 +1,97 @@
+"""Embeddings of many photographs, kept so that no photograph is embedded twice."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from siamese import faces, images, mtcnn
+from siamese.compare import BATCH, Model
+from siamese.datasets import cache_folder
+from siamese.network import shipped
+
+KEEP_EVERY = 8 * BATCH
+
+
+def embed_files(
+    model: Model, files: Iterable[tuple[str, bytes]], total: int, cache: bool = True
+) -> dict[str, np.ndarray]:
+    """Embed photographs, with a progress bar, keeping what is done for the next time.
+
+    Args:
+        model: any.
+        files: the name and the content of each.
+        total: how many.
+        cache: whether to read and write the cache, whose rows are found by the content of the photograph, in a file for
+            these weights and these settings.
+
+    Returns:
+        (D,) float32 for each name; NaN where no face was found.
+
+    Raises:
+        ValueError: for a photograph that cannot be read; it is named.
+    """
+    kept = cache_folder() / "embeddings" / f"{_settings(model)}.npz"
+    known = _read_cache(kept) if cache else {}
+    result, waiting, fresh = {}, [], 0
+
+    def embed_waiting() -> None:
+        for (name, key, _), row in zip(waiting, model.embed([photo for _, _, photo in waiting]), strict=True):
+            result[name] = known[key] = row
+        waiting.clear()
+
+    try:
+        for name, content in tqdm(files, total=total, unit=" images", desc="embedding"):
+            key = hashlib.sha1(content).hexdigest()
+            if key in known:
+                result[name] = known[key]
+                continue
+            try:
+                waiting.append((name, key, images.read(Image.open(io.BytesIO(content)))))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{name} cannot be read: {error}") from error
+            fresh += 1
+            if len(waiting) == BATCH:
+                embed_waiting()
+            if cache and fresh % KEEP_EVERY == 0:
+                _write_cache(kept, known)
+        embed_waiting()
+    finally:
+        if cache and known:
+            _write_cache(kept, known)
+    return result
+
+
+def _settings(model: Model) -> str:
+    """Return a name for all that an embedding depends on, but for the photograph: weights, settings, and the code that
+    finds faces."""
+    digest = hashlib.sha256()
+    network = model.network
+    digest.update(json.dumps([type(network.backbone).__name__, network.mirror, network.unit, model.align]).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    if model.align == "faces":
+        digest.update((shipped("mtcnn") / "model.safetensors").read_bytes())
+        for module in (faces, mtcnn):
+            digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_cache(file: Path) -> dict[str, np.ndarray]:
+    if not file.exists():
+        return {}
+    with np.load(file) as arrays:
+        return dict(zip(arrays["keys"].tolist(), arrays["z"], strict=True))
+
+
+def _write_cache(file: Path, known: dict[str, np.ndarray]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.npz")
+    np.savez(part, keys=np.array(list(known)), z=np.stack(list(known.values())))
+    os.replace(part, file)

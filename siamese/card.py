@@ -1,0 +1,157 @@
+"""The model card: the README.md of a trained network, written from its metrics, so that the two cannot disagree."""
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from siamese import metrics
+from siamese.datasets import ATT_NAME
+
+ATT_CREDIT = """
+The AT&T (ORL) faces are by courtesy of the Olivetti Research Laboratory: Samaria and Harter, "Parameterisation of a
+Stochastic Model for Human Face Identification", WACV 1994.
+"""
+
+
+def model_card(record: dict, weights: str) -> str:
+    """Write the card of a network.
+
+    Args:
+        record: the contents of metrics.json.
+        weights: where the reader loads it from, a folder or a Hub id.
+    """
+    return _trained(record, weights) if record["recipe"] else _faces(record, weights)
+
+
+def _front(title: str, license: str | None, results: list[EvalResult]) -> str:
+    return ModelCardData(
+        license=license,
+        library_name="siamese",
+        pipeline_tag="image-feature-extraction",
+        tags=["siamese-network", "contrastive-loss", "image-similarity", "face-verification"],
+        metrics=["roc_auc"],
+        model_name=f"Siamese network, {title}",
+        eval_results=results,
+    ).to_yaml()
+
+
+def _results(data: str, parts: list[tuple[str, dict]]) -> list[EvalResult]:
+    return [
+        EvalResult("image-similarity", data, f"{data}, {part}", kind, round(report[key], 4), metric_name=name)
+        for part, report in parts
+        for key, kind, name in (("auc", "roc_auc", "ROC AUC"), ("eer", "eer", "Equal error rate"))
+    ]
+
+
+def _trained(record: dict, weights: str) -> str:
+    recipe, people, test, folds = record["recipe"], record["people"], record["test"], record["folds"]
+    title = record["data"]["name"]
+    att = title == ATT_NAME
+    results = [("held-out people", test)] + ([("cross-validation", folds["pooled"])] if folds else [])
+    # Of a network of their own, users say the licence.
+    front = _front(title, "mit" if att else None, _results(title, results))
+    calibrated_on = (
+        f"pairs of {len(people['training'])} people, each scored by a network of this recipe that had not seen them."
+        if folds
+        else "the pairs of the held-out people. (The accuracy and calibration error above are at a curve fitted on\n"
+        "the training people, so that they do not judge themselves, and worse for it; `--folds 5` does better.)"
+    )
+    command = f"siamese train --data {'att' if att else title}" + (f" --folds {len(folds['each'])}" if folds else "")
+    command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipe.items())
+    return f"""---
+{front}
+---
+
+# Siamese network, {title}
+
+Two images in, one number out: the Euclidean distance between two embeddings made with the same weights. Lower is more
+alike. Trained with the contrastive loss on pairs of {len(people["training"])} people.
+
+```python
+import siamese
+
+model = siamese.load("{weights}")
+print(model.compare("a.jpg", "b.jpg").dissimilarity)
+```
+
+## How well it does
+
+People whom it has not seen; every pair of their images.
+
+{metrics.table(f"{len(people['test'])} held-out people", test, folds)}
+
+A distance becomes a probability by a logistic curve fitted on
+{calibrated_on}
+
+![ROC curve of the held-out people](roc.png)
+
+## How it was made
+
+```bash
+{command}
+```
+
+{record["minutes"]} minutes for the network itself ({record["device"]}); versions and losses are in metrics.json.
+
+![Training loss](loss.png)
+{ATT_CREDIT if att else ""}"""
+
+
+def _faces(record: dict, weights: str) -> str:
+    folds, source = record["folds"], record["source"]
+    points = "\n".join(
+        f"| {point['fmr']:.0e} | {point['distance']:.3f} | {point['fnmr']:.1%} |"
+        for point in record["test_calibration"]["points"]
+    )
+    return f"""---
+{_front("faces", "cc0-1.0", _results("LFW", [("View 2", folds["pooled"])]))}
+---
+
+# Siamese network, faces
+
+Two photographs in, one number out: the Euclidean distance between the embeddings of the two faces, made with the same
+weights. Lower is more alike; 0 to 2. The faces are found and brought upright first.
+
+```python
+import siamese
+
+model = siamese.load("{weights}")
+print(model.compare("a.jpg", "b.jpg").verdict)
+```
+
+## What it is
+
+Davis King's face network of dlib, a residual network of 29 convolutions that was trained on about three million
+photographs of 7,485 people with a contrastive loss over all pairs of a batch; its author put it into the public domain.
+Converted from {source["file"]} in the package {source["package"]}, with the same embeddings to 1e-5. An embedding is
+the mean over the face and its mirror image, scaled to length 1.
+
+## How well it does
+
+LFW, View 2, whose people its author kept out of the training: **{folds["accuracy"]:.2%} ± {folds["accuracy_std"]:.2%}**
+of the pairs are told right, with the threshold of each fold taken from the other nine. A face was found in all but
+{folds["without_face"]} of the {folds["images"]:,} photographs.
+
+{metrics.table("LFW, View 2", record["test"], folds)}
+
+A distance becomes a probability by a logistic curve fitted on LFW; the calibration errors above are of curves fitted on
+the other nine folds. False-match rates are measured on all {record["impostor_pairs"]:,} pairs of different people among
+these photographs, false-non-match rates on the {record["test"]["genuine"]:,} genuine pairs:
+
+| false-match rate | threshold | false-non-match rate |
+|---|---|---|
+{points}
+
+![ROC curve on LFW](roc.png)
+
+## What it is not for
+
+It knows some groups worse than others: of the 30 closest pairs of different people in LFW, which metrics.json lists, 25
+are, by name and eye, of two East or Southeast Asian people. (Nine pairs of names were found to be of one person each,
+and are counted so.) Children, twins and siblings, and faces in profile are confused more often than these numbers say;
+LFW shows mostly adults, public figures of 2002 to 2004. It does not notice a photograph of a photograph. Do not
+identify strangers with it, and decide nothing that matters by it alone.
+
+## Credits
+
+Davis E. King, dlib; packaged by Adam Geitgey. LFW: Huang, Ramesh, Berg and Learned-Miller, "Labeled Faces in the Wild",
+2007.
+"""

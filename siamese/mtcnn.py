@@ -1,0 +1,186 @@
+"""MTCNN: three small networks that find faces and their landmarks, each with fewer candidates and a closer look.
+
+Zhang, Zhang, Li and Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks", IEEE
+Signal Processing Letters 2016. Whatever a window sees beyond the edge of the image is black, as in the paper's code:
+squeezing the window into the image instead would shift the landmarks of all faces that fill a photo.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, roi_align
+
+from siamese.network import shipped
+
+WINDOW = 12  # pixels, PNet's
+LEVEL = 0.709  # from one level of the pyramid to the next: half the area
+LEAST = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}  # the scores asked for
+
+
+class Faces(NamedTuple):
+    """The faces of one image, in its pixels from its upper left corner.
+
+    Attributes:
+        boxes: (K, 4) left, top, right, bottom; may reach beyond the image.
+        landmarks: (K, 5, 2) x and y of left eye, right eye, nose, left and right corner of the mouth, as seen.
+        scores: (K,) in [0, 1].
+    """
+
+    boxes: Tensor
+    landmarks: Tensor
+    scores: Tensor
+
+
+class PNet(nn.Module):
+    """Looks at 12 × 12 windows two pixels apart, all at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 10, 3), nn.PReLU(10), nn.MaxPool2d(2, ceil_mode=True),
+            nn.Conv2d(10, 16, 3), nn.PReLU(16),
+            nn.Conv2d(16, 32, 3), nn.PReLU(32),
+        )  # fmt: skip
+        self.score, self.shift = nn.Conv2d(32, 2, 1), nn.Conv2d(32, 4, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.features(x)
+        return self.score(x).softmax(1)[:, 1], self.shift(x)
+
+
+class RNet(nn.Module):
+    """Looks at crops of 24 × 24."""
+
+    side = 24
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 28, 3), nn.PReLU(28), nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.Conv2d(28, 48, 3), nn.PReLU(48), nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.Conv2d(48, 64, 2), nn.PReLU(64), nn.Flatten(),
+            nn.Linear(576, 128), nn.PReLU(128),
+        )  # fmt: skip
+        self.score, self.shift = nn.Linear(128, 2), nn.Linear(128, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.features(x)
+        return self.score(x).softmax(1)[:, 1], self.shift(x)
+
+
+class ONet(nn.Module):
+    """Looks at crops of 48 × 48, and places the landmarks."""
+
+    side = 48
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 32, 3), nn.PReLU(32), nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.Conv2d(32, 64, 3), nn.PReLU(64), nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.Conv2d(64, 64, 3), nn.PReLU(64), nn.MaxPool2d(2, ceil_mode=True),
+            nn.Conv2d(64, 128, 2), nn.PReLU(128), nn.Flatten(),
+            nn.Linear(1152, 256), nn.PReLU(256),
+        )  # fmt: skip
+        self.score, self.shift, self.landmarks = nn.Linear(256, 2), nn.Linear(256, 4), nn.Linear(256, 10)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.features(x)
+        return self.score(x).softmax(1)[:, 1], self.shift(x), self.landmarks(x)
+
+
+@torch.inference_mode()
+def detect(x: Tensor, smallest: int) -> list[Faces]:
+    """Find the upright faces in images of one size.
+
+    Args:
+        x: (B, 3, H, W) float RGB in [0, 255].
+        smallest: the side in pixels, at least 12, of the smallest face to look for.
+
+    Returns:
+        B results, on the device of `x`.
+    """
+    pnet, rnet, onet = _networks(x.device)
+    boxes, scores, owner = _propose(pnet, x, smallest)
+
+    boxes = _square(boxes)
+    scores, shift = rnet(_crop(x, boxes, owner, rnet.side))
+    kept = scores > LEAST["rnet"]
+    boxes, scores, owner = _moved(boxes[kept], shift[kept]), scores[kept], owner[kept]
+    kept = batched_nms(boxes, scores, owner, 0.7)
+    boxes, owner = _square(boxes[kept]), owner[kept]
+
+    scores, shift, _ = onet(_crop(x, boxes, owner, onet.side))
+    boxes = _moved(boxes, shift)
+    kept = (scores > LEAST["onet"]).nonzero().squeeze(1)
+    kept = kept[batched_nms(boxes[kept], scores[kept], owner[kept], 0.4)]
+    boxes, scores, owner = boxes[kept], scores[kept], owner[kept]
+
+    landmarks = _landmarks(onet, x, _square(boxes), owner)
+    return [Faces(boxes[rows], landmarks[rows], scores[rows]) for rows in (owner == b for b in range(len(x)))]
+
+
+def _propose(pnet: PNet, x: Tensor, smallest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Slide PNet over a pyramid of the images, to half a window beyond their edges; boxes, scores and whose they
+    are."""
+    height, width = x.shape[2:]
+    boxes, scores, owners = [x.new_empty(0, 4)], [x.new_empty(0)], [torch.empty(0, dtype=torch.long, device=x.device)]
+    scale = WINDOW / smallest
+    while min(height, width) * scale >= WINDOW * 2 / 3:
+        x = F.interpolate(x, (round(height * scale), round(width * scale)), mode="area")
+        score, shift = pnet(F.pad(_normalise(x), (WINDOW // 2,) * 4, value=_normalise(0)))
+        owner, row, column = (score > LEAST["pnet"]).nonzero(as_tuple=True)
+        score, shift = score[owner, row, column], shift[owner, :, row, column]
+        corner = torch.stack([column, row], dim=1) * 2 - WINDOW // 2
+        stretch = x.new_tensor([width / x.shape[3], height / x.shape[2]] * 2)
+        box = torch.cat([corner, corner + WINDOW], dim=1) * stretch
+        kept = batched_nms(box, score, owner, 0.5)
+        boxes.append(_moved(box, shift)[kept])
+        scores.append(score[kept])
+        owners.append(owner[kept])
+        scale *= LEVEL
+    box, score, owner = torch.cat(boxes), torch.cat(scores), torch.cat(owners)
+    kept = batched_nms(box, score, owner, 0.7)
+    return box[kept], score[kept], owner[kept]
+
+
+def _landmarks(onet: ONet, x: Tensor, boxes: Tensor, owner: Tensor) -> Tensor:
+    """Place the landmarks in the final boxes: the mean of what ONet says of a face and of its mirror image."""
+    crops = _crop(x, boxes, owner, onet.side)
+    _, _, points = onet(torch.cat([crops, crops.flip(3)]))
+    points, mirrored = points.view(2, -1, 2, 5).mT
+    mirrored = mirrored[:, [1, 0, 2, 4, 3]] * mirrored.new_tensor([-1, 1]) + mirrored.new_tensor([1, 0])
+    return boxes[:, None, :2] + (points + mirrored) / 2 * (boxes[:, None, 2:] - boxes[:, None, :2])
+
+
+def _crop(x: Tensor, boxes: Tensor, owner: Tensor, side: int) -> Tensor:
+    """Return each box as (side, side), averaged over its pixels; black beyond the edge."""
+    regions = torch.cat([owner[:, None].to(boxes.dtype), boxes], dim=1)
+    return _normalise(roi_align(x, regions, side, aligned=True))
+
+
+def _moved(boxes: Tensor, shift: Tensor) -> Tensor:
+    """Move each edge by a network's `shift`, which is in sides of the box."""
+    return boxes + shift * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+
+
+def _square(boxes: Tensor) -> Tensor:
+    """Return the squares around the boxes' centres whose sides are the boxes' longer ones."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) / 2
+    return torch.cat([centre - half, centre + half], dim=1)
+
+
+def _normalise(pixels):
+    return (pixels - 127.5) / 128
+
+
+@cache
+def _networks(device: torch.device) -> tuple[PNet, RNet, ONet]:
+    networks = nn.ModuleDict({"pnet": PNet(), "rnet": RNet(), "onet": ONet()})
+    networks.load_state_dict(load_file(shipped("mtcnn") / "model.safetensors"))
+    return tuple(networks.eval().to(device).values())

@@ -1,0 +1,176 @@
+"""Finding and aligning faces, on the example photographs and on images whose answer can be computed."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from siamese import faces, images, mtcnn
+
+from .conftest import EXAMPLES
+
+PHOTOS = sorted(EXAMPLES.glob("*.jpg"))
+
+
+def found_in(photo: Image.Image) -> list[faces.Found]:
+    return faces.find([photo])[0]
+
+
+def difference(a: Image.Image, b: Image.Image) -> float:
+    """Mean difference of two crops, in gray levels."""
+    return float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).mean())
+
+
+@pytest.mark.parametrize("file", PHOTOS, ids=lambda file: file.stem)
+def test_finds_the_face_of_each_example(file):
+    photo = images.read(file)
+    face, *_ = found_in(photo)
+    left, top, right, bottom = face.box
+    assert face.score > 0.9
+    assert all(left < x < right and top < y < bottom for x, y in face.landmarks)
+    (x1, y1), (x2, y2), nose, mouth_left, mouth_right = face.landmarks
+    assert x1 < nose[0] < x2
+    assert mouth_left[0] < mouth_right[0]
+    assert max(y1, y2) < nose[1] < min(mouth_left[1], mouth_right[1])
+    assert abs(face.angle) < 20
+    assert face.turn < 0.5
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+@pytest.mark.parametrize("file", PHOTOS, ids=lambda file: file.stem)
+def test_a_photo_on_its_side_gives_the_same_crop(file, quarters):
+    photo = images.read(file)
+    upright = found_in(photo)[0]
+    turned = photo.rotate(90 * quarters, expand=True)
+    face = found_in(turned)[0]
+    assert (face.angle + 90 * quarters - upright.angle + 180) % 360 == pytest.approx(180, abs=3)
+    assert difference(faces.align(turned, face, 150), faces.align(photo, upright, 150)) < 6
+
+
+@pytest.mark.parametrize("file", PHOTOS, ids=lambda file: file.stem)
+def test_a_photo_cut_to_the_face_gives_the_same_landmarks(file):
+    """What lies beyond the edge is black; clamping it to the image would move the landmarks."""
+    photo = images.read(file)
+    face = found_in(photo)[0]
+    left, top, right, bottom = (round(value) for value in face.box)
+    tight = photo.crop((left, top, right, bottom))
+    again = found_in(tight)[0]
+    moved = np.array(again.landmarks) + np.array([left, top]) - np.array(face.landmarks)
+    assert np.abs(moved).max() < 0.06 * face.size
+
+
+def test_all_faces_are_found_and_the_one_in_the_middle_comes_first():
+    photos = [images.read(EXAMPLES / name).resize((300, 400)) for name in ("biden.jpg", "obama-portrait.jpg")]
+    wide = Image.new("RGB", (900, 400))
+    for x, photo in ((0, photos[0]), (300, photos[1]), (600, photos[0])):
+        wide.paste(photo, (x, 0))
+    found = found_in(wide)
+    assert len(found) == 3
+    assert 300 < found[0].box[0] < 600
+    assert found[1].size >= found[2].size
+
+
+def test_a_larger_face_comes_first_unless_the_edge_cuts_it_off():
+    near, far = images.read(EXAMPLES / "biden.jpg").resize((500, 644)), images.read(EXAMPLES / "collins.jpg")
+    both = Image.new("RGB", (900, 644))
+    both.paste(far.resize((400, 400)), (500, 0))
+    both.paste(near, (0, 0))
+    assert found_in(both)[0].box[0] < 450
+    left, _, right, _ = found_in(both)[0].box
+    cut = found_in(both.crop((round(left + 0.28 * (right - left)), 0, 900, 644)))
+    assert cut[0].size < cut[1].size
+    assert cut[0].box[0] > 200
+
+
+def test_small_faces_are_found_at_a_closer_look():
+    photo = images.read(EXAMPLES / "collins.jpg")
+    wide = Image.new("RGB", (1600, 1200), "gray")
+    wide.paste(photo.resize((150, 150)), (700, 500))
+    assert mtcnn.detect(images.to_tensor(wide.resize((640, 480)))[None].float(), 40)[0].scores.numel() == 0
+    face = found_in(wide)[0]
+    assert face.size < 40
+    assert 700 < face.box[0] < face.box[2] < 850
+
+
+def test_photos_together_give_what_each_gives_alone():
+    photos = [images.read(file).resize((400, 500)) for file in PHOTOS] + [Image.new("RGB", (400, 500))]
+    for together, photo in zip(faces.find(photos), photos, strict=True):
+        alone = found_in(photo)
+        assert len(together) == len(alone)
+        for a, b in zip(together, alone, strict=True):
+            assert a.box == pytest.approx(b.box, abs=0.05)
+    assert faces.find([]) == []
+
+
+@pytest.mark.parametrize("size", [(8, 8), (2000, 8), (13, 640)])
+def test_where_there_is_no_face_none_is_found(size):
+    assert found_in(Image.new("RGB", size, "white")) == []
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    assert found_in(Image.fromarray(noise)) == []
+
+
+def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The similarity of the paper, by its singular value decomposition: (2, 3), target = A · (source, 1)."""
+    s, t = source - source.mean(0), target - target.mean(0)
+    u, d, vt = np.linalg.svd(t.T @ s)
+    sign = np.diag([1, np.sign(np.linalg.det(u @ vt))])
+    rotation = u @ sign @ vt
+    scale = (d * np.diag(sign)).sum() / (s**2).sum()
+    return np.column_stack([scale * rotation, target.mean(0) - scale * rotation @ source.mean(0)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    scale=st.floats(0.6, 1.8),
+    angle=st.floats(-math.pi, math.pi),
+    jitter=st.integers(0, 10_000),
+)
+def test_align_is_umeyamas_transform(scale, angle, jitter):
+    """On an image whose red is x and whose green is y, a crop's colours say where its pixels come from."""
+    grid = np.arange(256, dtype=np.uint8)
+    ramp = Image.fromarray(np.stack([*np.meshgrid(grid, grid), np.zeros((256, 256), np.uint8)], axis=2))
+    turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    landmarks = (faces.TEMPLATE - 0.5) @ turn.T * 60 + 128 + np.random.default_rng(jitter).normal(0, 3, (5, 2))
+    crop = faces.align(ramp, faces.Found((0, 0, 1, 1), tuple(map(tuple, landmarks)), 1.0), 60)
+
+    matrix = umeyama(landmarks, faces.TEMPLATE * 60)
+    for x, y in itertools.product((20, 30, 40), (20, 30, 40)):
+        source = np.linalg.solve(matrix[:, :2], (x + 0.5, y + 0.5) - matrix[:, 2]) - 0.5
+        red, green, _ = crop.getpixel((x, y))
+        assert (red, green) == pytest.approx(tuple(source), abs=1.6)
+
+
+def test_align_averages_where_it_shrinks_much():
+    """A fine chessboard, cut out at a tenth of its size, is gray and not a pattern of chance."""
+    board = Image.fromarray((np.indices((1500, 1500)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    crop = np.asarray(faces.align(board, faces.Found((0, 0, 1, 1), tuple(map(tuple, faces.TEMPLATE * 1500)), 1.0), 150))
+    assert abs(crop[20:-20, 20:-20].astype(float) - 127.5).max() < 4
+
+
+def test_align_is_black_beyond_the_photo():
+    landmarks = tuple(map(tuple, (faces.TEMPLATE - 0.5) * 100))
+    crop = np.asarray(
+        faces.align(Image.new("RGB", (200, 200), "white"), faces.Found((0, 0, 1, 1), landmarks, 1.0), 100)
+    )
+    assert crop[:45].max() == 0
+    assert crop[55:, 55:].min() == 255
+
+
+def test_a_scaled_face_is_that_of_the_scaled_photo():
+    face = faces.Found((1, 2, 3, 4), ((1.0, 1.5),) * 5, 0.9).scaled(2)
+    assert face == faces.Found((2, 4, 6, 8), ((2.0, 3.0),) * 5, 0.9)
+
+
+def test_pnet_proposes_what_a_window_by_itself_would():
+    """Sliding the network over an image is applying it to each window."""
+    pnet, _, _ = mtcnn._networks(torch.device("cpu"))
+    x = torch.rand(1, 3, 12, 18, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        whole, _ = pnet(x)
+        windows = torch.cat([pnet(x[..., column : column + 12])[0].flatten() for column in range(0, 8, 2)])
+    torch.testing.assert_close(whole.flatten()[: len(windows)], windows, atol=1e-5, rtol=1e-4)
