@@ -105,7 +105,7 @@ def bare_epoch(network: SiameseNetwork, optimizer, batches) -> None:
 def against_floor(training: data.Gallery, rounds: int, device: torch.device) -> dict:
     """Time one whole epoch of `fit` (drawing, gathering, checkpoint and all) and one bare epoch, in turns."""
     config = TrainConfig(data="att", out=Path(), epochs=1)
-    start = first_network(config)
+    start, _ = first_network(config)
     network = SiameseNetwork().to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
     pixels = training.pixels.to(device)
@@ -186,7 +186,7 @@ def both(gallery: data.Gallery, folder: Path, args: argparse.Namespace, device: 
 
     config = TrainConfig(data="att", out=folder, epochs=args.epochs, seed=args.seed)
     started = time.perf_counter()
-    network = fit(first_network(config), training, config, device, folder / "ours.pt", "siamese train").network
+    network = fit(first_network(config)[0], training, config, device, folder / "ours.pt", "siamese train").network
     result["ours"] = measured(network, time.perf_counter() - started)
     network, seconds = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
     result["plain"] = {"workers": args.workers, **measured(network, seconds)}

@@ -50,7 +50,7 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
             raise ValueError(f"{model.name} was not trained here: there is no recipe to train folds by")
         with tempfile.TemporaryDirectory() as folder:
             config = TrainConfig(data=str(source), out=Path(folder), folds=folds, **record["recipe"])
-            start = loop.first_network(config)
+            start, _ = loop.first_network(config)
             result["folds"], _ = loop.cross_validate(start, gallery, config, model.network.device, config.out)
     return unseen, result
 

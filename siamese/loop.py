@@ -23,21 +23,24 @@ from siamese.recipe import TrainConfig
 LOG_EVERY = 10  # batches
 
 
-def first_network(config: TrainConfig) -> SiameseNetwork:
-    """Return the network that training starts from: the weights named by `init`, else new ones drawn by the seed.
+def first_network(config: TrainConfig) -> tuple[SiameseNetwork, str]:
+    """Return the network that training starts from, and how it takes images (see `compare.Model`).
+
+    Its weights are those named by `init`, else drawn by the seed.
 
     Raises:
         ValueError: where more stages are to be frozen than leave one to train.
         FileNotFoundError, ConnectionError: see `store.load`.
     """
     if config.init:
-        network = store.load(config.init, device="cpu").network
-        if config.freeze >= len(network.backbone):
-            raise ValueError(f"the network has {len(network.backbone)} stages: freeze fewer, got {config.freeze}")
-        return network
+        model = store.load(config.init, device="cpu")
+        stages = len(model.network.backbone)
+        if config.freeze >= stages:
+            raise ValueError(f"the network has {stages} stages: freeze fewer, got {config.freeze}")
+        return model.network, model.align
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return SiameseNetwork()
+        return SiameseNetwork(), "none"
 
 
 class Fitted(NamedTuple):

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FROM_SCRATCH = {"epochs": 100, "lr": 5e-4, "margin": 2.0, "align": "none", "freeze": 0}
-FINE_TUNING = {"epochs": 20, "lr": 1e-4, "margin": 0.8, "align": "faces", "freeze": 5}
+FROM_SCRATCH = {"epochs": 100, "lr": 5e-4, "margin": 2.0, "freeze": 0}
+FINE_TUNING = {"epochs": 10, "lr": 1e-5, "margin": 0.6, "freeze": 5}
 
 
 def _either(name: str, text: str):
@@ -29,7 +29,11 @@ class TrainConfig:
     data: str
     out: Path
     init: str = field(default="", metadata={"help": "weights to start from: a result folder, or USER/NAME on the Hub"})
-    align: str = _either("align", "faces: find the face in each image and cut it out upright; none: take images whole")
+    align: str = field(
+        default="",
+        metadata={"help": "faces: find the face in each image and cut it out upright; none: take images whole; with "
+                  "--init as those weights take them, else none"},
+    )  # fmt: skip
     freeze: int = _either("freeze", "how many stages of the network, from the first, stay as they are")
     epochs: int = _either("epochs", "passes; each draws as many pairs as there are images")
     batch_size: int = field(default=64, metadata={"help": "pairs a step"})
@@ -57,7 +61,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.folds == 1:
             raise ValueError("folds must be 0 (none) or at least 2, got 1")
-        if self.align not in ("faces", "none"):
+        if self.align not in ("faces", "none", ""):
             raise ValueError(f"align must be faces or none, got {self.align!r}")
         if self.freeze and not self.init:
             raise ValueError("freeze keeps stages of trained weights as they are: name the weights with init")
@@ -69,6 +73,6 @@ class TrainConfig:
         names = ("epochs", "batch_size", "lr", "margin", "seed")
         if self.init:
             names += ("init", "freeze")
-        if self.align != "none" or self.init:
+        if self.align not in ("", "none"):
             names += ("align",)
         return {name: getattr(self, name) for name in names}

@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,8 @@ def train(config: TrainConfig) -> dict:
         KeyboardInterrupt: on Ctrl-C; the last whole epoch is kept for `resume`.
     """
     device = pick_device(config.device)
-    start = first_network(config)
+    start, align = first_network(config)
+    config = replace(config, align=config.align or align)
     gallery = data.load(config.data, start.input_shape, config.align)
     training, test = gallery.split(config.seed)
     if config.folds and all(len(set(fold.names) - set(test.names)) < 2 for _, fold in gallery.folds(config.folds)):

@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import load_file
 
 from siamese import SiameseNetwork, calibrate, cli, contrastive_loss, data, distance, loop, metrics, train
 from siamese.calibrate import Calibration
 from siamese.pairs import draw_pairs, score_all_pairs
 from siamese.recipe import TrainConfig
+from siamese.store import load as siamese_of
+
+from .conftest import EXAMPLES, ROOT
 
 CPU = torch.device("cpu")
 
@@ -35,7 +38,7 @@ def test_learns_to_tell_people_it_has_not_seen(tmp_path, request, digits):
         gallery = data.load(digits, (1, 100, 100))
         training, test = gallery.only("0123456"), gallery.only("789")
     config = TrainConfig("…", tmp_path, epochs=10)
-    fitted = loop.fit(loop.first_network(config), training, config, CPU, tmp_path / "checkpoint.pt", "test")
+    fitted = loop.fit(loop.first_network(config)[0], training, config, CPU, tmp_path / "checkpoint.pt", "test")
     torch.manual_seed(config.seed)
     untrained = SiameseNetwork()
     assert auc(fitted.network, test) > 0.7
@@ -99,7 +102,7 @@ def test_folds_never_judge_by_a_calibration_that_saw_them(digits, tmp_path, monk
     config = TrainConfig("…", tmp_path, epochs=2, folds=2)
     measured = []
     monkeypatch.setattr(loop, "score_all_pairs", lambda n, g: measured.append(score_all_pairs(n, g)) or measured[-1])
-    loop.cross_validate(loop.first_network(config), gallery, config, CPU, tmp_path, spare={"0", "1"})
+    loop.cross_validate(loop.first_network(config)[0], gallery, config, CPU, tmp_path, spare={"0", "1"})
     of_fold = [set(measured[k][0].tolist()) for k in (0, 2)]  # 1 and 3 are without the spared people
     assert seen[:2] == [of_fold[1], of_fold[0]]
     assert seen[2] == set(measured[1][0].tolist()) | set(measured[3][0].tolist())
@@ -242,11 +245,76 @@ def test_folds_that_leave_nobody_to_calibrate_on_are_refused(digits, tmp_path, s
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def family(tmp_path_factory) -> Path:
+    """A folder of five people with two photographs each: the examples and their mirror images, brightened."""
+    folder = tmp_path_factory.mktemp("family")
+    for file in EXAMPLES.glob("*.jpg"):
+        (folder / file.stem).mkdir()
+        photo = Image.open(file).convert("RGB")
+        photo.save(folder / file.stem / "1.jpg")
+        ImageEnhance.Brightness(ImageOps.mirror(photo)).enhance(1.2).save(folder / file.stem / "2.jpg")
+    return folder
+
+
+def test_fine_tunes_the_face_network_on_ones_own_people(family, tmp_path, siamese):
+    out = tmp_path / "family"
+    run = siamese("train", "--data", family, "--init", ROOT / "weights" / "faces", "--epochs", 2, "--out", out)
+    assert run.returncode == 0, run.stderr
+    before, after = (load_file(folder / "model.safetensors") for folder in (ROOT / "weights" / "faces", out))
+    moved = {name for name, value in before.items() if not torch.equal(value.half(), after[name])}
+    assert moved
+    assert all(name.startswith(("backbone.5", "backbone.6")) for name in moved)
+    model = siamese_of(out)
+    assert model.align == "faces"
+    assert model.record["recipe"]["freeze"] == 5
+    assert model.compare(family / "biden" / "1.jpg", family / "biden" / "2.jpg").verdict == "same"
+    card = (out / "README.md").read_text()
+    assert "--init" in card
+    assert "--freeze 5 --align faces" in card
+
+
+def test_freezing_gives_what_training_with_frozen_weights_gives(family, tmp_path):
+    """The frozen stages are computed once for all epochs; the gradients of the others are the same."""
+    gallery = data.load(family, (3, 150, 150), "faces")
+    config = TrainConfig("…", tmp_path, init="weights/faces", epochs=2, lr=1e-3)
+    start = loop.first_network(config)[0]
+    fitted = loop.fit(start, gallery, config, CPU, tmp_path / "once.pt", "test").network
+    plain = loop.first_network(config)[0].train()
+    optimizer = torch.optim.Adam([*plain.backbone[5].parameters(), *plain.backbone[6].parameters()], lr=config.lr)
+    for epoch in range(2):
+        for rows, sides, same in loop.epoch_batches(gallery.identity, config, epoch, CPU):
+            loss = contrastive_loss(distance(*plain.embed(gallery.pixels[rows])[sides]), same, config.margin)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for ours, theirs in zip(fitted.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs.half().float(), atol=2e-3, rtol=1e-2)
+
+
+def test_says_what_cannot_be_fine_tuned(family, tmp_path, siamese):
+    faces = ROOT / "weights" / "faces"
+    shutil.copytree(family, tmp_path / "family")
+    Image.new("RGB", (300, 300)).save(tmp_path / "family" / "biden" / "3.jpg")
+    (tmp_path / "family" / "collins" / "3.jpg").write_bytes(b"no picture")
+    for arguments, says in (
+        (("--data", tmp_path / "family", "--init", faces), "biden: no face was found in 3.jpg"),
+        (("--data", tmp_path / "family", "--init", faces), "collins: 3.jpg is not a picture"),
+        (("--data", family, "--init", tmp_path / "nothing"), "there is no folder"),
+        (("--data", family, "--init", faces, "--freeze", 7), "freeze fewer, got 7"),
+        (("--data", family, "--freeze", 2), "name the weights with init"),
+        (("--data", family, "--align", "thumbs"), "faces or none"),
+    ):
+        run = siamese("train", *arguments, "--out", tmp_path / "run")
+        assert (run.returncode, says in run.stderr) == (2, True), run.stderr
+        assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_no_number_stops_with_the_step(digits, tmp_path):
     config = TrainConfig("…", tmp_path, epochs=3, lr=1e18)
     with pytest.raises(RuntimeError, match=r"at step \d+ .* learning rate 1e\+18 is probably too high"):
         loop.fit(
-            loop.first_network(config),
+            loop.first_network(config)[0],
             data.load(digits, (1, 100, 100)),
             config,
             CPU,
