@@ -12,6 +12,7 @@ from PIL import Image
 import siamese
 from siamese import images
 from siamese.compare import SURE, Comparison, Face
+from siamese.faces import LONGEST
 from siamese.network import shipped
 from siamese.store import DEFAULT
 
@@ -89,7 +90,7 @@ def compare(first: str | None, second: str | None, first_face: int = 0, second_f
         if not picture:
             raise gr.Error(f"The {name} picture is missing.")
     try:
-        return model.compare(first, second, face=(int(first_face), int(second_face))).to_dict()
+        return model.compare(first, second, face=tuple(map(whole, (first_face, second_face)))).to_dict()
     except (ValueError, FileNotFoundError) as error:
         raise gr.Error(str(error)) from error
 
@@ -118,7 +119,8 @@ def card(answer: Comparison) -> str:
     distances = [*map(model.calibration.distance, (SURE, 1 - SURE)), answer.dissimilarity]
     low, high, here = (min(max(distance / full, 0), 1) * 100 for distance in distances)
     seen = "".join(crop(face, order) for face, order in zip(answer.faces, ("First", "Second"), strict=True))
-    band = f" ({percent(answer.band[0])} to {percent(answer.band[1])})" if answer.band else ""
+    limits = list(dict.fromkeys(map(percent, answer.band or ())))
+    band = f" ({' to '.join(limits)})" if len(limits) > 1 else ""
     warnings = "".join(f"<p><i>{html.escape(warning)}</i></p>" for warning in answer.warnings)
     return f"""
 <div class="answer {answer.verdict}" role="status">
@@ -132,6 +134,19 @@ def card(answer: Comparison) -> str:
   {warnings}
   <div class="seen"><span>What the network saw</span>{seen}</div>
 </div>"""
+
+
+def whole(number: float | None) -> int:
+    """Return which face is meant; none means the first.
+
+    Raises:
+        ValueError: where it is not a whole number.
+    """
+    if number is None:
+        return 0
+    if number not in range(1000):
+        raise ValueError(f"a face is chosen by a whole number from 0, got {number}")
+    return int(number)
 
 
 def percent(probability: float) -> str:
@@ -163,7 +178,8 @@ def head(path: str, face: Face) -> Image.Image:
     x, y, height = (left + right) / 2, (top + bottom) / 2, (bottom - top) * 1.4
     width = height * 92 / 112
     box = (x - width / 2, y - height * 0.52, x + width / 2, y + height * 0.48)
-    return images.read(path).crop([round(edge) for edge in box])
+    photo, scale = images.read_at_least(path, LONGEST)
+    return photo.crop([round(edge / scale) for edge in box])
 
 
 def crop(face: Face, order: str) -> str:

@@ -6,15 +6,15 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from siamese import faces, images, mtcnn
+from siamese import compare, faces, images, mtcnn, network
 from siamese.compare import BATCH, Model
 from siamese.datasets import cache_folder
-from siamese.network import shipped
 
 KEEP_EVERY = 8 * BATCH
 
@@ -54,7 +54,7 @@ def embed_files(
                 continue
             try:
                 waiting.append((name, key, images.read(Image.open(io.BytesIO(content)))))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, Image.DecompressionBombError) as error:
                 raise ValueError(f"{name} cannot be read: {error}") from error
             fresh += 1
             if len(waiting) == BATCH:
@@ -72,22 +72,23 @@ def _settings(model: Model) -> str:
     """Return a name for all that an embedding depends on, but for the photograph: weights, settings, and the code that
     finds faces."""
     digest = hashlib.sha256()
-    network = model.network
-    digest.update(json.dumps([type(network.backbone).__name__, network.mirror, network.unit, model.align]).encode())
-    for name, tensor in sorted(network.state_dict().items()):
+    net = model.network
+    digest.update(json.dumps([type(net.backbone).__name__, net.mirror, net.unit, model.align]).encode())
+    for name, tensor in sorted(net.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     if model.align == "faces":
-        digest.update((shipped("mtcnn") / "model.safetensors").read_bytes())
-        for module in (faces, mtcnn):
+        digest.update((network.shipped("mtcnn") / "model.safetensors").read_bytes())
+        for module in (compare, faces, images, mtcnn, network):
             digest.update(Path(module.__file__).read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _read_cache(file: Path) -> dict[str, np.ndarray]:
-    if not file.exists():
+    try:
+        with np.load(file) as arrays:
+            return dict(zip(arrays["keys"].tolist(), arrays["z"], strict=True))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none yet, or damaged: it can be made again
         return {}
-    with np.load(file) as arrays:
-        return dict(zip(arrays["keys"].tolist(), arrays["z"], strict=True))
 
 
 def _write_cache(file: Path, known: dict[str, np.ndarray]) -> None:

@@ -44,15 +44,20 @@ class Calibration:
     def __post_init__(self):
         if not (0 < self.slope < math.inf and 0 < self.intercept < math.inf):
             raise ValueError(f"a calibration needs a slope and an intercept above 0, got {self}")
-        if self.covariance is not None and not all(map(math.isfinite, self.covariance)):
-            raise ValueError(f"a calibration's covariance must be finite, got {self.covariance}")
+        if self.covariance is not None and not (len(self.covariance) == 3 and all(map(math.isfinite, self.covariance))):
+            raise ValueError(f"a calibration's covariance is three finite numbers, got {self.covariance}")
+        thresholds = [self.threshold, *(point.distance for point in self.points)]
+        if not all(map(math.isfinite, thresholds)):
+            raise ValueError(f"a calibration's thresholds must be finite, got {thresholds}")
 
     @classmethod
     def from_dict(cls, values: dict) -> "Calibration":
         """Return what `dataclasses.asdict` took apart."""
         points = tuple(OperatingPoint(**point) for point in values.get("points", ()))
         covariance = values.get("covariance")
-        return cls(values["slope"], values["intercept"], covariance and tuple(covariance), points)
+        if covariance is not None:
+            covariance = tuple(map(float, covariance))
+        return cls(float(values["slope"]), float(values["intercept"]), covariance, points)
 
     @property
     def threshold(self) -> float:
@@ -116,12 +121,13 @@ def operating_points(genuine: np.ndarray, impostor: np.ndarray, rates: tuple[flo
         impostor: (I,) float ≥ 0, distances of impostor pairs.
         rates: in (0, 1); one that would leave fewer than 10 of the impostors is left out, as chance decides there.
     """
-    counts = [int(rate * len(impostor)) for rate in rates if rate * len(impostor) >= 10]
+    rates = [rate for rate in rates if rate * len(impostor) >= 10]
+    counts = [int(rate * len(impostor)) for rate in rates]
     closest = np.sort(np.partition(impostor, max(counts, default=0))[: max(counts, default=0)])
     thresholds = [float(closest[count - 1]) for count in counts]
     return tuple(
         OperatingPoint(rate, threshold, float((np.asarray(genuine) > threshold).mean()))
-        for rate, threshold in zip(rates, thresholds, strict=False)
+        for rate, threshold in zip(rates, thresholds, strict=True)
     )
 
 

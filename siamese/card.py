@@ -47,7 +47,7 @@ def _trained(record: dict, weights: str) -> str:
     att = title == ATT_NAME
     results = [("held-out people", test)] + ([("cross-validation", folds["pooled"])] if folds else [])
     # Of a network of their own, users say the licence.
-    front = _front(title, "mit" if att else None, _results(title, results))
+    front = _front(title, "mit" if att and "init" not in recipe else None, _results(title, results))
     calibrated_on = (
         f"pairs of {len(people['training'])} people, each scored by a network of this recipe that had not seen them."
         if folds

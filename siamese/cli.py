@@ -111,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         if setting.type is bool:
             command.add_argument(flag, action="store_true", help=text)
         else:
-            text = f"{text} (default: {setting.default})"
+            if setting.default not in (None, ""):
+                text += f" (default: {setting.default})"
             command.add_argument(flag, type=setting.type, default=setting.default, help=text)
     command.add_argument("--push-to-hub", metavar="USER/NAME", help="push the result to the Hugging Face Hub")
 

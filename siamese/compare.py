@@ -1,6 +1,7 @@
 """Two pictures → how unlike they are, what that means, and how sure it is."""
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -117,6 +118,8 @@ class Model:
         Raises:
             FileNotFoundError, ValueError: for a picture that cannot be read.
         """
+        if isinstance(pictures, str):
+            raise ValueError(f"expected several pictures, got one path: write [{pictures!r}]")
         pictures = list(pictures)
         batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)] or [[]]
         return np.concatenate([self._embed([face for face, _ in self._see(batch)]).numpy() for batch in batches])
@@ -133,7 +136,9 @@ class Model:
             FileNotFoundError, ValueError: for a picture that cannot be read, or a face that is not there; the sentence
                 says what is wrong.
         """
-        which = (face, face) if isinstance(face, int) else face
+        which = tuple(map(operator.index, face)) if isinstance(face, Sequence) else (operator.index(face),) * 2
+        if len(which) != 2 or (self.align == "none" and any(which)):
+            raise ValueError(f"face chooses one face of each of two pictures in which faces are found, got {face!r}")
         (face1, found1), (face2, found2) = self._see([a, b], which)
         warnings = []
         for seen, found, number, name in ((face1, found1, which[0], "first"), (face2, found2, which[1], "second")):

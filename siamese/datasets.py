@@ -6,6 +6,7 @@ import os
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +97,7 @@ class Lfw:
             )
 
     def folds(self) -> list[list[LfwPair]]:
-        """Return View 2: ten folds of 600 pairs, half of them genuine, with no person in two folds."""
+        """Return View 2: ten folds of 600 pairs, half of them genuine, with no name in two folds."""
         lines = (self.folder / "pairs.txt").read_text().splitlines()
         folds, each = map(int, lines[0].split())
         size = 2 * each
@@ -120,12 +121,15 @@ class Lfw:
                     raise FileNotFoundError(f"{self.photographs / file} is missing")
                 yield file, (self.photographs / file).read_bytes()
             return
-        with tarfile.open(self.photographs) as archive:
-            for member in archive:
-                name = member.name.partition("/")[2]
-                if name in wanted and member.isfile():
-                    wanted.remove(name)
-                    yield name, archive.extractfile(member).read()
+        try:
+            with tarfile.open(self.photographs) as archive:
+                for member in archive:
+                    name = member.name.partition("/")[2]
+                    if name in wanted and member.isfile():
+                        wanted.remove(name)
+                        yield name, archive.extractfile(member).read()
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise ValueError(f"{self.photographs} is damaged or cut short ({error})") from error
         if wanted:
             raise FileNotFoundError(f"{min(wanted)} is missing in {self.photographs}, and {len(wanted) - 1} others")
 

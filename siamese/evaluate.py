@@ -91,6 +91,8 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
     if not 1 <= folds <= len(parts):
         raise ValueError(f"LFW has {len(parts)} folds: run 1 to {len(parts)} of them, got {folds}")
     files = sorted({file for part in parts[:folds] for pair in part for file in pair[:2]})
+    if trained_on := {_person(file) for file in files} & set(model.record["people"]["training"]):
+        raise ValueError(f"the network was trained on {len(trained_on)} of these people, so they cannot judge it")
     z = embed_files(model, lfw.read(files), len(files), cache)
     record, scored = judge_lfw(z, parts[:folds], model.calibration)
     distances, closest = _everybody(z)
@@ -107,10 +109,11 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
 def judge_lfw(
     z: dict[str, np.ndarray], parts: list[list[LfwPair]], otherwise: Calibration | None = None
 ) -> tuple[dict, Scored]:
-    """Measure embeddings on folds of LFW's pairs, with nothing fitted on the fold that is judged.
+    """Measure embeddings on folds of LFW's pairs.
 
     The `accuracy` of a fold is at the threshold that is best on all others; its probabilities come from a calibration
-    on all others. A pair in which a face was not found counts as furthest apart and as surely different.
+    on all others. A fold alone is judged by `otherwise`, which may have seen it. A pair in which a face was not found
+    counts as furthest apart and as surely different, and is left out where something is fitted.
 
     Args:
         z: (D,) float for each photograph; NaN where no face was found.
@@ -118,12 +121,13 @@ def judge_lfw(
         otherwise: what to judge a single fold by.
 
     Returns:
-        `test` and `folds` of an `LfwResult.record`, and all pairs.
+        `test` and `folds` of an `LfwResult.record`, and the pairs in which both faces were found.
     """
     pairs = [pair for part in parts for pair in part]
     first, second = (torch.from_numpy(np.stack([z[pair[side]] for pair in pairs])) for side in (0, 1))
     distances = distance(first, second).numpy()
-    distances[np.isnan(distances)] = 2 * np.nanmax(distances)
+    known = ~np.isnan(distances)
+    distances[~known] = 2 * distances[known].max()
     number = {name: k for k, name in enumerate(sorted({_person(file) for file in z}))}
     people = np.array([[number[_person(file)] for file in pair[:2]] for pair in pairs])
     scored = Scored(distances, np.array([pair.same for pair in pairs]), people)
@@ -131,12 +135,12 @@ def judge_lfw(
     fold = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     probability, each = np.empty(len(pairs)), []
     for k in range(len(parts)):
-        judged, rest = (Scored(*(column[rows] for column in scored)) for rows in (fold == k, fold != k))
+        judged, rest = (Scored(*(column[rows] for column in scored)) for rows in (fold == k, (fold != k) & known))
         if len(parts) > 1:
             calibration, threshold = fit_calibration(*rest[:2]), metrics.best_threshold(*rest[:2])
         else:
             calibration, threshold = otherwise, otherwise.threshold
-        probability[fold == k] = calibration.probability(judged.distance)
+        probability[fold == k] = np.where(known[fold == k], calibration.probability(judged.distance), 0)
         accuracy = ((judged.distance <= threshold) == judged.same).mean()
         each.append(judged.report(probability[fold == k]) | {"accuracy": float(accuracy)})
     accuracies = [report["accuracy"] for report in each]
@@ -149,7 +153,7 @@ def judge_lfw(
         "images": len(z),
         "without_face": sum(bool(np.isnan(row).any()) for row in z.values()),
     }
-    return {"test": pooled, "folds": folds}, scored
+    return {"test": pooled, "folds": folds}, Scored(*(column[known] for column in scored))
 
 
 def _everybody(z: dict[str, np.ndarray]) -> tuple[np.ndarray, list[tuple[str, str, float]]]:

@@ -73,6 +73,6 @@ class TrainConfig:
         names = ("epochs", "batch_size", "lr", "margin", "seed")
         if self.init:
             names += ("init", "freeze")
-        if self.align not in ("", "none"):
+        if self.align and (self.init or self.align != "none"):
             names += ("align",)
         return {name: getattr(self, name) for name in names}

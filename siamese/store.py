@@ -68,6 +68,9 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         calibration = Calibration.from_dict(config["calibration"])
         if missing := {"people", "recipe", "test", "test_calibration", "folds"} - record.keys():
             raise KeyError(*missing)
+        Calibration.from_dict(record["test_calibration"])
+        if not all(isinstance(record["people"][side], list) for side in ("training", "test")):
+            raise TypeError("people")
         content = _file(name, "model.safetensors", revision).read_bytes()
         if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
             raise ValueError(f"{name}: model.safetensors is damaged, or not the one that config.json belongs to")
@@ -81,7 +84,7 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         raise FileNotFoundError(f"{name} holds no trained network: {error}") from error
     except HTTPError as error:
         raise ConnectionError(f"the Hub broke off while {name} was fetched ({error}); try again") from error
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, OverflowError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{name}: config.json or metrics.json lacks what `siamese train` writes ({error!r})"
         ) from error

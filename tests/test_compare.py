@@ -111,6 +111,10 @@ def test_of_several_faces_the_caller_can_choose(model, two, siamese, tmp_path):
     for face in (2, (0, 1), -1):
         with pytest.raises(ValueError, match=r"picture [12] shows [12] faces?: choose one"):
             model.compare(two, B, face=face)
+    for weights, face in ((ATT, 1), (ROOT / "weights" / "faces", (0,))):
+        with pytest.raises(ValueError, match="face chooses one face of each"):
+            load(weights).compare(two, B, face=face)
+    assert model.compare(two, B, face=np.int64(0)).dissimilarity == first.dissimilarity
     two.save(tmp_path / "two.png")
     run = siamese("compare", tmp_path / "two.png", B, "--face", 1, 0, "--json")
     assert json.loads(run.stdout)["verdict"] == "different"

@@ -59,6 +59,23 @@ def test_reads_the_list_and_the_photographs_packed_or_not(small):
         list(Lfw(small).read([*files, "Eve_Five/Eve_Five_0001.jpg"]))
 
 
+def test_an_archive_cut_short_is_named(small):
+    with tarfile.open(small / "lfw-deepfunneled.tgz", "w:gz") as archive:
+        archive.add(small / "lfw-deepfunneled", "lfw-deepfunneled")
+    (small / "lfw-deepfunneled").rename(small / "elsewhere")
+    packed = small / "lfw-deepfunneled.tgz"
+    packed.write_bytes(packed.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match="tgz is damaged or cut short"):
+        list(Lfw(small).read(["Dee_Four/Dee_Four_0002.jpg"]))
+
+
+def test_people_it_was_trained_on_do_not_judge_it(small):
+    model = load()
+    model.record = {**model.record, "people": {"training": ["Ann_One"], "test": []}}
+    with pytest.raises(ValueError, match="trained on 1 of these people"):
+        evaluate.evaluate_lfw(model, Lfw(small), 1)
+
+
 def test_says_where_it_comes_from(tmp_path, monkeypatch, siamese):
     monkeypatch.setenv("SIAMESE_DATA", str(tmp_path))
     run = siamese("evaluate", ROOT / "weights" / "faces", "--data", "lfw")
@@ -94,7 +111,9 @@ def test_a_pair_without_a_face_counts_as_different(model):
     parts += [[LfwPair(files[4], files[5], True), LfwPair(files[6], files[7], False)]]
     assert evaluate.judge_lfw(z, parts)[0]["folds"]["accuracy"] == 1
     z[files[1]] = np.array([np.nan], np.float32)
-    folds = evaluate.judge_lfw(z, parts)[0]["folds"]
+    record, fitted_on = evaluate.judge_lfw(z, parts)
+    folds = record["folds"]
+    assert len(fitted_on.distance) == 3
     assert folds["without_face"] == 1
     assert folds["each"][0]["accuracy"] == 0.5
 
@@ -136,6 +155,15 @@ def test_embeddings_are_kept_and_found_by_content(small, model, monkeypatch):
     monkeypatch.setattr(model, "embed", lambda photos: pytest.fail("embedded again") if photos else [])
     again = cache.embed_files(model, lfw.read(files), len(files))
     assert all(np.array_equal(first[file], again[file]) for file in files)
+
+
+def test_a_damaged_cache_is_made_again(small, model):
+    files = ["Ann_One/Ann_One_0001.jpg"]
+    first = cache.embed_files(model, Lfw(small).read(files), 1)
+    (kept,) = (small.parent / "cache" / "siamese" / "embeddings").glob("*.npz")
+    kept.write_bytes(kept.read_bytes()[:50])
+    again = cache.embed_files(model, Lfw(small).read(files), 1)
+    assert np.array_equal(first[files[0]], again[files[0]])
 
 
 def test_a_stopped_run_loses_nothing(small, model, monkeypatch):

@@ -121,6 +121,10 @@ def test_operating_points_are_what_counting_gives():
     for point in points:
         assert (impostor <= point.distance).mean() == pytest.approx(point.fmr)
         assert (genuine > point.distance).mean() == pytest.approx(point.fnmr)
+    assert calibrate.operating_points(genuine, impostor, (1e-4, 1e-2))[0] == points[0]
+    for broken in ({"covariance": [1, 2]}, {"covariance": []}, {"slope": 1e-308, "intercept": 1e300}):
+        with pytest.raises(ValueError, match="a calibration's"):
+            calibrate.Calibration.from_dict({"slope": 1, "intercept": 1, **broken})
     whole = calibrate.Calibration(2.0, 1.0, (0.1, 0.2, 0.3), points)
     assert calibrate.Calibration.from_dict(json.loads(json.dumps(dataclasses.asdict(whole)))) == whole
 

