@@ -118,7 +118,10 @@ def card(answer: Comparison) -> str:
     full = 2 * answer.threshold
     distances = [*map(model.calibration.distance, (SURE, 1 - SURE)), answer.dissimilarity]
     low, high, here = (min(max(distance / full, 0), 1) * 100 for distance in distances)
-    seen = "".join(crop(face, order) for face, order in zip(answer.faces, ("First", "Second"), strict=True))
+    seen = "".join(
+        crop(face, f"{order} picture as the network saw it")
+        for face, order in zip(answer.faces, ("First", "Second"), strict=True)
+    )
     limits = list(dict.fromkeys(map(percent, answer.band or ())))
     band = f" ({' to '.join(limits)})" if len(limits) > 1 else ""
     warnings = "".join(f"<p><i>{html.escape(warning)}</i></p>" for warning in answer.warnings)
@@ -160,7 +163,10 @@ def beside(answer: Comparison, first: str, second: str) -> str:
         return ""
     heads = [head(path, face) for path, face in zip((first, second), answer.faces, strict=True)]
     other = tutorial.compare(*heads)
-    seen = "".join(crop(face, order) for face, order in zip(other.faces, ("First", "Second"), strict=True))
+    seen = "".join(
+        crop(face, f"{order} picture as the tutorial's network saw it")
+        for face, order in zip(other.faces, ("First", "Second"), strict=True)
+    )
     people = len(tutorial.record["people"]["training"])
     return f"""
 <details class="beside">
@@ -182,11 +188,11 @@ def head(path: str, face: Face) -> Image.Image:
     return photo.crop([round(edge / scale) for edge in box])
 
 
-def crop(face: Face, order: str) -> str:
+def crop(face: Face, text: str) -> str:
     file = io.BytesIO()
     face.crop.save(file, "PNG")
     data = base64.b64encode(file.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{order} picture as the network saw it">'
+    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(text)}">'
 
 
 def about() -> str:

@@ -71,8 +71,8 @@ def test_the_page_tells_the_numbers_of_the_weights(tab):
     tab.get_by_role("button", name="How it works").click()
     expect(tab.get_by_text(f"{record['folds']['accuracy']:.1%} of the pairs right")).to_be_visible()
     for point in record["test_calibration"]["points"]:
-        row = tab.get_by_role("row").filter(has_text=f"{round(1 / point['fmr']):,} ")
-        expect(row).to_contain_text(f"{point['fnmr']:.1%}")
+        cells = f"{round(1 / point['fmr']):,} {point['distance']:.2f} {point['fnmr']:.1%}"
+        expect(tab.get_by_role("row", name=cells, exact=True)).to_be_visible()
 
 
 def test_the_tutorials_network_is_there_to_compare_with(tab):
