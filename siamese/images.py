@@ -36,16 +36,16 @@ def read(source: ImageSource) -> Image.Image:
 
 
 def read_at_least(source: ImageSource, longest: int | None) -> tuple[Image.Image, int]:
-    """Read one picture (see `read`), where that is faster at a half, a quarter or an eighth of its size.
+    """Read one picture (see `read`), at a half, a third … of its size where it is larger than needed.
 
-    JPEGs can be decoded so, several times as fast.
+    JPEGs are decoded so, several times as fast.
 
     Args:
         source: see `read`.
         longest: keep at least that many pixels on the longest side; None to keep all.
 
     Returns:
-        The image, and how many times longer each side of the picture itself is: 1, 2, 4 or 8.
+        The image, and how many times longer each side of the picture itself is, a whole number.
 
     Raises:
         FileNotFoundError, ValueError: see `read`.
@@ -67,7 +67,10 @@ def read_at_least(source: ImageSource, longest: int | None) -> tuple[Image.Image
     try:
         if longest and not isinstance(source, Image.Image):
             image.draft(None, tuple(max(1, longest * side // max(width, height)) for side in (width, height)))
-        return _to_rgb(ImageOps.exif_transpose(image)), round(max(width, height) / max(image.size))
+        image = _to_rgb(ImageOps.exif_transpose(image))
+        if longest:
+            image = image.reduce(max(1, max(image.size) // longest))
+        return image, round(max(width, height) / max(image.size))
     except Exception as error:  # on hostile files Pillow's decoders raise almost anything
         raise ValueError(f"{name} is damaged or cut short. Save it again as JPEG or PNG.") from error
 
@@ -132,5 +135,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((samples * (255 / ceiling)).clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        image = white
     return image.convert("RGB")

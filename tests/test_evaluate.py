@@ -104,18 +104,19 @@ def test_no_fold_is_judged_by_a_threshold_that_saw_it(monkeypatch):
     assert (record["folds"]["accuracy"], record["folds"]["accuracy_std"]) == (0.5, 0.0)
 
 
-def test_a_pair_without_a_face_counts_as_different(model):
-    files = [f"P{number}/P{number}_0001.jpg" for number in range(8)]
-    z = {file: np.array([value], np.float32) for file, value in zip(files, (0, 0, 0, 9, 0, 1, 0, 9), strict=True)}
-    parts = [[LfwPair(files[0], files[1], True), LfwPair(files[2], files[3], False)]]
-    parts += [[LfwPair(files[4], files[5], True), LfwPair(files[6], files[7], False)]]
+def test_a_pair_without_a_face_counts_as_different_and_fits_nothing():
+    files = [f"P{number}/P{number}_0001.jpg" for number in range(16)]
+    gaps = [0.1, 0.2, 9, 8, 0.15, 0.3, 9, 7]
+    parts = [[LfwPair(files[k + n], files[k + n + 1], n < 4) for n in (0, 2, 4, 6)] for k in (0, 8)]
+    z = {}
+    for k, gap in enumerate(gaps):
+        z[files[2 * k]], z[files[2 * k + 1]] = np.zeros(1, np.float32), np.full(1, gap, np.float32)
     assert evaluate.judge_lfw(z, parts)[0]["folds"]["accuracy"] == 1
     z[files[1]] = np.array([np.nan], np.float32)
     record, fitted_on = evaluate.judge_lfw(z, parts)
-    folds = record["folds"]
-    assert len(fitted_on.distance) == 3
-    assert folds["without_face"] == 1
-    assert folds["each"][0]["accuracy"] == 0.5
+    assert sorted(fitted_on.distance) == pytest.approx(sorted(gaps[1:]))
+    assert record["folds"]["without_face"] == 1
+    assert [fold["accuracy"] for fold in record["folds"]["each"]] == [0.75, 1]
 
 
 def test_impostors_are_all_pairs_of_different_people():

@@ -76,15 +76,17 @@ def test_all_faces_are_found_and_the_one_in_the_middle_comes_first():
 
 
 def test_a_larger_face_comes_first_unless_the_edge_cuts_it_off():
-    near, far = images.read(EXAMPLES / "biden.jpg").resize((500, 644)), images.read(EXAMPLES / "collins.jpg")
-    both = Image.new("RGB", (900, 644))
-    both.paste(far.resize((400, 400)), (500, 0))
-    both.paste(near, (0, 0))
-    assert found_in(both)[0].box[0] < 450
-    left, _, right, _ = found_in(both)[0].box
-    cut = found_in(both.crop((round(left + 0.28 * (right - left)), 0, 900, 644)))
-    assert cut[0].size < cut[1].size
-    assert cut[0].box[0] > 200
+    def face(left, top, side):
+        return faces.Found((left, top, left + side, top + side), ((0.0, 0.0),) * 5, 0.99)
+
+    size = 1000, 600
+    large, small, cut_off = face(100, 100, 300), face(600, 200, 100), face(-150, 100, 400)
+    assert faces._in_order([small, large], size) == [large, small]
+    assert faces._in_order([cut_off, small], size) == [small, cut_off]
+    assert faces._in_order([small, cut_off, large], size) == [large, cut_off, small]
+    assert faces._in_order([cut_off], size) == [cut_off]
+    middle, aside = face(400, 150, 260), face(700, 150, 300)
+    assert faces._in_order([aside, middle], size) == [middle, aside]
 
 
 def test_small_faces_are_found_at_a_closer_look():
