@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # the false-match rates that thresholds are found for
 RESAMPLES = 100
 CONFIDENCE = 1.96  # standard errors on either side: 95 %
 
@@ -77,6 +78,20 @@ class Calibration:
         log_odds, margin = self.intercept - self.slope * distance, CONFIDENCE * math.sqrt(max(variance, 0))
         return float(_logistic(log_odds - margin)), float(_logistic(log_odds + margin))
 
+    def point(self, fmr: float) -> OperatingPoint:
+        """Return the operating point of a false-match rate.
+
+        Raises:
+            ValueError: where it is none of those that were measured; the sentence lists them.
+        """
+        for point in self.points:
+            if math.isclose(point.fmr, fmr):
+                return point
+        known = ", ".join(f"{point.fmr:g}" for point in self.points) or "none"
+        raise ValueError(
+            f"no threshold was measured for a false-match rate of {fmr:g}; for these there is one: {known}"
+        )
+
     def distance(self, probability: float) -> float:
         """Return the distance at which P(same) is `probability`, in (0, 1); below 0 where it is never that high."""
         return (self.intercept - math.log(probability / (1 - probability))) / self.slope
@@ -113,15 +128,15 @@ def fit(distance: np.ndarray, same: np.ndarray, people: np.ndarray | None = None
     return Calibration(slope, intercept, covariance)
 
 
-def operating_points(genuine: np.ndarray, impostor: np.ndarray, rates: tuple[float, ...]) -> tuple[OperatingPoint, ...]:
-    """Find the thresholds at false-match rates.
+def operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple[OperatingPoint, ...]:
+    """Find the thresholds at the false-match rates `RATES`, but for those that leave fewer than 10 of the impostors, as
+    chance decides there.
 
     Args:
         genuine: (G,) float ≥ 0, distances of genuine pairs.
         impostor: (I,) float ≥ 0, distances of impostor pairs.
-        rates: in (0, 1); one that would leave fewer than 10 of the impostors is left out, as chance decides there.
     """
-    rates = [rate for rate in rates if rate * len(impostor) >= 10]
+    rates = [rate for rate in RATES if rate * len(impostor) >= 10]
     counts = [int(rate * len(impostor)) for rate in rates]
     closest = np.sort(np.partition(impostor, max(counts, default=0))[: max(counts, default=0)])
     thresholds = [float(closest[count - 1]) for count in counts]

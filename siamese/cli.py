@@ -72,7 +72,8 @@ def _people(title: str, names: list[str]) -> str:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    answer = store.load(args.weights, device=args.device).compare(args.a, args.b, face=tuple(args.face))
+    model = store.load(args.weights, device=args.device)
+    answer = model.compare(args.a, args.b, face=tuple(args.face), fmr=args.fmr)
     if args.json:
         print(json.dumps(answer.to_dict()))
         return
@@ -141,6 +142,11 @@ def _parser() -> argparse.ArgumentParser:
         default=(0, 0),
         metavar=("I", "J"),
         help="where pictures show several faces: which to compare, from 0",
+    )
+    command.add_argument(
+        "--fmr",
+        type=float,
+        help='the false-match rate that "same" is to keep to, 0.001 for one in a thousand (default: even odds)',
     )
     command.add_argument("--weights", default=store.DEFAULT, help="a result folder, or USER/NAME on the Hub")
     command.add_argument("--json", action="store_true", help="print the answer as JSON")

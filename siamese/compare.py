@@ -52,10 +52,12 @@ class Comparison:
 
     Attributes:
         dissimilarity: Euclidean distance of the two embeddings, ≥ 0; lower is more alike. NaN where a face is missing.
-        threshold: the distance at which same and different are equally likely.
+        threshold: the distance up to which the verdict may be "same": where both are equally likely, or that of the
+            false-match rate asked for.
         probability: P(same) in [0, 1] if both were equally likely beforehand. NaN where a face is missing.
         band: the 95 % confidence limits of `probability`; None where the calibration has none or a face is missing.
-        verdict: "same" or "different" where the odds are at least three to one, else "unsure".
+        verdict: "same" or "different" where the odds are at least three to one, else "unsure". Where a false-match rate
+            was asked for, "same" up to its threshold.
         faces: what the network saw of each; None where no face was found.
         found: all faces in each picture, the one to compare first; empty for plain images.
         warnings: sentences for the person who asked; often none.
@@ -124,27 +126,36 @@ class Model:
         batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)] or [[]]
         return np.concatenate([self._embed([face for face, _ in self._see(batch)]).numpy() for batch in batches])
 
-    def compare(self, a: images.ImageSource, b: images.ImageSource, *, face: int | tuple[int, int] = 0) -> Comparison:
+    def compare(
+        self,
+        a: images.ImageSource,
+        b: images.ImageSource,
+        *,
+        face: int | tuple[int, int] = 0,
+        fmr: float | None = None,
+    ) -> Comparison:
         """Compare two pictures. A picture without a face is an answer, not an error: see `Comparison`.
 
         Args:
             a: a path, PIL image or uint8 array, see `images.read`.
             b: the other; the order does not matter.
             face: which face of each picture, an index into `Comparison.found`; one number stands for both.
+            fmr: the false-match rate that "same" is to keep to, one of `Calibration.points`; None for even odds.
 
         Raises:
-            FileNotFoundError, ValueError: for a picture that cannot be read, or a face that is not there; the sentence
-                says what is wrong.
+            FileNotFoundError, ValueError: for a picture that cannot be read, a face that is not there, or a false-match
+                rate that was not measured; the sentence says what is wrong.
         """
         which = tuple(map(operator.index, face)) if isinstance(face, Sequence) else (operator.index(face),) * 2
         if len(which) != 2 or (self.align == "none" and any(which)):
             raise ValueError(f"face chooses one face of each of two pictures in which faces are found, got {face!r}")
+        threshold = self.calibration.threshold if fmr is None else self.calibration.point(fmr).distance
         (face1, found1), (face2, found2) = self._see([a, b], which)
         warnings = []
         for seen, found, number, name in ((face1, found1, which[0], "first"), (face2, found2, which[1], "second")):
             if self.align == "faces":
                 warnings += _warnings(seen, found, number, name)
-        threshold, found = self.calibration.threshold, (tuple(found1), tuple(found2))
+        found = tuple(found1), tuple(found2)
         if face1 is None or face2 is None:
             nan = math.nan
             return Comparison(nan, threshold, nan, None, "unsure", (face1, face2), found, tuple(warnings))
@@ -152,7 +163,8 @@ class Model:
             warnings.append("Both pictures are the same image.")
         dissimilarity = float(distance(*self._embed([face1, face2])))
         probability = float(self.calibration.probability(dissimilarity))
-        verdict = "same" if probability >= SURE else "different" if probability <= 1 - SURE else "unsure"
+        alike = probability >= SURE if fmr is None else dissimilarity <= threshold
+        verdict = "same" if alike else "different" if probability <= 1 - SURE else "unsure"
         band = self.calibration.band(dissimilarity)
         return Comparison(dissimilarity, threshold, probability, band, verdict, (face1, face2), found, tuple(warnings))
 

@@ -18,8 +18,6 @@ from siamese.network import distance
 from siamese.pairs import Scored, score_all_pairs
 from siamese.recipe import TrainConfig
 
-RATES = (1e-2, 1e-3, 1e-4, 1e-5)
-
 
 def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[list[str], dict]:
     """Measure a network on the people of a data set (see `data.load`) whom it was not trained on.
@@ -60,10 +58,10 @@ class LfwResult(NamedTuple):
 
     Attributes:
         record: `test`, `test_calibration` and `folds` as in metrics.json; `folds` also has the protocol's `accuracy`
-            and `accuracy_std`, `images`, and `without_face`, how many of these. `impostor_pairs`: how many pairs of
-            different people the thresholds rest on. `closest_impostors`: photographs of the
-            thirty closest pairs of different people, and their distances.
-        calibration: fitted on all folds that were run, with the thresholds at `RATES`.
+            and `accuracy_std`, `curves` (see `metrics.curves`, with all impostor pairs), `images`, and `without_face`,
+            how many of these. `impostor_pairs`: how many pairs of different people the thresholds rest on.
+            `closest_impostors`: photographs of the thirty closest pairs of different people, and their distances.
+        calibration: fitted on all folds that were run, with the thresholds at `calibrate.RATES`.
         scored: the pairs.
     """
 
@@ -73,7 +71,7 @@ class LfwResult(NamedTuple):
 
 
 def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool = True) -> LfwResult:
-    """Run LFW's View 2, see `judge_lfw`, and find the thresholds at `RATES`.
+    """Run LFW's View 2, see `judge_lfw`, and find the thresholds at `calibrate.RATES`.
 
     Args:
         model: trained on other people than LFW's.
@@ -96,8 +94,10 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
     z = embed_files(model, lfw.read(files), len(files), cache)
     record, scored = judge_lfw(z, parts[:folds], model.calibration)
     distances, closest = _everybody(z)
-    points = operating_points(scored.distance[scored.same], distances, RATES)
+    points = operating_points(scored.distance[scored.same], distances)
     calibration = replace(scored.calibrate(), points=points)
+    # What the thresholds rest on is what is drawn.
+    record["folds"]["curves"] |= metrics.histogram(scored.distance[scored.same], distances)
     record |= {
         "test_calibration": asdict(calibration),
         "impostor_pairs": len(distances),
@@ -152,6 +152,7 @@ def judge_lfw(
         "accuracy_std": float(np.std(accuracies)),
         "images": len(z),
         "without_face": sum(bool(np.isnan(row).any()) for row in z.values()),
+        "curves": scored.curves(probability),
     }
     return {"test": pooled, "folds": folds}, Scored(*(column[known] for column in scored))
 

@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
+BINS = 100
+
 
 def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> dict[str, float | int]:
     """Measure how well distances tell genuine from impostor pairs.
@@ -84,11 +86,54 @@ def calibration_error(probability: np.ndarray, same: np.ndarray, bins: int = 10)
         same: (P,) bool.
         bins: how many equally wide bins [0, 1] is cut into.
     """
-    same = np.asarray(same, dtype=bool)
+    share, stated, true = reliability(probability, same, bins)
+    return float((share * np.abs(true - stated)).sum())
+
+
+def reliability(probability: np.ndarray, same: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare stated probabilities with what was true, bin by bin, at even odds: see `calibration_error`.
+
+    Returns:
+        Three (K,) arrays of the K bins that are not empty, lowest first: the share of the pairs in each, which sum to
+        1; the mean probability stated; the share of genuine pairs. All weighted so that both kinds count half.
+    """
+    same, probability = np.asarray(same, dtype=bool), np.asarray(probability, dtype=float)
     weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
-    bin_of = np.minimum((np.asarray(probability) * bins).astype(int), bins - 1)
-    gap = np.bincount(bin_of, weights=weight * (same - probability), minlength=bins)
-    return float(np.abs(gap).sum())
+    bin_of = np.minimum((probability * bins).astype(int), bins - 1)
+    share, stated, true = (
+        np.bincount(bin_of, weights=weight * values, minlength=bins) for values in (1, probability, same)
+    )
+    filled = share > 0
+    return share[filled], stated[filled] / share[filled], true[filled] / share[filled]
+
+
+def curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> dict:
+    """Return how distances are spread and whether probabilities come true, to be drawn.
+
+    Args:
+        distance, same, probability: of P pairs, see `report`.
+
+    Returns:
+        A `histogram`, and `reliability`: see there, a row (share, stated, true) for each bin.
+    """
+    distance, same = np.asarray(distance), np.asarray(same, dtype=bool)
+    rows = np.transpose(reliability(probability, same)).tolist()
+    return {**histogram(distance[same], distance[~same]), "reliability": rows}
+
+
+def histogram(genuine: np.ndarray, impostor: np.ndarray) -> dict:
+    """Count distances in equally wide bins, the first of which begins at 0.
+
+    Args:
+        genuine: (G,) float ≥ 0, distances of genuine pairs.
+        impostor: (I,) float ≥ 0, distances of impostor pairs.
+
+    Returns:
+        `width` of a bin; `genuine`, `impostor`: how many pairs lie in each.
+    """
+    top = float(max(genuine.max(), impostor.max())) or 1.0
+    counts = [np.histogram(kind, BINS, (0, top))[0].tolist() for kind in (genuine, impostor)]
+    return {"width": top / BINS, "genuine": counts[0], "impostor": counts[1]}
 
 
 def table(title: str, test: dict, folds: dict | None) -> str:

@@ -1,5 +1,6 @@
 """Pairs of images: drawn to train on, or all of them with their distances to measure."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,11 @@ class Scored(NamedTuple):
     people: np.ndarray
 
     def calibrate(self) -> calibrate.Calibration:
-        return calibrate.fit(self.distance, self.same, self.people)
+        points = calibrate.operating_points(self.distance[self.same], self.distance[~self.same])
+        return replace(calibrate.fit(self.distance, self.same, self.people), points=points)
+
+    def curves(self, probability: np.ndarray) -> dict:
+        return metrics.curves(self.distance, self.same, probability)
 
     def report(self, probability: np.ndarray) -> dict:
         return metrics.report(self.distance, self.same, probability)

@@ -63,12 +63,14 @@ def train(config: TrainConfig) -> dict:
         folds, calibration = None, test_pairs.calibrate()
         judge = score_all_pairs(network, training).calibrate()
 
+    probability = judge.probability(test_pairs.distance)
     name = ATT_NAME if config.data == "att" else Path(config.data).resolve().stem
     record = {
         "data": {"name": name, "sha256": fingerprint, "images": len(gallery)},
         "people": {"training": list(training.names), "test": list(test.names)},
         "recipe": config.recipe(),
-        "test": test_pairs.report(judge.probability(test_pairs.distance)),
+        "test": test_pairs.report(probability),
+        "curves": test_pairs.curves(probability),
         "test_calibration": asdict(judge),
         "folds": folds,
         "loss": {"every_batches": LOG_EVERY, "values": losses},

@@ -90,6 +90,26 @@ def test_a_photo_without_a_face_is_an_answer(model, siamese, tmp_path):
     assert run.stdout.startswith("Note: No face was found in the second picture.")
 
 
+def test_a_false_match_rate_moves_the_threshold_and_the_verdict(model, siamese, tmp_path):
+    """A pair that is the same at even odds, too far apart for one false match in 100,000, and never different."""
+    rates = [point.fmr for point in model.calibration.points]
+    pair = tmp_path / "small.png", EXAMPLES / "obama-portrait.jpg"
+    Image.open(EXAMPLES / "obama-standing.jpg").reduce(8).save(pair[0])
+    plain = model.compare(*pair)
+    for rate in rates:
+        answer = model.compare(*pair, fmr=rate)
+        assert answer.threshold == model.calibration.point(rate).distance
+        assert answer.dissimilarity == plain.dissimilarity
+        assert answer.verdict == ("same" if plain.dissimilarity <= answer.threshold else "unsure")
+    assert {model.compare(*pair, fmr=rate).verdict for rate in rates} == {"same", "unsure"}
+    assert model.compare(A, B, fmr=rates[0]).verdict == "different"
+    run = siamese("compare", *pair, "--fmr", rates[-1], "--json")
+    assert json.loads(run.stdout)["verdict"] == "unsure"
+    run = siamese("compare", *pair, "--fmr", 0.5)
+    assert run.returncode == 2
+    assert "no threshold was measured for a false-match rate of 0.5; there is one for: 0.01, 0.001" in run.stderr
+
+
 @pytest.fixture(scope="module")
 def two() -> Image.Image:
     """Two people side by side: Biden, and Collins in the smaller half."""

@@ -116,12 +116,14 @@ def test_the_band_holds_the_truth_and_narrows_with_more_people():
 def test_operating_points_are_what_counting_gives():
     rng = np.random.default_rng(0)
     genuine, impostor = rng.normal(1, 0.3, 500), rng.normal(3, 0.7, 30_000)
-    points = calibrate.operating_points(genuine, impostor, (1e-2, 1e-3, 1e-4))
+    points = calibrate.operating_points(genuine, impostor)
     assert [point.fmr for point in points] == [1e-2, 1e-3]  # three impostors are too few for 1e-4
+    assert calibrate.Calibration(1.0, 1.0, points=points).point(0.001) is points[1]
+    with pytest.raises(ValueError, match=r"there is one for: 0\.01, 0\.001$"):
+        calibrate.Calibration(1.0, 1.0, points=points).point(1e-4)
     for point in points:
         assert (impostor <= point.distance).mean() == pytest.approx(point.fmr)
         assert (genuine > point.distance).mean() == pytest.approx(point.fnmr)
-    assert calibrate.operating_points(genuine, impostor, (1e-4, 1e-2))[0] == points[0]
     for broken in ({"covariance": [1, 2]}, {"covariance": []}, {"slope": 1e-308, "intercept": 1e300}):
         with pytest.raises(ValueError, match="a calibration's"):
             calibrate.Calibration.from_dict({"slope": 1, "intercept": 1, **broken})
@@ -145,3 +147,22 @@ def test_a_calibration_of_a_network_that_has_it_backwards_says_nothing():
     for slope, intercept in ((0, 1), (-1, 1), (1, 0), (1, float("nan")), (float("inf"), 1)):
         with pytest.raises(ValueError, match="above 0"):
             calibrate.Calibration(slope, intercept)
+
+
+def test_curves_are_what_counting_gives():
+    rng = np.random.default_rng(0)
+    distance, same = rng.gamma(3, size=500), rng.random(500) < 0.3
+    probability = rng.random(500)
+    curves = metrics.curves(distance, same, probability)
+    assert curves["width"] * metrics.BINS == pytest.approx(distance.max())
+    edges = np.arange(metrics.BINS) * curves["width"]
+    for kind, values in (("genuine", distance[same]), ("impostor", distance[~same])):
+        assert sum(curves[kind]) == len(values)
+        for edge, count in zip(edges[:-1], curves[kind], strict=False):
+            assert count == sum(edge <= value < edge + curves["width"] for value in values)
+    share, stated, true = np.transpose(curves["reliability"])
+    assert share.sum() == pytest.approx(1)
+    assert share @ np.abs(stated - true) == pytest.approx(metrics.calibration_error(probability, same))
+    chosen = (probability >= 0.3) & (probability < 0.4)
+    genuine, impostor = (chosen & same).sum() / same.sum(), (chosen & ~same).sum() / (~same).sum()
+    assert true[3] == pytest.approx(genuine / (genuine + impostor))
