@@ -88,9 +88,7 @@ class Calibration:
             if math.isclose(point.fmr, fmr):
                 return point
         known = ", ".join(f"{point.fmr:g}" for point in self.points) or "none"
-        raise ValueError(
-            f"no threshold was measured for a false-match rate of {fmr:g}; for these there is one: {known}"
-        )
+        raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; there is one for: {known}")
 
     def distance(self, probability: float) -> float:
         """Return the distance at which P(same) is `probability`, in (0, 1); below 0 where it is never that high."""
