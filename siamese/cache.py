@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from siamese import compare, faces, images, mtcnn, network
+from siamese import faces, images, mtcnn, network, see
 from siamese.compare import BATCH, Model
 from siamese.datasets import cache_folder
 
@@ -78,7 +78,7 @@ def _settings(model: Model) -> str:
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     if model.align == "faces":
         digest.update((network.shipped("mtcnn") / "model.safetensors").read_bytes())
-        for module in (compare, faces, images, mtcnn, network):
+        for module in (faces, images, mtcnn, network, see):
             digest.update(Path(module.__file__).read_bytes())
     return digest.hexdigest()[:16]
 

@@ -8,42 +8,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
-from siamese import faces, images
+from siamese import images
 from siamese.calibrate import Calibration
 from siamese.faces import Found
 from siamese.network import SiameseNetwork, distance
+from siamese.see import Face, hardships, see
 
 # Beyond three to one either way the verdict is given; between, it is "unsure".
 SURE = 0.75
 
-# Beyond these a face is hard to compare, and the answer says so. In LFW's photographs under 1 in 100 faces is.
-SMALL = 60  # pixels
-BLURRED = 0.186  # see `_sharpness`
-DARK = 40  # mean gray level, of 255
-TURNED = 0.5  # see `Found.turn`
-
 BATCH = 32
 
 Verdict = Literal["same", "unsure", "different"]
-
-
-@dataclass(frozen=True)
-class Face:
-    """What the network saw of one picture.
-
-    Attributes:
-        crop: the image at the network's input size, "L" or "RGB".
-        box, landmarks, angle, score: where in the upright picture the face was found, see `faces.Found`; None for plain
-            images, which are taken whole.
-    """
-
-    crop: Image.Image
-    box: tuple[float, float, float, float] | None = None
-    landmarks: tuple[tuple[float, float], ...] | None = None
-    angle: float | None = None
-    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +101,17 @@ class Model:
             raise ValueError(f"expected several pictures, got one path: write [{pictures!r}]")
         pictures = list(pictures)
         batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)] or [[]]
-        return np.concatenate([self._embed([face for face, _ in self._see(batch)]).numpy() for batch in batches])
+        return np.concatenate(
+            [self._embed([found[0] if found else None for found in self.see(batch)]).numpy() for batch in batches]
+        )
+
+    def embed_faces(self, seen: Sequence[Face]) -> np.ndarray:
+        """Turn N things of `see` into (N, D) float32 embeddings."""
+        return self._embed(seen).numpy()
+
+    def see(self, pictures: Sequence[images.ImageSource]) -> list[list[Face]]:
+        """Return what the network may see of each picture, see `see`."""
+        return see(pictures, self.network.input_shape, self.align, self.network.device)
 
     def compare(
         self,
@@ -150,12 +137,18 @@ class Model:
         if len(which) != 2 or (self.align == "none" and any(which)):
             raise ValueError(f"face chooses one face of each of two pictures in which faces are found, got {face!r}")
         threshold = self.calibration.threshold if fmr is None else self.calibration.point(fmr).distance
-        (face1, found1), (face2, found2) = self._see([a, b], which)
-        warnings = []
-        for seen, found, number, name in ((face1, found1, which[0], "first"), (face2, found2, which[1], "second")):
+        seen, chosen, warnings = self.see([a, b]), [], []
+        for everyone, number, name in zip(seen, which, ("first", "second"), strict=True):
+            if everyone and not 0 <= number < len(everyone):
+                raise ValueError(
+                    f"the {name} picture shows {len(everyone)} face{'s' * (len(everyone) > 1)}: choose one from 0 to "
+                    f"{len(everyone) - 1}, got {number}"
+                )
+            chosen.append(everyone[number] if everyone else None)
             if self.align == "faces":
-                warnings += _warnings(seen, found, number, name)
-        found = tuple(found1), tuple(found2)
+                warnings += hardships(chosen[-1], len(everyone), number, name)
+        face1, face2 = chosen
+        found = tuple(tuple(face.found for face in everyone if face.found) for everyone in seen)
         if face1 is None or face2 is None:
             nan = math.nan
             return Comparison(nan, threshold, nan, None, "unsure", (face1, face2), found, tuple(warnings))
@@ -168,31 +161,6 @@ class Model:
         band = self.calibration.band(dissimilarity)
         return Comparison(dissimilarity, threshold, probability, band, verdict, (face1, face2), found, tuple(warnings))
 
-    def _see(
-        self, pictures: Sequence[images.ImageSource], which: Sequence[int] | None = None
-    ) -> list[tuple[Face | None, list[Found]]]:
-        """Return for each picture what the network is to see of it, and all faces in it."""
-        if self.align == "none":
-            return [(Face(images.fit(images.read(picture), self.network.input_shape)), []) for picture in pictures]
-        read = [images.read_at_least(picture, faces.LONGEST) for picture in pictures]
-        seen = []
-        for row, found in enumerate(faces.find([photo for photo, _ in read], self.network.device)):
-            photo, scale = read[row]
-            number = which[row] if which else 0
-            if found and not 0 <= number < len(found):
-                raise ValueError(
-                    f"picture {row + 1} shows {len(found)} face{'s' * (len(found) > 1)}: choose one from 0 to "
-                    f"{len(found) - 1}, got {number}"
-                )
-            in_picture = [one.scaled(scale) for one in found]
-            face = None
-            if found:
-                shape, one = self.network.input_shape, in_picture[number]
-                crop = images.fit(faces.align(photo, found[number], shape[1]), shape)
-                face = Face(crop, one.box, one.landmarks, one.angle, one.score)
-            seen.append((face, in_picture))
-        return seen
-
     @torch.inference_mode()
     def _embed(self, seen: Sequence[Face | None]) -> torch.Tensor:
         crops = [images.to_tensor(face.crop) for face in seen if face]
@@ -201,39 +169,3 @@ class Model:
         rows = z.new_full((len(seen), z.shape[1]), math.nan)
         rows[torch.tensor([face is not None for face in seen], dtype=torch.bool)] = z
         return rows
-
-
-def _warnings(face: Face | None, found: Sequence[Found], number: int, name: str) -> list[str]:
-    """Say what makes the face of the first or second picture hard to compare."""
-    if face is None:
-        return [
-            f"No face was found in the {name} picture. Try one where the whole face is in view, larger and well lit; a "
-            "drawing or a back of a head will not do."
-        ]
-    warnings = []
-    if len(found) > 1:
-        chosen = "the largest near the middle" if number == 0 else f"number {number}"
-        warnings.append(f"{len(found)} faces in the {name} picture; {chosen} was compared.")
-    edge = face.crop.height // 8
-    gray = np.asarray(face.crop.convert("L"), dtype=float)[edge:-edge, edge:-edge]
-    if found[number].size < SMALL:
-        warnings.append(f"The face in the {name} picture is small: {found[number].size:.0f} pixels.")
-    elif _sharpness(gray) < BLURRED:
-        warnings.append(f"The face in the {name} picture is blurred.")
-    if gray.mean() < DARK:
-        warnings.append(f"The face in the {name} picture is very dark.")
-    if found[number].turn > TURNED:
-        warnings.append(f"The face in the {name} picture is strongly turned to the side.")
-    return warnings
-
-
-def _sharpness(gray: np.ndarray) -> float:
-    """Return how much a gray level changes from one pixel to the next, as a share of how much it does over six: 1/6
-    where all is smooth, more where there is detail."""
-
-    def step(pixels: int) -> float:
-        return float(
-            np.abs(gray[pixels:] - gray[:-pixels]).mean() + np.abs(gray[:, pixels:] - gray[:, :-pixels]).mean()
-        )
-
-    return step(1) / (step(6) or 1.0)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamese import faces, images
+from siamese import images
 from siamese.datasets import find_att
+from siamese.see import see
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,10 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
             problems.append(f"{name} has {len(files)} image: at least 2 are needed to make a pair")
         for file in files:
             try:
-                pixels.append(_crop(file, input_shape, align))
+                (seen,) = see([file], input_shape, align)
+                if not seen:
+                    raise ValueError(f"no face was found in {file.name}; remove it")
+                pixels.append(images.to_tensor(seen[0].crop))
                 identity.append(number)
             except ValueError as error:
                 problems.append(f"{name}: {error}")
@@ -140,16 +144,6 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
         more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(problems[:20]) + more)
     return Gallery(torch.stack(pixels), np.array(identity), tuple(people), test_names)
-
-
-def _crop(file: Path | zipfile.Path, input_shape: tuple[int, int, int], align: str) -> Tensor:
-    if align == "none":
-        return images.to_tensor(images.fit(images.read(file), input_shape))
-    photo, _ = images.read_at_least(file, faces.LONGEST)
-    (found,) = faces.find([photo])
-    if not found:
-        raise ValueError(f"no face was found in {file.name}; remove it")
-    return images.to_tensor(images.fit(faces.align(photo, found[0], input_shape[1]), input_shape))
 
 
 def _people(root: Path | zipfile.Path) -> tuple[dict[str, list], frozenset[str]]:

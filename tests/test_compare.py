@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from siamese import compare, load
+from siamese import load, see
 from siamese.faces import Found
 from siamese.network import shipped
 
@@ -129,7 +129,7 @@ def test_of_several_faces_the_caller_can_choose(model, two, siamese, tmp_path):
     assert other.faces[0].box == first.found[0][1].box
     assert model.compare(two, two, face=1).dissimilarity == 0
     for face in (2, (0, 1), -1):
-        with pytest.raises(ValueError, match=r"picture [12] shows [12] faces?: choose one"):
+        with pytest.raises(ValueError, match=r"the (first|second) picture shows [12] faces?: choose one"):
             model.compare(two, B, face=face)
     for weights, face in ((ATT, 1), (ROOT / "weights" / "faces", (0,))):
         with pytest.raises(ValueError, match="face chooses one face of each"):
@@ -159,7 +159,7 @@ def test_warns_of_a_face_in_profile():
     face = Found((0, 0, 100, 100), ((60.0, 40.0), (85.0, 40.0), (95.0, 60.0), (65.0, 80.0), (85.0, 80.0)), 0.99)
     assert face.turn == pytest.approx((95 - 72.5) / 25)
     crop = Image.effect_noise((150, 150), 80).convert("RGB")
-    (warning,) = compare._warnings(compare.Face(crop), [face], 0, "second")
+    (warning,) = see.hardships(see.Face(crop, face), 1, 0, "second")
     assert warning == "The face in the second picture is strongly turned to the side."
 
 
