@@ -28,7 +28,7 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
         folds: also train this many networks by the same recipe, each tested on people it has not seen.
 
     Returns:
-        The people, and `test` and `folds` as in metrics.json.
+        The people, and `test`, `curves` and `folds` as in metrics.json.
 
     Raises:
         ValueError: where fewer than 2 such people are left, or the model has no recipe to train by.
@@ -42,7 +42,8 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
     if set(unseen) & set(record["people"]["test"]):
         calibration = Calibration.from_dict(record["test_calibration"])  # the other one may rest on these people
     scored = score_all_pairs(model.network, gallery.only(unseen))
-    result = {"test": scored.report(calibration.probability(scored.distance)), "folds": None}
+    probability = calibration.probability(scored.distance)
+    result = {"test": scored.report(probability), "curves": scored.curves(probability), "folds": None}
     if folds:
         if not record["recipe"]:
             raise ValueError(f"{model.name} was not trained here: there is no recipe to train folds by")
@@ -57,9 +58,9 @@ class LfwResult(NamedTuple):
     """What the standard protocol of LFW gives.
 
     Attributes:
-        record: `test`, `test_calibration` and `folds` as in metrics.json; `folds` also has the protocol's `accuracy`
-            and `accuracy_std`, `curves` (see `metrics.curves`, with all impostor pairs), `images`, and `without_face`,
-            how many of these. `impostor_pairs`: how many pairs of different people the thresholds rest on.
+        record: `test`, `curves` (with all impostor pairs), `test_calibration` and `folds` as in metrics.json; `folds`
+            also has the protocol's `accuracy` and `accuracy_std`, `images`, and `without_face`, how many of these.
+            `impostor_pairs`: how many pairs of different people the thresholds rest on.
             `closest_impostors`: photographs of the thirty closest pairs of different people, and their distances.
         calibration: fitted on all folds that were run, with the thresholds at `calibrate.RATES`.
         scored: the pairs.
@@ -97,7 +98,7 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
     points = operating_points(scored.distance[scored.same], distances)
     calibration = replace(scored.calibrate(), points=points)
     # What the thresholds rest on is what is drawn.
-    record["folds"]["curves"] |= metrics.histogram(scored.distance[scored.same], distances)
+    record["curves"] |= metrics.histogram(scored.distance[scored.same], distances)
     record |= {
         "test_calibration": asdict(calibration),
         "impostor_pairs": len(distances),
@@ -121,7 +122,7 @@ def judge_lfw(
         otherwise: what to judge a single fold by.
 
     Returns:
-        `test` and `folds` of an `LfwResult.record`, and the pairs in which both faces were found.
+        `test`, `curves` and `folds` of an `LfwResult.record`, and the pairs in which both faces were found.
     """
     pairs = [pair for part in parts for pair in part]
     first, second = (torch.from_numpy(np.stack([z[pair[side]] for pair in pairs])) for side in (0, 1))
@@ -152,9 +153,10 @@ def judge_lfw(
         "accuracy_std": float(np.std(accuracies)),
         "images": len(z),
         "without_face": sum(bool(np.isnan(row).any()) for row in z.values()),
-        "curves": scored.curves(probability),
     }
-    return {"test": pooled, "folds": folds}, Scored(*(column[known] for column in scored))
+    return {"test": pooled, "folds": folds, "curves": scored.curves(probability)}, Scored(
+        *(column[known] for column in scored)
+    )
 
 
 def _everybody(z: dict[str, np.ndarray]) -> tuple[np.ndarray, list[tuple[str, str, float]]]:

@@ -161,8 +161,7 @@ def cross_validate(
         spare: people whose pairs are to stay out of the returned calibration.
 
     Returns:
-        `{"each": [report, …], "pooled": report, "curves": …}`, see `metrics.report` and `metrics.curves`, and the
-        calibration fitted on all folds.
+        `{"each": [report, …], "pooled": report}`, see `metrics.report`, and the calibration fitted on all folds.
     """
     pairs, kept = [], []
     for k, (training, test) in enumerate(gallery.folds(config.folds)):
@@ -180,9 +179,8 @@ def cross_validate(
         calibrate.fit(*pool(pairs[:k] + pairs[k + 1 :])[:2]).probability(pairs[k].distance) for k in range(config.folds)
     ]
     each = [pair.report(probability) for pair, probability in zip(pairs, probabilities, strict=True)]
-    everything, probability = pool(pairs), np.concatenate(probabilities)
-    folds = {"each": each, "pooled": everything.report(probability), "curves": everything.curves(probability)}
-    return folds, pool(kept).calibrate()
+    pooled = pool(pairs).report(np.concatenate(probabilities))
+    return {"each": each, "pooled": pooled}, pool(kept).calibrate()
 
 
 def write_whole(target: Path, write) -> None:

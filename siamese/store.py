@@ -66,7 +66,7 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
             json.loads(_file(name, file, revision).read_text()) for file in ("config.json", "metrics.json")
         )
         calibration = Calibration.from_dict(config["calibration"])
-        if missing := {"people", "recipe", "test", "test_calibration", "folds"} - record.keys():
+        if missing := {"people", "recipe", "test", "curves", "test_calibration", "folds"} - record.keys():
             raise KeyError(*missing)
         Calibration.from_dict(record["test_calibration"])
         if not all(isinstance(record["people"][side], list) for side in ("training", "test")):
