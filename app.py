@@ -1,66 +1,68 @@
 """The page: two pictures in, how unlike they are out. `python app.py`, then http://127.0.0.1:7860."""
 
-import base64
-import html
-import io
+import contextlib
+import ctypes
+import functools
+import importlib.util
 import os
+import threading
+import time
 from pathlib import Path
 
 import gradio as gr
 from PIL import Image
 
 import siamese
-from siamese import images
-from siamese.compare import SURE, Comparison, Face
+from siamese import charts, images, views
+from siamese.compare import SURE, Model
 from siamese.faces import LONGEST
+from siamese.group import Group, group
 from siamese.network import shipped
+from siamese.see import Face
 from siamese.store import DEFAULT
 
-EXAMPLES = Path(__file__).parent / "examples"
+HERE = Path(__file__).parent
+EXAMPLES = HERE / "examples"
 PAIRS = (
     ("obama-portrait.jpg", "obama-standing.jpg"),
     ("obama-standing.jpg", "biden.jpg"),
     ("obama-speaking.jpg", "biden.jpg"),
     ("biden.jpg", "collins.jpg"),
 )
-WORDS = {
-    "same": "Probably the same person",
-    "unsure": "Could be either",
-    "different": "Probably different people",
-}
-THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"])
-CSS = """
-.gradio-container { max-width: 860px !important; margin: auto; }
-.html-container:has(.answer) { padding: 0; }
-.answer { border: 1px solid var(--border-color-primary); border-radius: 12px; padding: 20px 24px; text-align: center; }
-.answer, .answer p { color: var(--body-text-color); }
-.answer p { margin: 6px 0; }
-.answer .verdict { font-size: 1.7em; font-weight: 650; }
-.answer .number { font-size: 1.15em; }
-.answer.hint { border-style: dashed; }
-.answer.problem { border-color: #b45309; }
-.answer .scale { position: relative; height: 12px; margin: 18px 4px 6px; border-radius: 6px; background:
-  linear-gradient(90deg, #4f46e5 var(--low), #a5b4fc var(--low) var(--high), #94a3b8 var(--high)); }
-.answer .scale i { position: absolute; left: var(--here); top: -6px; width: 6px; height: 24px; margin-left: -3px;
-  border-radius: 3px; background: var(--body-text-color); outline: 2px solid var(--background-fill-primary); }
-.answer .ends { display: flex; justify-content: space-between; margin: 0 4px 12px; font-size: .9em; }
-.beside { border: 1px solid var(--border-color-primary); border-radius: 12px; margin-top: 12px; padding: 10px 24px; }
-.beside summary { cursor: pointer; }
-.seen { display: flex; justify-content: center; align-items: center; gap: 12px; margin-top: 16px; }
-.seen img { width: 72px; height: 72px; border-radius: 8px; margin: 0; }
-#examples thead { display: none; }
-#examples tbody { display: grid; grid-template-columns: repeat(4, 1fr); }
-@media (max-width: 1000px) { #examples tbody { grid-template-columns: repeat(2, 1fr); } }
-@media (max-width: 500px) { #examples tbody { grid-template-columns: 1fr; } }
-#examples tr { display: flex; justify-content: center; background: none; border: none; border-radius: 8px; }
-#examples td { padding: 2px 4px; border: none; }
+STRICT = {"Strict": 1e-3, "Very strict": 1e-5}  # the false-match rates to choose from, beside even odds
+MOST_PHOTOS = 40
+PREVIEW = 640  # pixels that are at least left of the longest side of a photo that is shown again
+# Darker than the theme's own where that is too pale to read.
+THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).set(
+    block_label_text_color="*primary_800",
+    block_title_text_color="*primary_800",
+    body_text_color_subdued="*neutral_600",
+    checkbox_label_background_fill_selected="*primary_600",
+    color_accent="*primary_600",
+    link_text_color_dark="*primary_300",
+)
+# Faces to choose from are drawn as buttons. Choosing one draws the answer anew, so the focus is put back.
+CHOOSE = """
+let last = null;
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-face]");
+  if (!button) return;
+  last = {photo: Number(button.dataset.photo), face: Number(button.dataset.face)};
+  trigger("select", last);
+});
+watch("value", () => {
+  if (last) element.querySelector(`[data-photo="${last.photo}"][data-face="${last.face}"]`)?.focus();
+  last = null;
+});
 """
 
 try:
     model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
-    tutorial = siamese.load(shipped("att"))
 except (OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
+spread = charts.Spread(model.record["curves"])
+faces = model.align == "faces"
+TITLE = "How alike are two faces?" if faces else "How alike are two pictures?"
 
 
 class Photo(gr.Image):
@@ -72,14 +74,22 @@ class Photo(gr.Image):
         return payload and payload.path
 
 
-def compare(first: str | None, second: str | None, first_face: int = 0, second_face: int = 0) -> dict:
-    """Compare two face pictures.
+def compare(
+    first: str | None,
+    second: str | None,
+    first_face: float | None = 0,
+    second_face: float | None = 0,
+    false_match_rate: float | None = None,
+) -> dict:
+    """Compare two pictures: do they show the same person?
 
     Args:
         first: a photo that shows a face.
         second: another one; the order does not matter.
-        first_face: which of the faces in the first photo, an index into `found`.
+        first_face: which of the faces in the first photo, an index into `found`; 0 is the one to compare by default.
         second_face: likewise in the second.
+        false_match_rate: of pairs of different people, the share that "same" may be wrong about: 0.001 or 0.00001;
+            empty for even odds.
 
     Returns:
         dissimilarity (≥ 0, lower is more alike; null where a photo shows no face), threshold, probability (that both
@@ -90,53 +100,10 @@ def compare(first: str | None, second: str | None, first_face: int = 0, second_f
         if not picture:
             raise gr.Error(f"The {name} picture is missing.")
     try:
-        return model.compare(first, second, face=tuple(map(whole, (first_face, second_face)))).to_dict()
+        chosen = whole(first_face), whole(second_face)
+        return model.compare(first, second, face=chosen, fmr=false_match_rate or None).to_dict()
     except (ValueError, FileNotFoundError) as error:
         raise gr.Error(str(error)) from error
-
-
-def show(first: str | None, second: str | None) -> str:
-    """Return the answer for people: the comparison, or a sentence that says what is missing or wrong."""
-    if not (first and second):
-        missing = "the second picture" if first else "the first picture" if second else "two pictures"
-        return message(f"Add {missing}, or click an example.")
-    try:
-        answer = model.compare(first, second)
-        if None in answer.faces:
-            return message(" ".join(answer.warnings), "problem")
-        return card(answer) + beside(answer, first, second)
-    except (ValueError, FileNotFoundError) as error:
-        return message(str(error), "problem")
-
-
-def message(text: str, kind: str = "hint") -> str:
-    return f'<div class="answer {kind}" role="status">{html.escape(text)}</div>'
-
-
-def card(answer: Comparison) -> str:
-    """Draw an answer: the verdict, the number, where it lies between alike and unlike, and what was compared."""
-    full = 2 * answer.threshold
-    distances = [*map(model.calibration.distance, (SURE, 1 - SURE)), answer.dissimilarity]
-    low, high, here = (min(max(distance / full, 0), 1) * 100 for distance in distances)
-    seen = "".join(
-        crop(face, f"{order} picture as the network saw it")
-        for face, order in zip(answer.faces, ("First", "Second"), strict=True)
-    )
-    limits = list(dict.fromkeys(map(percent, answer.band or ())))
-    band = f" ({' to '.join(limits)})" if len(limits) > 1 else ""
-    warnings = "".join(f"<p><i>{html.escape(warning)}</i></p>" for warning in answer.warnings)
-    return f"""
-<div class="answer {answer.verdict}" role="status">
-  <p class="verdict">{WORDS[answer.verdict]}</p>
-  <p class="number">Dissimilarity: <b>{answer.dissimilarity:.2f}</b></p>
-  <div class="scale" style="--low:{low:.1f}%; --high:{high:.1f}%; --here:{here:.1f}%" aria-hidden="true"><i></i></div>
-  <div class="ends" aria-hidden="true">
-    <span>alike</span><span>even odds at {answer.threshold:.2f}</span><span>unlike</span>
-  </div>
-  <p>If both were equally likely beforehand: <b>{percent(answer.probability)}</b> that these show one person{band}.</p>
-  {warnings}
-  <div class="seen"><span>What the network saw</span>{seen}</div>
-</div>"""
 
 
 def whole(number: float | None) -> int:
@@ -152,30 +119,101 @@ def whole(number: float | None) -> int:
     return int(number)
 
 
-def percent(probability: float) -> str:
-    """Return a percentage that never claims certainty."""
-    return "under 0.1%" if probability < 0.001 else "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
+def show(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int] = (0, 0)) -> tuple[str, str]:
+    """Return the answer for people, or a sentence that says what is missing or wrong; and what was compared."""
+    if not (first and second):
+        missing = "the second picture" if first else "the first picture" if second else "two pictures"
+        return views.message(f"Add {missing}, or click an example."), ""
+    try:
+        answer = model.compare(first, second, face=chosen, fmr=fmr or None)
+        if None in answer.faces:
+            return views.message(" ".join(answer.warnings), "problem"), ""
+        photos = [images.read_at_least(path, PREVIEW) for path in (first, second)]
+        return views.card(model, answer, fmr or None), views.seen(answer, photos, None)
+    except (ValueError, FileNotFoundError) as error:
+        return views.message(str(error), "problem"), ""
 
 
-def beside(answer: Comparison, first: str, second: str) -> str:
-    """Say what the tutorial's network makes of the same two heads: the same idea, and 37 people to learn from."""
-    if model.align == "none":
-        return ""
-    heads = [head(path, face) for path, face in zip((first, second), answer.faces, strict=True)]
-    other = tutorial.compare(*heads)
-    seen = "".join(
-        crop(face, f"{order} picture as the tutorial's network saw it")
-        for face, order in zip(other.faces, ("First", "Second"), strict=True)
-    )
-    people = len(tutorial.record["people"]["training"])
-    return f"""
-<details class="beside">
-  <summary>What the small network of the tutorial says</summary>
-  <p><b>{WORDS[other.verdict]}</b> (dissimilarity {other.dissimilarity:.2f}, even odds at {other.threshold:.2f}).</p>
-  <p>The same idea, two numbers a face, learned from {people} people: it is here to compare and to learn from, not to be
-  believed.</p>
-  <div class="seen"><span>What it saw</span>{seen}</div>
-</details>"""
+def choose(first: str, second: str, fmr: float, chosen: tuple[int, int], event: gr.EventData) -> tuple:
+    """Compare another face of one of the pictures, that which was clicked."""
+    chosen = (event.face, chosen[1]) if event.photo == 0 else (chosen[0], event.face)
+    return chosen, *show(first, second, fmr, chosen)
+
+
+def gather(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Progress()) -> tuple[Group | None, str]:  # noqa: B008
+    """Find the faces of many photos, and draw who is one person."""
+    if len(files or ()) > MOST_PHOTOS:
+        return None, views.message(f"At most {MOST_PHOTOS} photos at once; these are {len(files)}.", "problem")
+    if not files:
+        return None, regroup(None, fmr)
+    named = [(Path(file).name, file) for file in files]
+    found = group(model, named, lambda done: progress((done, len(named)), "Looking for faces", unit="photos"))
+    return found, regroup(found, fmr)
+
+
+def regroup(found: Group | None, fmr: float) -> str:
+    """Draw who is one person, anew where only the strictness changes."""
+    if found is None:
+        return views.message(f"Add up to {MOST_PHOTOS} photos, to see who is in them.")
+    return views.people(found, threshold(fmr))
+
+
+def threshold(fmr: float | None) -> float:
+    return model.calibration.point(fmr).distance if fmr else model.calibration.threshold
+
+
+def group_photos(files: list[str] | None, false_match_rate: float | None = None) -> dict:
+    """Find the faces in up to 40 photos, and who of them is one person.
+
+    Args:
+        files: the photos.
+        false_match_rate: how strictly faces are joined, see `compare`; empty for even odds.
+
+    Returns:
+        faces: for each face its photo, its box there, and its person, a number from 0; dissimilarities: of each two
+        faces; threshold: the mean dissimilarity up to which faces were joined; warnings.
+    """
+    if not files or len(files) > MOST_PHOTOS:
+        raise gr.Error(f"Send 1 to {MOST_PHOTOS} photos; there were {len(files or ())}.")
+    try:
+        limit = threshold(false_match_rate)
+    except ValueError as error:
+        raise gr.Error(str(error)) from error
+    found = group(model, [(Path(file).name, file) for file in files])
+    person = {row: number for number, rows in enumerate(found.people(limit)) for row in rows}
+    return {
+        "faces": [
+            {"photo": name, "box": face.box, "person": person[row]}
+            for row, (name, face) in enumerate(zip(found.names, found.faces, strict=True))
+        ],
+        "dissimilarities": found.distances.tolist(),
+        "threshold": limit,
+        "warnings": list(found.problems),
+    }
+
+
+@functools.cache
+def tutorial() -> Model:
+    return siamese.load(shipped("att"))
+
+
+def side_by_side(first: str | None, second: str | None) -> str:
+    """Show what the tutorial's network makes of the same two heads: the same idea, and 37 people to learn from."""
+    if not (first and second):
+        first, second = (str(EXAMPLES / name) for name in PAIRS[1])
+    try:
+        answer = model.compare(first, second)
+        if None in answer.faces:
+            return views.message(" ".join(answer.warnings), "problem")
+        heads = [head(path, face) for path, face in zip((first, second), answer.faces, strict=True)]
+    except (ValueError, FileNotFoundError) as error:
+        return views.message(str(error), "problem")
+    other = tutorial().compare(*heads)
+    people = len(tutorial().record["people"]["training"])
+    return f"""<div class="sides">
+{views.side("This network", model, answer)}
+{views.side(f"The tutorial's, which learned from {people} people", tutorial(), other)}
+</div>"""
 
 
 def head(path: str, face: Face) -> Image.Image:
@@ -188,11 +226,18 @@ def head(path: str, face: Face) -> Image.Image:
     return photo.crop([round(edge / scale) for edge in box])
 
 
-def crop(face: Face, text: str) -> str:
-    file = io.BytesIO()
-    face.crop.save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(text)}">'
+def strictness() -> gr.Radio:
+    """Let people choose how sure "same" has to be, each choice with its price."""
+    sure = model.calibration.distance(SURE)
+    offered = [("Everyday", 0.0, spread.closer("impostor", sure), 1 - spread.closer("genuine", sure))]
+    for name, fmr in STRICT.items():
+        points = [point for point in model.calibration.points if point.fmr == fmr and point.distance < sure]
+        offered += [(name, fmr, fmr, point.fnmr) for point in points]
+    choices = [
+        (f"{name}: {charts.rate(false)} false matches, {missed:.1%} missed", fmr)
+        for name, fmr, false, missed in offered
+    ]
+    return gr.Radio(choices, value=0.0, label="How sure must “same” be?", visible=len(choices) > 1)
 
 
 def about() -> str:
@@ -211,16 +256,13 @@ people {report["auc"]:.1%} of the time (ROC AUC).
 
 It looks at the whole picture, squeezed to {width} × {height}: crop both to an upright head, as in the examples. Other
 lighting, backgrounds and cameras than in its portraits mislead it. Do not decide anything that matters by it.
-
-Example photographs: the White House and NASA, in the public domain.
-"""
+{TRAIN_YOUR_OWN}"""
 
 
 def about_faces(record: dict) -> str:
     folds = record["folds"]
     points = "\n".join(
-        f"| {round(1 / point['fmr']):,} | {point['distance']:.2f} | {point['fnmr']:.1%} |"
-        for point in record["test_calibration"]["points"]
+        f"| {round(1 / point.fmr):,} | {point.distance:.2f} | {point.fnmr:.1%} |" for point in model.calibration.points
     )
     return f"""
 The faces are found, brought upright, and each becomes a point, by the same weights; the dissimilarity is the distance
@@ -231,49 +273,129 @@ of the two points. On the {folds["images"]:,} photographs of LFW, of people whom
 |---|---|---|
 {points}
 
-It confuses children, twins and siblings, faces in profile, and people of groups that its training photographs showed
-seldom, more often than these numbers say. It does not notice a photograph of a photograph. Do not identify strangers
-with it, and decide nothing that matters by it alone.
+**What it learned from.** About three million photographs of 7,485 people, by Davis King, for dlib; he put the network
+into the public domain.
 
-Network: Davis King's, of dlib. Example photographs: the White House and NASA. All in the public domain.
+**Where it fails.** It confuses children, twins and siblings, faces in profile, and people of groups that its training
+photographs showed seldom, more often than these numbers say. It does not notice a photograph of a photograph. Do not
+identify strangers with it, and decide nothing that matters by it alone.
+{TRAIN_YOUR_OWN}"""
+
+
+TRAIN_YOUR_OWN = """
+**Train your own.** `siamese train --data FOLDER`, with one folder of pictures for each person or thing, makes a
+network for this page: `SIAMESE_WEIGHTS=runs/FOLDER python app.py`.
+
+Example photographs: the White House and NASA, in the public domain.
 """
 
 
 def introduction() -> str:
-    """Say what to expect, where that is little."""
-    if model.align == "faces":
-        return ""
+    """Say what happens with the photos and, where little is to be expected, that."""
+    text = "Two pictures in, how alike they are out. Uploads are deleted within the hour, and passed on to nobody."
+    if faces:
+        return text
     people = len(model.record["people"]["training"])
     return (
-        f"\n\nThis network learned from pictures of {people} people, and knows little beyond: with pictures unlike "
-        "those, expect mistakes."
+        f"{text}\n\nThis network learned from pictures of {people} people, and knows little beyond: with pictures "
+        "unlike those, expect mistakes."
     )
 
 
-with gr.Blocks(title="How alike are two faces?", analytics_enabled=False, delete_cache=(600, 1800)) as demo:
-    gr.Markdown(
-        "# How alike are two faces?\n"
-        "Two pictures in, one number out. Uploads are deleted within the hour and passed on to nobody." + introduction()
-    )
-    with gr.Row():
-        first = Photo(label="First picture", height=300, alt_text="First picture", buttons=[])
-        second = Photo(label="Second picture", height=300, alt_text="Second picture", buttons=[])
-    answer = gr.HTML(show(None, None), padding=False)
-    pairs = [[str(EXAMPLES / name) for name in pair] for pair in PAIRS]
-    gr.Examples(pairs, [first, second], label="Examples", elem_id="examples")
-    with gr.Accordion("How it works, and what it cannot do", open=False):
+NETWORK = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
+GROUP = {**NETWORK, "concurrency_limit": 1, "concurrency_id": "group"}
+
+with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
+    gr.Markdown(f"# {TITLE}\n{introduction()}")
+    with gr.Tab("Compare"):
+        with gr.Row():
+            first, second = (
+                Photo(
+                    label=label,
+                    height=300,
+                    min_width=150,
+                    alt_text=label,
+                    buttons=[],
+                    sources=["upload", "webcam", "clipboard"],
+                )
+                for label in ("First photo", "Second photo")
+            )
+        answer = gr.HTML(show(None, None, 0.0)[0], js_on_load='element.setAttribute("aria-live", "polite")')
+        fmr = strictness()
+        seen = gr.HTML(js_on_load=CHOOSE)
+        chosen = gr.State((0, 0))
+        pairs = [[str(EXAMPLES / name) for name in pair] for pair in PAIRS]
+        gr.Examples(pairs, [first, second], label="Examples", elem_id="examples")
+    with gr.Tab("Group"):
+        files = gr.File(label=f"Up to {MOST_PHOTOS} photos", file_count="multiple", file_types=["image"], height=180)
+        group_fmr = strictness()
+        found = gr.State(time_to_live=1800)
+        who = gr.HTML(regroup(None, 0.0))
+    with gr.Tab("About this model") as about_tab:
         gr.Markdown(about())
+        gr.HTML(charts.charts(spread))
+        if faces:
+            gr.Markdown(
+                "## The same idea, in small\nThe network of the tutorial that this project grew from, on the same "
+                "pair: two numbers a face, to compare and to learn from, not to be believed."
+            )
+            beside = gr.HTML()
+            about_tab.select(side_by_side, [first, second], beside, **NETWORK)
+
     gr.on(
         [first.change, second.change],
-        show,
-        [first, second],
-        answer,
+        lambda *inputs: ((0, 0), *show(*inputs)),
+        [first, second, fmr],
+        [chosen, answer, seen],
         show_progress="hidden",
         trigger_mode="always_last",
-        api_visibility="private",
+        **NETWORK,
     )
+    fmr.change(show, [first, second, fmr, chosen], [answer, seen], show_progress="hidden", **NETWORK)
+    seen.select(choose, [first, second, fmr, chosen], [chosen, answer, seen], show_progress="hidden", **NETWORK)
+    files.change(gather, [files, group_fmr], [found, who], trigger_mode="always_last", **GROUP)
+    group_fmr.change(regroup, [found, group_fmr], who, show_progress="hidden", **GROUP)
+
     which = [gr.Number(0, visible=False, label=label) for label in ("First face", "Second face")]
-    gr.Button(visible=False).click(compare, [first, second, *which], gr.JSON(visible=False), api_name="compare")
+    rate = gr.Number(None, visible=False, label="False-match rate")
+    gr.Button(visible=False).click(
+        compare, [first, second, *which, rate], gr.JSON(visible=False), **NETWORK | {"api_visibility": "public"}
+    )
+    gr.Button(visible=False).click(
+        group_photos, [files, rate], gr.JSON(visible=False), api_name="group", **GROUP | {"api_visibility": "public"}
+    )
+
+
+def sweep() -> None:
+    """Delete again and again what uploads that broke off have left, which Gradio forgets."""
+    while True:
+        every, age = demo.delete_cache
+        time.sleep(every)
+        for file in Path(demo.GRADIO_CACHE).glob("tmp*"):
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime > age:
+                    file.unlink()
+
+
+def launch() -> None:
+    """Serve the page until it is stopped; with SIAMESE_MCP=1 to language models too."""
+    mcp = os.environ.get("SIAMESE_MCP") == "1"
+    if mcp and not importlib.util.find_spec("mcp"):
+        raise SystemExit("error: SIAMESE_MCP=1 needs packages that are not installed: pip install 'gradio[mcp]'")
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        # M_ARENA_MAX = 1: Gradio's many threads share their free memory. With some each, it would only ever grow.
+        ctypes.CDLL(None).mallopt(-8, 1)
+    threading.Thread(target=sweep, daemon=True).start()
+    demo.queue(max_size=64).launch(
+        theme=THEME,
+        css_paths=HERE / "app.css",
+        footer_links=["api"],
+        max_file_size="10mb",
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=mcp,
+    )
+
 
 if __name__ == "__main__":
-    demo.launch(theme=THEME, css=CSS, footer_links=["api"], max_file_size="10mb")
+    launch()

@@ -80,15 +80,15 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="session")
 def start_page():
-    """Start `python app.py` with these environment variables; returns its address once it serves."""
+    """Start `python app.py`, or with other arguments, in this environment; returns its address once it serves."""
     started = []
 
-    def start(**environment) -> str:
+    def start(*arguments: str, **environment: str) -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), **environment}
-        process = subprocess.Popen([sys.executable, "app.py"], env=environment, cwd=ROOT)
+        process = subprocess.Popen([sys.executable, *(arguments or ["app.py"])], env=environment, cwd=ROOT)
         started.append(process)
         for _ in range(600):
             assert process.poll() is None, "app.py ended instead of serving"
@@ -97,6 +97,7 @@ def start_page():
             time.sleep(0.2)
         raise TimeoutError("app.py did not serve within two minutes")
 
+    start.started = started
     yield start
     for process in started:
         process.terminate()

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
@@ -68,6 +71,101 @@ def test_chooses_among_several_faces_and_answers_without_one(page, tmp_path):
     answer = ask(tmp_path / "blank.png")
     assert (answer["dissimilarity"], answer["verdict"], answer["faces"][0]) == (None, "unsure", None)
     assert "No face was found in the first picture" in answer["warnings"][0]
+
+
+def test_keeps_to_a_false_match_rate_that_was_measured(page):
+    client = Client(page, verbose=False)
+    pair = [handle_file(EXAMPLES / f"obama-{name}.jpg") for name in ("portrait", "speaking")]
+    for rate in (1e-3, 1e-5):
+        answer = client.predict(*pair, 0, 0, rate, api_name="/compare")
+        assert answer["threshold"] == siamese.load().calibration.point(rate).distance
+    with pytest.raises(AppError, match=r"no threshold was measured for a false-match rate of 0\.3"):
+        client.predict(*pair, 0, 0, 0.3, api_name="/compare")
+
+
+def test_groups_photos_by_who_is_in_them(page, tmp_path):
+    client = Client(page, verbose=False)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    files = [*sorted(EXAMPLES.glob("*.jpg")), tmp_path / "broken.png"]
+    answer = client.predict([handle_file(file) for file in files], api_name="/group")
+    people = {face["photo"]: face["person"] for face in answer["faces"]}
+    assert len(people) == 5
+    assert len(set(people.values())) == 3
+    assert {people[name] for name in people if name.startswith("obama")} == {0}
+    at = [face["photo"] for face in answer["faces"]]
+    expected = siamese.load().compare(*PAIR).dissimilarity
+    found = answer["dissimilarities"][at.index(PAIR[0].name)][at.index(PAIR[1].name)]
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert answer["warnings"] == ["broken.png is not a picture that can be read. Save it as JPEG or PNG."]
+    with pytest.raises(AppError, match="Send 1 to 40 photos; there were 41"):
+        client.predict([handle_file(PAIR[0])] * 41, api_name="/group")
+
+
+def test_its_description_explains_every_argument(page):
+    endpoints = Client(page, verbose=False).view_api(return_format="dict")["named_endpoints"]
+    assert set(endpoints) == {"/compare", "/group"}
+    assert "do they show the same person?" in endpoints["/compare"]["description"]
+    for name in ("/compare", "/group"):
+        assert all(parameter["parameter_name"] for parameter in endpoints[name]["parameters"])
+
+
+def test_mcp_says_what_to_install_where_it_is_missing():
+    code = "import sys; sys.modules['mcp'] = None; import importlib.util as u; u.find_spec = lambda name: None\n"
+    run = subprocess.run(
+        [sys.executable, "-c", code + "import app; app.launch()"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SIAMESE_MCP": "1"},
+        cwd=EXAMPLES.parent,
+    )
+    assert run.returncode == 1
+    assert "pip install 'gradio[mcp]'" in run.stderr
+
+
+def test_no_picture_is_left_after_the_clean_up(start_page, tmp_path):
+    """With the clean-up of every ten minutes brought forward; the examples, which are ours, may stay."""
+    code = "import app; app.demo.delete_cache = (1, 2); app.launch()"
+    ours = {file.read_bytes() for file in EXAMPLES.glob("*.jpg")}
+    upload, temporary = tmp_path / "upload.png", tmp_path / "temporary"
+    temporary.mkdir()
+    Image.open(PAIR[0]).resize((300, 375)).save(upload)
+
+    def left() -> list:
+        files = [file for file in temporary.rglob("*") if file.is_file()]
+        return [file for file in files if file.read_bytes() not in {b"", *ours}]
+
+    client = Client(start_page("-c", code, TMPDIR=str(temporary)), verbose=False)
+    client.predict(handle_file(upload), handle_file(PAIR[1]), api_name="/compare")
+    client.predict([handle_file(upload)] * 2, api_name="/group")
+    (temporary / "gradio" / "tmp0123").write_bytes(b"the first half of a photo")
+    assert [file for file in left() if file.name == upload.name]
+    for _ in range(100):
+        if not left():
+            break
+        time.sleep(0.2)
+    assert not left()
+
+
+def test_thirty_two_clients_at_once_lose_no_answer_and_no_memory(start_page):
+    """Three hundred comparisons; what memory is taken after the first thirty is nearly all that is ever taken."""
+    page, processes = start_page(), start_page.started
+    pair = [handle_file(file) for file in PAIR]
+    clients = [Client(page, verbose=False) for _ in range(32)]
+    expected = siamese.load().compare(*PAIR).dissimilarity
+
+    def ask(number: int) -> float:
+        return clients[number % 32].predict(*pair, api_name="/compare")["dissimilarity"]
+
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(ask, range(30)))
+        before = resident(processes[-1].pid)
+        answers += pool.map(ask, range(30, 300))
+    assert answers == pytest.approx([expected] * 300, rel=1e-3)
+    assert resident(processes[-1].pid) < 1.1 * before
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0])
 
 
 def test_other_weights_by_the_environment(trained, tmp_path, start_page):
