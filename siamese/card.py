@@ -134,7 +134,7 @@ of the pairs are told right, with the threshold of each fold taken from the othe
 
 A distance becomes a probability by a logistic curve fitted on LFW; the calibration errors above are of curves fitted on
 the other nine folds. False-match rates are measured on all {record["impostor_pairs"]:,} pairs of different people among
-these photographs, false-non-match rates on the {record["test"]["genuine"]:,} genuine pairs:
+these photographs, false-non-match rates on the genuine pairs in which both faces were found:
 
 | false-match rate | threshold | false-non-match rate |
 |---|---|---|
