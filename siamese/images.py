@@ -10,13 +10,16 @@ from zipfile import Path as ZipPath
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 ImageSource = str | PathLike | ZipPath | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 8
+
+# Each 16-bit sample in 8 bits: looked up, a large picture takes no more memory than its answer.
+SIXTEEN_TO_EIGHT = (np.arange(65536) / 257).round().astype(np.uint8)
 
 
 def read(source: ImageSource) -> Image.Image:
@@ -67,10 +70,10 @@ def read_at_least(source: ImageSource, longest: int | None) -> tuple[Image.Image
     try:
         if longest and not isinstance(source, Image.Image):
             image.draft(None, tuple(max(1, longest * side // max(width, height)) for side in (width, height)))
-        image = _to_rgb(ImageOps.exif_transpose(image))
+        image = _opaque(_upright(image))
         if longest:
             image = image.reduce(max(1, max(image.size) // longest))
-        return image, round(max(width, height) / max(image.size))
+        return image.convert("RGB"), round(max(width, height) / max(image.size))
     except Exception as error:  # on hostile files Pillow's decoders raise almost anything
         raise ValueError(f"{name} is damaged or cut short. Save it again as JPEG or PNG.") from error
 
@@ -126,16 +129,26 @@ def _open(path: Path | ZipPath) -> Image.Image:
         raise ValueError(f"{path.name} is not a picture that can be read. Save it as JPEG or PNG.") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        # Pillow clips wide samples to 255 instead of scaling them, which turns a 16-bit photo white.
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    # Asked first, since Pillow copies even what needs no turn.
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return the picture in 8 bits a channel, "L" or "RGB", with its transparent parts on white."""
+    # Pillow clips wide samples to 255 instead of scaling them, which turns a 16-bit photo white.
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(SIXTEEN_TO_EIGHT[np.asarray(image)])
+    elif image.mode in ("I", "F"):
         samples = np.asarray(image, dtype=np.float32)
         wide, narrow = (255, 1) if image.mode == "F" else (65535, 255)
-        ceiling = wide if samples.max() > narrow or image.mode.startswith("I;16") else narrow
+        ceiling = wide if samples.max() > narrow else narrow
         image = Image.fromarray((samples * (255 / ceiling)).clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image)
         image = white
-    return image.convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")

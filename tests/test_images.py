@@ -52,6 +52,23 @@ def test_scales_sixteen_bits_instead_of_clipping(tmp_path):
     assert same_pixels(images.read(saved(tmp_path, "a.png", wide)).convert("L"), gray, tolerance=1)
 
 
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_each_sixteen_bit_sample_becomes_the_nearest_of_eight(tmp_path, order):
+    samples = np.arange(65536).reshape(256, 256)
+    nearest = [[round(255 * int(sample) / 65535) for sample in row] for row in samples]
+    image = Image.fromarray(samples.astype(order))
+    for source in (image, saved(tmp_path, "a.tiff", image)):
+        assert np.array_equal(images.read(source), np.stack([nearest] * 3, axis=2))
+
+
+def test_does_not_change_the_image_it_is_given():
+    for orientation in (1, 6):
+        image = PHOTO.copy()
+        image.getexif()[0x0112] = orientation
+        images.read(image).paste("red", (0, 0, 9, 9))
+        assert same_pixels(image, PHOTO)
+
+
 def test_puts_transparent_parts_on_white(tmp_path):
     path = saved(tmp_path, "a.png", Image.new("RGBA", (20, 20), (0, 0, 0, 0)))
     assert images.read(path).getpixel((5, 5)) == (255, 255, 255)
