@@ -8,14 +8,12 @@ no person is in both. The accuracy of a fold is at the threshold that is best on
 """
 
 import argparse
-import io
 import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 import siamese
@@ -32,7 +30,7 @@ def crops(lfw: Lfw, files: list[str]) -> dict[str, torch.Tensor]:
     """Return each photograph's face, (3, 150, 150) uint8; a photograph without one is left out."""
     result = {}
     for name, content in tqdm(lfw.read(files), total=len(files), unit=" images", desc="finding faces"):
-        photo = images.read(Image.open(io.BytesIO(content)))
+        photo = images.read(content)
         if found := faces.find([photo])[0]:
             result[name] = images.to_tensor(faces.align(photo, found[0], 150))
     return result

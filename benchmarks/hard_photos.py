@@ -8,7 +8,6 @@ threshold of one false match in 1,000 to that of the photograph itself. Accuraci
 """
 
 import argparse
-import io
 import json
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def main() -> None:
     lfw, model = Lfw(args.data), siamese.load()
     fold = lfw.folds()[:1]
     files = lfw.read({file for pair in fold[0] for file in pair[:2]})
-    photos = {file: images.read(Image.open(io.BytesIO(content))) for file, content in files}
+    photos = {file: images.read(content) for file, content in files}
     names = list(photos)
 
     def embed(changed: list[Image.Image]) -> dict[str, np.ndarray]:

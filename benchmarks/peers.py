@@ -51,16 +51,9 @@ def embed_each(name: str, files: dict[str, bytes], embed: Callable[[bytes], np.n
     return {file: known[file] for file in files}
 
 
-def read(content: bytes) -> Image.Image:
-    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
-        file.write(content)
-        file.flush()
-        return images.read(file.name)
-
-
 def pixels(content: bytes) -> np.ndarray:
     """Return 100 × 100 gray pixels, of mean 0 and length 1."""
-    values = np.asarray(images.fit(read(content).crop(HEAD), (1, 100, 100)), dtype=np.float32).ravel()
+    values = np.asarray(images.fit(images.read(content).crop(HEAD), (1, 100, 100)), dtype=np.float32).ravel()
     values = values - values.mean()
     return values / np.linalg.norm(values)
 
@@ -123,9 +116,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         timing = speeds(faces, lfw, Path(folder))
-    heads = embed_each("att", files, lambda content: att.embed([read(content).crop(HEAD)])[0])
+    heads = embed_each("att", files, lambda content: att.embed([images.read(content).crop(HEAD)])[0])
     embeddings = {
-        "face_recognition": embed_each("dlib", files, lambda content: dlib_embedding(np.asarray(read(content)))),
+        "face_recognition": embed_each("dlib", files, lambda content: dlib_embedding(np.asarray(images.read(content)))),
         "AT&T network": heads,
         "raw pixels": embed_each("pixels", files, pixels),
     }

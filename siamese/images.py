@@ -13,7 +13,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-ImageSource = str | PathLike | ZipPath | Image.Image | np.ndarray
+ImageSource = str | PathLike | ZipPath | bytes | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 8
@@ -26,7 +26,8 @@ def read(source: ImageSource) -> Image.Image:
     """Read one picture as people mean it: upright, first frame, transparent parts on white, 8 bits a channel.
 
     Args:
-        source: a path (also one inside a zip), a PIL image, or a uint8 array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
+        source: a path (also one inside a zip), the content of an image file, a PIL image, or a uint8 array (H, W),
+            (H, W, 3) RGB or (H, W, 4) RGBA.
 
     Returns:
         An RGB image of at least 8 × 8 and at most 50 million pixels, turned as its EXIF orientation says.
@@ -57,9 +58,11 @@ def read_at_least(source: ImageSource, longest: int | None) -> tuple[Image.Image
         name, image = "the array", _from_array(source)
     elif isinstance(source, Image.Image):
         name, image = "the image", source
+    elif isinstance(source, bytes):
+        name, image = "the file", _open(source, "the file")
     else:
         path = source if isinstance(source, ZipPath) else Path(source)
-        name, image = path.name, _open(path)
+        name, image = path.name, _open(_content(path), path.name)
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(
@@ -105,28 +108,31 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _open(path: Path | ZipPath) -> Image.Image:
+def _content(path: Path | ZipPath) -> bytes:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a picture in it")
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except (BadZipFile, zlib.error) as error:
         raise ValueError(f"{path.name} is damaged inside its zip archive") from error
-    if not data:
-        raise ValueError(f"{path.name} is empty (0 bytes).")
+
+
+def _open(content: bytes, name: str) -> Image.Image:
+    if not content:
+        raise ValueError(f"{name} is empty (0 bytes).")
     try:
         with warnings.catch_warnings():
             # Pillow warns of large headers; `read` refuses them with the limit in the sentence.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{path.name} has far more than the {MAX_PIXELS // 10**6} million pixels that are read. Save it smaller."
+            f"{name} has far more than the {MAX_PIXELS // 10**6} million pixels that are read. Save it smaller."
         ) from error
     except Exception as error:  # see above
-        raise ValueError(f"{path.name} is not a picture that can be read. Save it as JPEG or PNG.") from error
+        raise ValueError(f"{name} is not a picture that can be read. Save it as JPEG or PNG.") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

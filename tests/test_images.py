@@ -74,6 +74,18 @@ def test_puts_transparent_parts_on_white(tmp_path):
     assert images.read(path).getpixel((5, 5)) == (255, 255, 255)
 
 
+def test_takes_the_content_of_a_file_as_the_file(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, "a.jpg", PHOTO.resize((1200, 800)), exif=exif)
+    for longest in (None, 300):
+        (of_file, scale), (of_content, other) = (
+            images.read_at_least(source, longest) for source in (path, path.read_bytes())
+        )
+        assert same_pixels(of_content, of_file)
+        assert scale == other
+
+
 def test_takes_arrays_and_pil_images_as_they_are():
     array = np.asarray(PHOTO)
     assert same_pixels(images.read(array), PHOTO)
@@ -107,6 +119,8 @@ def test_says_what_is_wrong_with_a_file(tmp_path, content, says):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"photo\.jpg.*{says}"):
         images.read(path)
+    with pytest.raises(ValueError, match=rf"^the file .*{says}"):
+        images.read(content)
 
 
 def test_refuses_pictures_too_small_or_too_large_to_read():
