@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from zipfile import BadZipFile
@@ -27,7 +28,7 @@ def embed_files(
         files: the name and the content of each.
         total: how many.
         cache: whether to read and write the cache, whose rows are found by the content of the photograph, in a file for
-            these weights and these settings.
+            these weights and these settings. Where it cannot be written, a warning on stderr says so, once.
 
     Returns:
         (D,) float32 for each name; NaN where no face was found.
@@ -37,12 +38,21 @@ def embed_files(
     """
     kept = cache_folder() / "embeddings" / f"{_settings(model)}.npz"
     known = _read_cache(kept) if cache else {}
-    result, waiting, fresh = {}, [], 0
+    result, waiting, written = {}, [], len(known)
 
     def embed_waiting() -> None:
         for (name, key, _), row in zip(waiting, model.embed([photo for _, _, photo in waiting]), strict=True):
             result[name] = known[key] = row
         waiting.clear()
+
+    def keep() -> None:
+        nonlocal cache, written
+        try:
+            _write_cache(kept, known)
+            written = len(known)
+        except OSError as error:
+            cache = False
+            tqdm.write(f"warning: the embeddings are not kept for the next time: {error}", file=sys.stderr)
 
     try:
         for name, content in tqdm(files, total=total, unit=" images", desc="embedding"):
@@ -54,15 +64,14 @@ def embed_files(
                 waiting.append((name, key, images.read(content)))
             except ValueError as error:
                 raise ValueError(f"{name} cannot be read: {error}") from error
-            fresh += 1
             if len(waiting) == BATCH:
                 embed_waiting()
-            if cache and fresh % KEEP_EVERY == 0:
-                _write_cache(kept, known)
+            if cache and len(known) >= written + KEEP_EVERY:
+                keep()
         embed_waiting()
     finally:
-        if cache and known:
-            _write_cache(kept, known)
+        if cache and len(known) > written:
+            keep()
     return result
 
 

@@ -154,6 +154,7 @@ def test_embeddings_are_kept_and_found_by_content(small, model, monkeypatch):
     files = [f"{name}/{name}_0001.jpg" for name in PEOPLE]
     first = cache.embed_files(model, lfw.read(files), len(files))
     monkeypatch.setattr(model, "embed", lambda photos: pytest.fail("embedded again") if photos else [])
+    monkeypatch.setattr(cache, "_write_cache", lambda *_: pytest.fail("written again"))
     again = cache.embed_files(model, lfw.read(files), len(files))
     assert all(np.array_equal(first[file], again[file]) for file in files)
 
@@ -165,6 +166,17 @@ def test_a_damaged_cache_is_made_again(small, model):
     kept.write_bytes(kept.read_bytes()[:50])
     again = cache.embed_files(model, Lfw(small).read(files), 1)
     assert np.array_equal(first[files[0]], again[files[0]])
+
+
+def test_goes_on_where_nothing_can_be_kept(small, siamese, monkeypatch):
+    monkeypatch.setattr(cache, "KEEP_EVERY", 1)
+    monkeypatch.setattr(cache, "BATCH", 1)
+    (small.parent / "cache").write_text("in the way")
+    run = siamese("evaluate", ROOT / "weights" / "faces", "--data", small, "--folds", 1)
+    assert run.returncode == 0, run.stderr
+    assert "LFW: 100.00% ± 0.00%" in run.stdout
+    assert run.stderr.count("warning: the embeddings are not kept for the next time: ") == 1
+    assert str(small.parent / "cache") in run.stderr
 
 
 def test_a_stopped_run_loses_nothing(small, model, monkeypatch):
