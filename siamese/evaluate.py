@@ -62,12 +62,11 @@ class LfwResult(NamedTuple):
             also has the protocol's `accuracy` and `accuracy_std`, `images`, and `without_face`, how many of these.
             `impostor_pairs`: how many pairs of different people the thresholds rest on.
             `closest_impostors`: photographs of the thirty closest pairs of different people, and their distances.
-        calibration: fitted on all folds that were run, with the thresholds at `calibrate.RATES`.
+            `test_calibration` is fitted on all folds that were run, with the thresholds at `calibrate.RATES`.
         scored: the pairs.
     """
 
     record: dict
-    calibration: Calibration
     scored: Scored
 
 
@@ -104,7 +103,7 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
         "impostor_pairs": len(distances),
         "closest_impostors": closest,
     }
-    return LfwResult(record, calibration, scored)
+    return LfwResult(record, scored)
 
 
 def judge_lfw(

@@ -71,9 +71,11 @@ class Found:
 def find(photos: Sequence[Image.Image], device: str | torch.device = "cpu") -> list[list[Found]]:
     """Find all faces in photos.
 
-    A photo is looked at with its longest side at most 640 pixels and, where nothing is found, at most 1600. So a face
-    of a sixteenth of the longest side is found, and of an eightieth where there is no larger one. Where the detector is
-    not sure that it saw an upright face, the photo is also looked at on each side and upside down.
+    A photo is looked at with its longest side at most 640 pixels, for faces from 40 pixels up, and where nothing is
+    found at most 1600, for faces from 20 pixels up; it is never enlarged. So in a photo of 640 pixels or more a face of
+    a sixteenth of the longest side is found, and in one of 1600 or more, where there is no larger face, of an
+    eightieth. Where the detector is not sure that it saw an upright face, the photo is also looked at on each side and
+    upside down.
 
     Args:
         photos: N RGB images of any size, see `images.read`; those of one size are looked at together.

@@ -29,7 +29,7 @@ def save(folder: Path, network: SiameseNetwork, calibration: Calibration, align:
     """Write config.json, model.safetensors and metrics.json, for `load`.
 
     Args:
-        folder: an existing one.
+        folder: an existing one. Where it has no README.md, the Hub's mixin writes a stub of one.
         network: saved in the dtype of its weights.
         calibration: distance → P(same), of these weights.
         align: how pictures come to the network, see `Model`.

@@ -134,7 +134,7 @@ def build_faces(folder: Path, lfw: Lfw) -> None:
     }
     out = ROOT / "weights" / "faces"
     out.mkdir(exist_ok=True)
-    store.save(out, network, result.calibration, "faces", record)
+    store.save(out, network, Calibration.from_dict(record["test_calibration"]), "faces", record)
     (out / "README.md").write_text(card.model_card(record, "weights/faces"))
     plots.roc(result.scored.distance, result.scored.same, out / "roc.png")
     print(f"accuracy {record['folds']['accuracy']:.2%} ± {record['folds']['accuracy_std']:.2%}")
