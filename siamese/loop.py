@@ -1,5 +1,6 @@
 """The training loop, from top to bottom, and the folds."""
 
+import io
 import os
 import sys
 import time
@@ -63,6 +64,10 @@ def fit(
 
     Each epoch draws its pairs from a generator seeded by (seed, epoch), so a resumed run sees what an unbroken one
     sees; on one CPU with one number of threads the two end in the same bits.
+
+    Raises:
+        ValueError: where the checkpoint is damaged.
+        RuntimeError: where the loss is no longer a number.
     """
     network = deepcopy(start).to(device).train()
     for stage in list(network.backbone)[: config.freeze]:
@@ -70,7 +75,7 @@ def fit(
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
     done, losses, seconds = 0, [], 0.0
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        state = _read_checkpoint(checkpoint, device)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         done, losses, seconds = state["epoch"], state["losses"], state["seconds"]
@@ -114,6 +119,14 @@ def fit(
             write_whole(checkpoint, partial(torch.save, state))
     # Half precision halves the download; all that is measured is measured on the rounded weights that ship.
     return Fitted(network.half().float(), losses, seconds)
+
+
+def _read_checkpoint(file: Path, device: torch.device) -> dict:
+    content = io.BytesIO(file.read_bytes())
+    try:
+        return torch.load(content, map_location=device, weights_only=True)
+    except Exception as error:  # on damaged files PyTorch raises almost anything
+        raise ValueError(f"{file} is damaged or cut short: delete it, and --resume trains that network anew") from error
 
 
 def epoch_batches(

@@ -40,7 +40,8 @@ def train(config: TrainConfig) -> dict:
         The contents of metrics.json.
 
     Raises:
-        ValueError: for data or a device that will not do, or a result folder that holds something else.
+        ValueError: for data or a device that will not do, a result folder that holds something else, or a checkpoint
+            that is damaged.
         RuntimeError: where the loss is no longer a number.
         KeyboardInterrupt: on Ctrl-C; the last whole epoch is kept for `resume`.
     """

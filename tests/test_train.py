@@ -163,6 +163,24 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
     assert all(records[0][key] == records[1][key] for key in ("loss", "test", "people", "recipe"))
 
 
+def test_a_damaged_checkpoint_is_named_and_can_be_done_without(digits, tmp_path, unbroken, siamese):
+    out = tmp_path / "run"
+    process = start(digits, out)
+    wait_for_epoch(process, out, 1)
+    process.kill()
+    process.wait()
+    checkpoint = out / "checkpoints" / "split.pt"
+    whole = checkpoint.read_bytes()
+    for damaged in (b"", whole[:1000], whole[:-100], b"no checkpoint"):
+        checkpoint.write_bytes(damaged)
+        run = siamese("train", "--data", digits, "--out", out, *COMMAND, "--resume")
+        assert run.returncode == 2
+        assert f"error: {checkpoint} is damaged or cut short: delete it" in run.stderr
+    checkpoint.unlink()
+    assert siamese("train", "--data", digits, "--out", out, *COMMAND, "--resume").returncode == 0
+    assert (out / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
+
+
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(digits, tmp_path):
     process = start(digits, tmp_path / "run")
     wait_for_epoch(process, tmp_path / "run", 1)
