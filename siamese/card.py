@@ -56,6 +56,10 @@ def _trained(record: dict, weights: str) -> str:
     )
     command = f"siamese train --data {'att' if att else title}" + (f" --folds {len(folds['each'])}" if folds else "")
     command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipe.items())
+    began = ""
+    if "init" in recipe:
+        kept = f" and kept the first {recipe['freeze']} of its stages as they were" if recipe["freeze"] else ""
+        began = f"\nThe training began from the weights {recipe['init']}{kept}; whom these had seen, their card says."
     return f"""---
 {front}
 ---
@@ -63,7 +67,7 @@ def _trained(record: dict, weights: str) -> str:
 # Siamese network, {title}
 
 Two images in, one number out: the Euclidean distance between two embeddings made with the same weights. Lower is more
-alike. Trained with the contrastive loss on pairs of {len(people["training"])} people.
+alike. Trained with the contrastive loss on pairs of {len(people["training"])} people.{began}
 
 ```python
 import siamese

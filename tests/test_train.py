@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from siamese import SiameseNetwork, calibrate, cli, contrastive_loss, data, distance, loop, metrics, train
 from siamese.calibrate import Calibration
+from siamese.card import model_card
 from siamese.pairs import draw_pairs, score_all_pairs
 from siamese.recipe import TrainConfig
 from siamese.store import load as siamese_of
@@ -275,7 +276,7 @@ def family(tmp_path_factory) -> Path:
     return folder
 
 
-def test_fine_tunes_the_face_network_on_ones_own_people(family, tmp_path, siamese):
+def test_fine_tunes_the_face_network_on_ones_own_people(family, trained, tmp_path, siamese):
     out = tmp_path / "family"
     run = siamese("train", "--data", family, "--init", ROOT / "weights" / "faces", "--epochs", 2, "--out", out)
     assert run.returncode == 0, run.stderr
@@ -290,6 +291,11 @@ def test_fine_tunes_the_face_network_on_ones_own_people(family, tmp_path, siames
     card = (out / "README.md").read_text()
     assert "--init" in card
     assert "--freeze 5 --align faces" in card
+    began = f"The training began from the weights {ROOT / 'weights' / 'faces'}"
+    assert f"{began} and kept the first 5 of its stages as they were; whom" in card
+    thawed = model_card({**model.record, "recipe": {**model.record["recipe"], "freeze": 0}}, "family")
+    assert f"{began}; whom" in thawed
+    assert "began from" not in (trained / "README.md").read_text()
 
 
 def test_freezing_gives_what_training_with_frozen_weights_gives(family, tmp_path):
