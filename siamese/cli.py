@@ -152,7 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the answer as JSON")
     command.add_argument("--device", default="auto")
 
-    command = commands.add_parser("push", help="push a result folder to the Hugging Face Hub")
+    command = commands.add_parser(
+        "push",
+        help="push a result folder to the Hugging Face Hub",
+        description="Push a result folder to the Hugging Face Hub, without pairs.png, which shows people, and without "
+        "their names: in the metrics.json there, people are numbers.",
+    )
     command.set_defaults(run=_push)
     command.add_argument("weights", type=Path, help="a result folder")
     command.add_argument("repository", metavar="USER/NAME")

@@ -33,6 +33,9 @@ def check(repo_id: str) -> None:
 def push(folder: Path, repo_id: str, private: bool = False) -> str:
     """Push a result folder to the Hub in one commit, creating the repository if need be; safe to repeat.
 
+    What is pushed names no people, and no path of this machine: in its metrics.json people are numbers, their places,
+    from 0, among all names in sorted order, and a folder of weights that training began from is its name.
+
     Args:
         folder: what `train` wrote.
         repo_id: USER/NAME.
@@ -48,10 +51,11 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     check(repo_id)
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise ValueError(f"{folder} is not a trained network: {', '.join(missing)} missing; `siamese train` makes them")
-    card = model_card(json.loads((folder / "metrics.json").read_text()), repo_id)
-    files = [folder / name for name in (*NEEDED, *PICTURES)]
+    record = _public(json.loads((folder / "metrics.json").read_text()))
+    written = {"metrics.json": json.dumps(record, indent=1) + "\n", "README.md": model_card(record, repo_id)}
+    files = [folder / name for name in (*NEEDED, *PICTURES) if name not in written]
     operations = [CommitOperationAdd(file.name, file) for file in files if file.is_file()]
-    operations.append(CommitOperationAdd("README.md", card.encode()))
+    operations += [CommitOperationAdd(name, text.encode()) for name, text in written.items()]
     api, again = HfApi(), f"run `siamese push {folder} {repo_id}`"
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -65,3 +69,13 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     except (HTTPError, OSError) as error:  # the client's own, whichever HTTP library it uses
         raise ConnectionError(f"the Hub cannot be reached ({error}). With a network, {again}") from error
     return str(url)
+
+
+def _public(record: dict) -> dict:
+    people, recipe = record["people"], record["recipe"]
+    place = {name: number for number, name in enumerate(sorted(people["training"] + people["test"]))}
+    record = {**record, "people": {side: [place[name] for name in people[side]] for side in ("training", "test")}}
+    # What is no folder here and has one slash is the id of a network on the Hub.
+    if recipe and (init := recipe.get("init")) and (Path(init).is_dir() or init.count("/") != 1):
+        record["recipe"] = {**recipe, "init": Path(init).resolve().name}
+    return record

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -46,6 +47,43 @@ def test_pushed_weights_come_back_and_answer_the_same(server, trained, tmp_path)
     card = ModelCard(server.files["someone/digits"]["README.md"].decode())
     assert 'siamese.load("someone/digits")' in card.text
     assert TOKEN not in "".join([pushed.stdout, pushed.stderr, str(card)])
+
+
+def test_what_is_pushed_names_no_people_and_no_path(server, trained, tmp_path):
+    folder, environment = tmp_path / "network", server.environment(tmp_path / "cache")
+    shutil.copytree(trained, folder)
+    record = json.loads((folder / "metrics.json").read_text())
+    names = [f"Jane Doe the {name}th" for name in "0123456789"]
+    record["people"] = {"training": names[:2] + names[3:9], "test": [names[2], names[9]]}
+    for init, published in ((ROOT / "weights" / "faces", "faces"), (tmp_path / "gone", "gone"), ("who/it", "who/it")):
+        record["recipe"] |= {"init": str(init), "freeze": 5}
+        (folder / "metrics.json").write_text(json.dumps(record))
+        pushed = siamese("push", folder, "someone/digits", **environment)
+        assert pushed.returncode == 0, pushed.stderr
+        files = server.files["someone/digits"]
+        metrics, card = json.loads(files["metrics.json"]), files["README.md"].decode()
+        for secret in (b"Jane", bytes(ROOT), bytes(tmp_path)):
+            assert not [name for name, content in files.items() if secret in content]
+        assert metrics["people"] == {"training": [0, 1, 3, 4, 5, 6, 7, 8], "test": [2, 9]}
+        assert metrics["recipe"] == {**record["recipe"], "init": published}
+        assert card == model_card(metrics, "someone/digits")
+        assert f"--init {published} --freeze 5" in card
+        assert metrics == {**record, "people": metrics["people"], "recipe": metrics["recipe"]}
+
+
+def test_a_pushed_network_is_still_not_judged_by_people_it_was_trained_on(server, trained, digits, tmp_path):
+    environment = server.environment(tmp_path / "cache")
+    assert siamese("push", trained, "someone/digits", **environment).returncode == 0
+    here = siamese("evaluate", trained, "--data", digits)
+    there = siamese("evaluate", "someone/digits", "--data", digits, **environment)
+    assert (there.returncode, "note:" in there.stderr) == (0, False), there.stderr
+    assert there.stdout == here.stdout
+    # Of other data it cannot know; it says so, and judges by no calibration that may rest on these people.
+    shutil.copytree(digits, tmp_path / "more")
+    shutil.copy(digits / "3" / "0.png", tmp_path / "more" / "3" / "9.png")
+    more = siamese("evaluate", "someone/digits", "--data", tmp_path / "more", **environment)
+    assert (more.returncode, more.stderr.count("note: this network's metrics.json numbers the people")) == (0, 1)
+    assert "10 in all" in more.stdout
 
 
 def test_training_pushes_when_asked(server, digits, tmp_path):
