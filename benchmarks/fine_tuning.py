@@ -4,7 +4,8 @@
 
 DIR holds LFW (see `siamese.datasets.Lfw`). For each fold the network is trained, by the defaults of `siamese train
 --init`, on the people of the other nine folds that have two photographs or more, and judged on the pairs of the fold;
-no person is in both. The accuracy of a fold is at the threshold that is best on the other nine.
+no name is in both. Nine people go by two names (`siamese.datasets.LFW_ALIASES`) and are taken for two each. The
+accuracy of a fold is at the threshold that is best on the other nine.
 """
 
 import argparse
