@@ -13,7 +13,7 @@ import gradio as gr
 from PIL import Image
 
 import siamese
-from siamese import charts, images, views
+from siamese import charts, explain, images, views
 from siamese.compare import SURE, Model
 from siamese.faces import LONGEST
 from siamese.group import Group, group
@@ -129,7 +129,7 @@ def show(first: str | None, second: str | None, fmr: float, chosen: tuple[int, i
         if None in answer.faces:
             return views.message(" ".join(answer.warnings), "problem"), ""
         photos = [images.read_at_least(path, PREVIEW) for path in (first, second)]
-        return views.card(model, answer, fmr or None), views.seen(answer, photos, None)
+        return views.card(model, answer, fmr or None), views.seen(answer, photos, explain.heat(model, answer))
     except (ValueError, FileNotFoundError) as error:
         return views.message(str(error), "problem"), ""
 

@@ -136,21 +136,19 @@ class SiameseNetwork(
         Raises:
             ValueError: where the images have another shape.
         """
-        x = self.begin(x, 0)
-        if self.mirror and not self.training:
-            z = torch.stack(self.backbone(torch.cat([x, x.flip(3)])).tensor_split(2)).mean(0)
-            return F.normalize(z) if self.unit else z
-        return self.finish(x, 0)
+        return self.finish(self.begin(x, 0), 0)
 
     def begin(self, x: Tensor, stages: int) -> Tensor:
-        """Run the first stages of the backbone on images (see `embed`): what training need compute once if these are
-        frozen."""
+        """Run the first stages of the backbone on images (see `embed`) and, where they count, on their mirror images,
+        which follow: what training need compute once if these stages are frozen."""
         if x.shape[1:] != self.input_shape:
             raise ValueError(
                 f"expected images of shape (B, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}"
             )
         dtype = next(self.parameters()).dtype
         x = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
+        if self.mirror and not self.training:
+            x = torch.cat([x, x.flip(3)])
         x = x.contiguous(memory_format=torch.channels_last)
         for stage in list(self.backbone)[:stages]:
             x = stage(x)
@@ -161,6 +159,8 @@ class SiameseNetwork(
         z = features
         for stage in list(self.backbone)[stages:]:
             z = stage(z)
+        if self.mirror and not self.training:
+            z = torch.stack(z.tensor_split(2)).mean(0)
         return F.normalize(z) if self.unit else z
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:

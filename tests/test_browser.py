@@ -274,7 +274,7 @@ def test_all_of_compare_is_reached_by_keyboard(tab, two):
     reached = "\n".join(filter(None, reached))
     for name in ("Remove Image", "Upload file", "Capture from camera", "Paste from clipboard", "Everyday"):
         assert name in reached
-    for name in ("Face 1 of 2 in the first picture", "Face 2 of 2 in the first picture"):
+    for name in ("Show what mattered", "Face 1 of 2 in the first picture", "Face 2 of 2 in the first picture"):
         assert name in reached
     tab.keyboard.press("Enter")
     expect(tab.locator(ANSWER)).to_contain_text("Very likely the same person")

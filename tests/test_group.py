@@ -53,6 +53,14 @@ def test_every_face_of_every_photo_is_there_and_nothing_stops_it(tmp_path):
     assert float(rows[2][3]) == pytest.approx(answer.dissimilarity, abs=1e-4)
 
 
+def test_a_doubtful_find_beside_a_face_is_nobody():
+    """In this photo, enlarged, the detector takes something else for a face, too."""
+    photo = Image.open(EXAMPLES / "obama-portrait.jpg").resize((3100, 3900))
+    model = load()
+    assert min(face.score for face in model.see([photo])[0]) < group.SURE
+    assert len(group.group(model, [("large", photo)]).faces) == 1
+
+
 def test_pictures_that_are_taken_whole_count_one_each(trained, digits):
     found = group.group(load(trained), [(file.name, file) for file in sorted((digits / "0").iterdir())])
     assert len(found.faces) == 8
