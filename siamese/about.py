@@ -1,0 +1,71 @@
+"""What the page says of a network, in Markdown, by the numbers that came with it."""
+
+from pathlib import Path
+
+from siamese.compare import Model
+
+TRAIN_YOUR_OWN = """
+**Train your own.** `siamese train --data FOLDER`, with one folder of pictures for each person or thing, makes a
+network for this page: `SIAMESE_WEIGHTS=runs/FOLDER python app.py`.
+
+Example photographs: the White House and NASA, in the public domain.
+"""
+
+
+def about(model: Model) -> str:
+    """Describe the loaded network by the numbers that came with it."""
+    record, name, (_, height, width) = model.record, Path(model.name).name, model.network.input_shape
+    if not record["recipe"]:
+        return _faces(model)
+    folds = record["folds"]
+    report = folds["pooled"] if folds else record["test"]
+    tested = sum(map(len, record["people"].values())) if folds else len(record["people"]["test"])
+    looks = (
+        f"It looks at the whole picture, squeezed to {width} × {height}: show what matters upright, and little else."
+    )
+    if model.align == "faces":
+        looks = "It finds the faces, and brings them upright."
+    return f"""
+Each picture becomes a point, by the same weights; the dissimilarity is the distance of the two points. This network,
+**{name}**, learned from pictures of {len(record["people"]["training"])} people. Networks of its recipe,
+tested on {tested} people whom they had not seen, put two pictures of one person closer together than two of different
+people {report["auc"]:.1%} of the time (ROC AUC).
+
+{looks} Other lighting, backgrounds and cameras than in its pictures mislead it. Do not decide anything that matters by
+it.
+{TRAIN_YOUR_OWN}"""
+
+
+def _faces(model: Model) -> str:
+    folds = model.record["folds"]
+    points = "\n".join(
+        f"| {round(1 / point.fmr):,} | {point.distance:.2f} | {point.fnmr:.1%} |" for point in model.calibration.points
+    )
+    return f"""
+The faces are found, brought upright, and each becomes a point, by the same weights; the dissimilarity is the distance
+of the two points. On the {folds["images"]:,} photographs of LFW, of people whom the network had not seen, it tells
+{folds["accuracy"]:.1%} of the pairs right, and its probabilities are off by {folds["pooled"]["calibration_error"]:.1%}.
+
+| one false match in … pairs of different people | dissimilarity below | misses of pairs of one person |
+|---|---|---|
+{points}
+
+**What it learned from.** About three million photographs of 7,485 people, by Davis King, for dlib; he put the network
+into the public domain.
+
+**Where it fails.** It confuses children, twins and siblings, faces in profile, and people of groups that its training
+photographs showed seldom, more often than these numbers say. It does not notice a photograph of a photograph. Do not
+identify strangers with it, and decide nothing that matters by it alone.
+{TRAIN_YOUR_OWN}"""
+
+
+def introduction(model: Model) -> str:
+    """Say what happens with the photos and, where little is to be expected, that."""
+    text = "Two pictures in, how alike they are out. Uploads are deleted within the hour, and passed on to nobody."
+    if model.align == "faces":
+        return text
+    people = len(model.record["people"]["training"])
+    return (
+        f"{text}\n\nThis network learned from pictures of {people} people, and knows little beyond: with pictures "
+        "unlike those, expect mistakes."
+    )
