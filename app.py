@@ -7,6 +7,7 @@ import importlib.util
 import os
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import gradio as gr
@@ -32,6 +33,7 @@ PAIRS = (
 )
 STRICT = {"Strict": 1e-3, "Very strict": 1e-5}  # the false-match rates to choose from, beside even odds
 MOST_PHOTOS = 40
+GONE = "A photo was deleted in the meantime, as all are after half an hour: add it again."
 PREVIEW = 640  # pixels that are at least left of the longest side of a photo that is shown again
 # Darker than the theme's own where that is too pale to read.
 THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).set(
@@ -42,6 +44,7 @@ THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).s
     color_accent="*primary_600",
     link_text_color_dark="*primary_300",
 )
+LIVE = 'element.setAttribute("aria-live", "polite");'
 # Faces to choose from are drawn as buttons. Choosing one draws the answer anew, so the focus is put back.
 CHOOSE = """
 let last = null;
@@ -89,8 +92,8 @@ def compare(
         second: another one; the order does not matter.
         first_face: which of the faces in the first photo, an index into `found`; 0 is the one to compare by default.
         second_face: likewise in the second.
-        false_match_rate: of pairs of different people, the share that "same" may be wrong about: 0.001 or 0.00001;
-            empty for even odds.
+        false_match_rate: of pairs of different people, the share that "same" may be wrong about: 0.01, 0.001, 0.0001
+            or 0.00001, where that was measured; empty for even odds.
 
     Returns:
         dissimilarity (≥ 0, lower is more alike; null where a photo shows no face), threshold, probability (that both
@@ -99,12 +102,17 @@ def compare(
     """
     for picture, name in ((first, "first"), (second, "second")):
         if not picture:
-            raise gr.Error(f"The {name} picture is missing.")
+            raise refusal(f"The {name} picture is missing.")
     try:
         chosen = whole(first_face), whole(second_face)
         return model.compare(first, second, face=chosen, fmr=false_match_rate or None).to_dict()
     except (ValueError, FileNotFoundError) as error:
-        raise gr.Error(str(error)) from error
+        raise refusal(error) from error
+
+
+def refusal(reason: Exception | str) -> gr.Error:
+    """Return an error for the one who asked; a name of a file may be in it, so it is not logged."""
+    return gr.Error(GONE if isinstance(reason, FileNotFoundError) else str(reason), print_exception=False)
 
 
 def whole(number: float | None) -> int:
@@ -130,8 +138,10 @@ def show(first: str | None, second: str | None, fmr: float, chosen: tuple[int, i
         if None in answer.faces:
             return views.message(" ".join(answer.warnings), "problem"), ""
         photos = [images.read_at_least(path, PREVIEW) for path in (first, second)]
-        return views.card(model, answer, fmr or None), views.seen(answer, photos, explain.heat(model, answer))
-    except (ValueError, FileNotFoundError) as error:
+        return views.card(model, answer, spread, fmr or None), views.seen(answer, photos, explain.heat(model, answer))
+    except FileNotFoundError:
+        return views.message(GONE, "problem"), ""
+    except ValueError as error:
         return views.message(str(error), "problem"), ""
 
 
@@ -146,21 +156,23 @@ def gather(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Progr
     if len(files or ()) > MOST_PHOTOS:
         return None, views.message(f"At most {MOST_PHOTOS} photos at once; these are {len(files)}.", "problem")
     if not files:
-        return None, regroup(None, fmr)
+        return None, regroup(None, None, fmr)
     named = [(Path(file).name, file) for file in files]
     found = group(model, named, lambda done: progress((done, len(named)), "Looking for faces", unit="photos"))
-    return found, regroup(found, fmr)
+    return found, regroup(files, found, fmr)
 
 
-def regroup(found: Group | None, fmr: float) -> str:
+def regroup(files: list[str] | None, found: Group | None, fmr: float) -> str:
     """Draw who is one person, anew where only the strictness changes."""
+    if found is None and files:
+        return views.message(GONE, "problem")
     if found is None:
         return views.message(f"Add up to {MOST_PHOTOS} photos, to see who is in them.")
-    return views.people(found, threshold(fmr))
+    return views.people(found, threshold(fmr), faces)
 
 
 def threshold(fmr: float | None) -> float:
-    return model.calibration.point(fmr).distance if fmr else model.calibration.threshold
+    return model.calibration.point(fmr).distance if fmr else model.calibration.distance(SURE)
 
 
 def group_photos(files: list[str] | None, false_match_rate: float | None = None) -> dict:
@@ -171,21 +183,21 @@ def group_photos(files: list[str] | None, false_match_rate: float | None = None)
         false_match_rate: how strictly faces are joined, see `compare`; empty for even odds.
 
     Returns:
-        faces: for each face its photo, its box there, and its person, a number from 0; dissimilarities: of each two
-        faces; threshold: the mean dissimilarity up to which faces were joined; warnings.
+        faces: for each face its photo's name and index, its box there, and its person, a number from 0;
+        dissimilarities: of each two faces; threshold: the mean dissimilarity up to which faces were joined; warnings.
     """
     if not files or len(files) > MOST_PHOTOS:
-        raise gr.Error(f"Send 1 to {MOST_PHOTOS} photos; there were {len(files or ())}.")
+        raise refusal(f"Send 1 to {MOST_PHOTOS} photos; there were {len(files or ())}.")
     try:
         limit = threshold(false_match_rate)
     except ValueError as error:
-        raise gr.Error(str(error)) from error
+        raise refusal(error) from error
     found = group(model, [(Path(file).name, file) for file in files])
     person = {row: number for number, rows in enumerate(found.people(limit)) for row in rows}
     return {
         "faces": [
-            {"photo": name, "box": face.box, "person": person[row]}
-            for row, (name, face) in enumerate(zip(found.names, found.faces, strict=True))
+            {"photo": found.names[row], "index": found.photos[row], "box": face.box, "person": person[row]}
+            for row, face in enumerate(found.faces)
         ],
         "dissimilarities": found.distances.tolist(),
         "threshold": limit,
@@ -198,12 +210,12 @@ def tutorial() -> Model:
     return siamese.load(shipped("att"))
 
 
-def side_by_side(first: str | None, second: str | None) -> str:
+def side_by_side(first: str | None, second: str | None, chosen: tuple[int, int]) -> str:
     """Show what the tutorial's network makes of the same two heads: the same idea, and 37 people to learn from."""
     if not (first and second):
-        first, second = (str(EXAMPLES / name) for name in PAIRS[1])
+        first, second, chosen = *(str(EXAMPLES / name) for name in PAIRS[1]), (0, 0)
     try:
-        answer = model.compare(first, second)
+        answer = model.compare(first, second, face=chosen)
         if None in answer.faces:
             return views.message(" ".join(answer.warnings), "problem")
         heads = [head(path, face) for path, face in zip((first, second), answer.faces, strict=True)]
@@ -212,8 +224,8 @@ def side_by_side(first: str | None, second: str | None) -> str:
     other = tutorial().compare(*heads)
     people = len(tutorial().record["people"]["training"])
     return f"""<div class="sides">
-{views.side("This network", model, answer)}
-{views.side(f"The tutorial's, which learned from {people} people", tutorial(), other)}
+{views.side("This network", answer, spread)}
+{views.side(f"The tutorial's, which learned from {people} people", other, charts.Spread(tutorial().record["curves"]))}
 </div>"""
 
 
@@ -238,7 +250,13 @@ def strictness() -> gr.Radio:
         (f"{name}: {charts.rate(false)} false matches, {missed:.1%} missed", fmr)
         for name, fmr, false, missed in offered
     ]
-    return gr.Radio(choices, value=0.0, label="How sure must “same” be?", visible=len(choices) > 1)
+    return gr.Radio(
+        choices,
+        value=0.0,
+        label="How sure must “same” be?",
+        info="Of pairs of different ones, how many pass as the same; of pairs of the same one, how many are missed.",
+        visible=len(choices) > 1,
+    )
 
 
 NETWORK = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
@@ -252,14 +270,14 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
                 Photo(
                     label=label,
                     height=300,
-                    min_width=150,
+                    min_width=120,
                     alt_text=label,
                     buttons=[],
                     sources=["upload", "webcam", "clipboard"],
                 )
                 for label in ("First photo", "Second photo")
             )
-        answer = gr.HTML(show(None, None, 0.0)[0], js_on_load='element.setAttribute("aria-live", "polite")')
+        answer = gr.HTML(show(None, None, 0.0)[0], js_on_load=LIVE)
         fmr = strictness()
         seen = gr.HTML(js_on_load=CHOOSE)
         chosen = gr.State((0, 0))
@@ -269,17 +287,17 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         files = gr.File(label=f"Up to {MOST_PHOTOS} photos", file_count="multiple", file_types=["image"], height=180)
         group_fmr = strictness()
         found = gr.State(time_to_live=1800)
-        who = gr.HTML(regroup(None, 0.0))
+        who = gr.HTML(regroup(None, None, 0.0), js_on_load=LIVE)
     with gr.Tab("About this model") as about_tab:
         gr.Markdown(about(model))
-        gr.HTML(charts.charts(spread))
+        gr.HTML(charts.charts(spread, faces))
         if faces:
             gr.Markdown(
                 "## The same idea, in small\nThe network of the tutorial that this project grew from, on the same "
                 "pair: two numbers a face, to compare and to learn from, not to be believed."
             )
             beside = gr.HTML()
-            about_tab.select(side_by_side, [first, second], beside, **NETWORK)
+            about_tab.select(side_by_side, [first, second, chosen], beside, **NETWORK)
 
     gr.on(
         [first.change, second.change],
@@ -293,10 +311,10 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
     fmr.change(show, [first, second, fmr, chosen], [answer, seen], show_progress="hidden", **NETWORK)
     seen.select(choose, [first, second, fmr, chosen], [chosen, answer, seen], show_progress="hidden", **NETWORK)
     files.change(gather, [files, group_fmr], [found, who], trigger_mode="always_last", **GROUP)
-    group_fmr.change(regroup, [found, group_fmr], who, show_progress="hidden", **GROUP)
+    group_fmr.change(regroup, [files, found, group_fmr], who, show_progress="hidden", **NETWORK)
 
-    which = [gr.Number(0, visible=False, label=label) for label in ("First face", "Second face")]
-    rate = gr.Number(None, visible=False, label="False-match rate")
+    which = [gr.Number(0, visible=False, label=f"Which face of the {order} photo, from 0") for order in views.ORDER]
+    rate = gr.Number(None, visible=False, label="False-match rate, empty for even odds")
     gr.Button(visible=False).click(
         compare, [first, second, *which, rate], gr.JSON(visible=False), **NETWORK | {"api_visibility": "public"}
     )
@@ -306,17 +324,23 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
 
 
 def sweep() -> None:
-    """Delete again and again what uploads that broke off have left, which Gradio forgets."""
+    """Delete again and again what Gradio forgets: what was shown in sessions now idle, and uploads that broke off."""
     while True:
         every, age = demo.delete_cache
         time.sleep(every)
+        sessions = demo.state_holder
+        for session, used in list(sessions.time_last_used.items()):
+            if (datetime.now() - used).total_seconds() > age:
+                with sessions.lock:
+                    sessions.session_data.pop(session, None)
+                    sessions.time_last_used.pop(session, None)
         for file in Path(demo.GRADIO_CACHE).glob("tmp*"):
             with contextlib.suppress(OSError):
                 if time.time() - file.stat().st_mtime > age:
                     file.unlink()
 
 
-def launch() -> None:
+def launch(**settings) -> None:
     """Serve the page until it is stopped; with SIAMESE_MCP=1 to language models too."""
     mcp = os.environ.get("SIAMESE_MCP") == "1"
     if mcp and not importlib.util.find_spec("mcp"):
@@ -331,8 +355,10 @@ def launch() -> None:
         footer_links=["api"],
         max_file_size="10mb",
         run_history=False,
+        state_session_capacity=256,
         enable_monitoring=False,
         mcp_server=mcp,
+        **settings,
     )
 
 

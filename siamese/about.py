@@ -10,6 +10,11 @@ network for this page: `SIAMESE_WEIGHTS=runs/FOLDER python app.py`.
 
 Example photographs: the White House and NASA, in the public domain.
 """
+FACES_FAIL = """
+**Where it fails.** It confuses children, twins and siblings, faces in profile, and people of groups that its training
+photographs showed seldom, more often than these numbers say. It does not notice a photograph of a photograph. Do not
+identify strangers with it, and decide nothing that matters by it alone.
+"""
 
 
 def about(model: Model) -> str:
@@ -23,11 +28,12 @@ def about(model: Model) -> str:
     looks = (
         f"It looks at the whole picture, squeezed to {width} × {height}: show what matters upright, and little else."
     )
+    start = ", having begun from other weights" if record["recipe"].get("init") else ""
     if model.align == "faces":
-        looks = "It finds the faces, and brings them upright."
+        looks = f"It finds the faces, and brings them upright.\n{FACES_FAIL}"
     return f"""
 Each picture becomes a point, by the same weights; the dissimilarity is the distance of the two points. This network,
-**{name}**, learned from pictures of {len(record["people"]["training"])} people. Networks of its recipe,
+**{name}**, learned from pictures of {len(record["people"]["training"])} people{start}. Networks of its recipe,
 tested on {tested} people whom they had not seen, put two pictures of one person closer together than two of different
 people {report["auc"]:.1%} of the time (ROC AUC).
 
@@ -46,16 +52,14 @@ The faces are found, brought upright, and each becomes a point, by the same weig
 of the two points. On the {folds["images"]:,} photographs of LFW, of people whom the network had not seen, it tells
 {folds["accuracy"]:.1%} of the pairs right, and its probabilities are off by {folds["pooled"]["calibration_error"]:.1%}.
 
-| one false match in … pairs of different people | dissimilarity below | misses of pairs of one person |
+| one false match in … pairs of different people | dissimilarity up to | misses of pairs of one person |
 |---|---|---|
 {points}
 
 **What it learned from.** About three million photographs of 7,485 people, by Davis King, for dlib; he put the network
 into the public domain.
 
-**Where it fails.** It confuses children, twins and siblings, faces in profile, and people of groups that its training
-photographs showed seldom, more often than these numbers say. It does not notice a photograph of a photograph. Do not
-identify strangers with it, and decide nothing that matters by it alone.
+{FACES_FAIL}
 {TRAIN_YOUR_OWN}"""
 
 

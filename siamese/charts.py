@@ -31,24 +31,35 @@ class Spread:
         return max(float(np.interp(0.999, below, self.edges)) for below in self.below.values())
 
 
-def scale(spread: Spread, distance: float, threshold: float) -> str:
-    """Draw where a distance lies among those of genuine and of impostor pairs, and on which side of the threshold."""
+def kinds(faces: bool) -> tuple[str, str]:
+    """Return what genuine and impostor pairs are pairs of."""
+    return ("one person", "different people") if faces else ("one kind", "different kinds")
+
+
+def scale(spread: Spread, distance: float, threshold: float, name: str, faces: bool) -> str:
+    """Draw where a distance lies among those of genuine and of impostor pairs, and on which side of the threshold.
+
+    Args:
+        spread: of the network's test pairs.
+        distance: of this pair.
+        threshold: a distance.
+        name: of the threshold.
+        faces: whether the pictures show faces, else things of any kind.
+    """
     end = max(spread.end, 1.05 * threshold)
     here, limit = (f"{min(value / end, 1):.1%}" for value in (distance, threshold))
     curves = "".join(f'<path class="{kind}" d="{_density(spread, kind, end)}"/>' for kind in ("impostor", "genuine"))
-    text = (
-        f"Dissimilarity {distance:.2f}, threshold {threshold:.2f}, on a scale from 0 to {end:.2f}. "
-        "Behind it how the distances of test pairs are spread, of one and of different "
-    )
+    one, several = kinds(faces)
     return f"""
-<p class="number">Dissimilarity: <b>{distance:.2f}</b></p>
-<div class="scale" role="img" aria-label="{text}">
+<p class="number">Dissimilarity: <b>{distance:.2f}</b>{", beyond the scale" if distance > end else ""}</p>
+<div class="scale" role="img" aria-label="Dissimilarity {distance:.2f} on a scale from 0, alike, to {end:.2f}, unlike,
+  with {name} at {threshold:.2f}; behind it the distances of test pairs of {one} and of {several}.">
   <svg viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true">{curves}</svg>
   <i class="limit" style="left: {limit}"></i><i class="here" style="left: {here}"></i>
 </div>
 <div class="ends" aria-hidden="true"><span>0, alike</span><span>{end:.2f}, unlike</span></div>
-<div class="ends" aria-hidden="true"><span class="at" style="left: {limit}">threshold {threshold:.2f}</span></div>
-<p class="key"><span class="genuine">pairs of the same</span><span class="impostor">pairs of different</span></p>"""
+<div class="ends" aria-hidden="true"><span class="at" style="left: {limit}">{name} {threshold:.2f}</span></div>
+<p class="key"><span class="genuine">pairs of {one}</span><span class="impostor">pairs of {several}</span></p>"""
 
 
 def _density(spread: Spread, kind: str, end: float) -> str:
@@ -62,7 +73,7 @@ def _density(spread: Spread, kind: str, end: float) -> str:
 
 def usual(spread: Spread, distance: float, faces: bool) -> str:
     """Say how usual a distance is among genuine and among impostor pairs."""
-    one, several = ("one person", "different people") if faces else ("one kind", "different kinds")
+    one, several = kinds(faces)
     further, closer = 1 - spread.closer("genuine", distance), spread.closer("impostor", distance)
     counts = {kind: int(count.sum()) for kind, count in spread.counts.items()}
     return (
@@ -92,32 +103,35 @@ def _two_digits(value: float) -> int:
     return round(value / step) * step
 
 
-def charts(spread: Spread) -> str:
+def charts(spread: Spread, faces: bool) -> str:
     """Draw the ROC curve, with false-match rates on a logarithmic axis, and whether probabilities come true."""
-    decades = min(5, math.floor(math.log10(spread.counts["impostor"].sum())))
+    decades = max(1, min(5, math.floor(math.log10(spread.counts["impostor"].sum()))))
     fmr, tmr = spread.below["impostor"], spread.below["genuine"]
     drawn = fmr >= 10.0**-decades
     across = [(1 - power / decades, f"{100 / 10**power:g}%") for power in range(decades + 1)]
     up = [(tick, f"{tick:.0%}") for tick in (0, 0.25, 0.5, 0.75, 1)]
     curve = [(x, y, 0) for x, y in zip(1 + np.log10(fmr[drawn]) / decades, tmr[drawn], strict=True)]
     dots = [(stated, true, 2 + 10 * share) for share, stated, true in spread.reliability]
+    one, _ = kinds(faces)
+    costs = ", ".join(
+        f"{np.interp(10.0**-power, fmr, tmr):.0%} at {100 / 10**power:g}%" for power in range(1, decades + 1)
+    )
     return f"""
 <div class="charts">
-  <figure role="img" aria-label="ROC curve">{_chart(curve, across, up, "false-match rate", "pairs of the same matched")}
+  <figure>{_chart(curve, across, up, "false-match rate", f"pairs of {one} matched", f"ROC curve: {costs}")}
     <figcaption>What each false-match rate costs (ROC).</figcaption></figure>
-  <figure role="img" aria-label="Reliability diagram">
-    {_chart([(0, 0, 0), (1, 1, 0)], up, up, "probability stated", "pairs that are of the same", dots)}
+  <figure>{_chart([(0, 0, 0), (1, 1, 0)], up, up, "probability stated", f"pairs of {one}", "Reliability diagram", dots)}
     <figcaption>Whether probabilities come true; large dots stand for many pairs.</figcaption></figure>
 </div>"""
 
 
-def _chart(line, across, up, below: str, beside: str, dots=()) -> str:
+def _chart(line, across, up, below: str, beside: str, name: str, dots=()) -> str:
     """Draw (x, y, radius) in [0, 1] × [0, 1] as a line and as dots, with (place, text) ticks along both axes."""
     line, dots = ([(40 + 200 * x, 165 - 150 * y, radius) for x, y, radius in points] for points in (line, dots))
     path = " L".join(f"{x:.1f} {y:.1f}" for x, y, _ in line)
     marks = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>' for x, y, radius in dots)
     marks += "".join(f'<text x="{40 + 200 * x:.0f}" y="178" text-anchor="middle">{text}</text>' for x, text in across)
     marks += "".join(f'<text x="36" y="{168 - 150 * y:.0f}" text-anchor="end">{text}</text>' for y, text in up)
-    return f"""<svg viewBox="0 0 250 200" aria-hidden="true"><path class="axis" d="M40 15 V165 H240"/>
+    return f"""<svg viewBox="0 0 250 200" role="img" aria-label="{name}"><path class="axis" d="M40 15 V165 H240"/>
   <path class="line" d="M{path}"/>{marks}<text x="140" y="194" text-anchor="middle">{below}</text>
   <text x="40" y="9">{beside}</text></svg>"""

@@ -22,12 +22,14 @@ class Group:
 
     Attributes:
         faces: N of them, photo by photo.
-        names: N names of the photos that they are from.
+        photos: N numbers of the photos that they are from, from 0.
+        names: N names of these.
         distances: (N, N) float32, the dissimilarity of each two.
         problems: sentences about what was left out; often none.
     """
 
     faces: tuple[Face, ...]
+    photos: tuple[int, ...]
     names: tuple[str, ...]
     distances: np.ndarray
     problems: tuple[str, ...] = ()
@@ -37,12 +39,13 @@ class Group:
         average at most `threshold` apart, see `cluster`."""
         return cluster(self.distances, threshold)
 
-    def to_csv(self) -> str:
-        """Return the dissimilarities as a table, with the faces' names in its first row and column."""
-        labels = self.labels()
-        file = io.StringIO()
-        rows = ([label, *(f"{value:.4f}" for value in row)] for label, row in zip(labels, self.distances, strict=True))
-        csv.writer(file).writerows([["", *labels], *rows])
+    def to_csv(self, threshold: float) -> str:
+        """Return a table with a row for each face: its name, its person by `people`, and how unlike it is to each."""
+        labels, file = self.labels(), io.StringIO()
+        person = {row: number for number, rows in enumerate(self.people(threshold), 1) for row in rows}
+        cells = [[f"{value:.4f}" for value in row] for row in self.distances]
+        rows = ([label, person[row], *cells[row]] for row, label in enumerate(labels))
+        csv.writer(file).writerows([["face", "person", *labels], *rows])
         return file.getvalue()
 
     def labels(self) -> list[str]:
@@ -71,7 +74,7 @@ def group(
         At most `MOST` faces, without doubtful ones beside others. A photo that cannot be read, or shows none, is a
         sentence in `problems`.
     """
-    faces, names, rows, problems = [], [], [], []
+    faces, numbers, names, rows, problems = [], [], [], [], []
     for done, (name, photo) in enumerate(photos, 1):
         try:
             found = [face for k, face in enumerate(model.see([photo])[0]) if k == 0 or face.score >= SURE]
@@ -82,6 +85,7 @@ def group(
             problems.append(f"No face was found in {name}.")
         elif found:
             faces += found
+            numbers += [done - 1] * len(found)
             names += [name] * len(found)
             rows.append(model.embed_faces(found))
         progress(done)
@@ -90,7 +94,7 @@ def group(
             break
     z = np.concatenate(rows)[:MOST] if rows else np.empty((0, 1), np.float32)
     distances = np.linalg.norm(z[:, None] - z, axis=-1)
-    return Group(tuple(faces[:MOST]), tuple(names[:MOST]), distances, tuple(problems))
+    return Group(tuple(faces[:MOST]), tuple(numbers[:MOST]), tuple(names[:MOST]), distances, tuple(problems))
 
 
 def cluster(distances: np.ndarray, threshold: float) -> list[list[int]]:

@@ -30,7 +30,7 @@ def verdict(answer: Comparison, fmr: float | None, faces: bool) -> str:
     return {"same": f"{very} {same}", "different": f"{very} {different}", "unsure": "Could be either"}[answer.verdict]
 
 
-def side(title: str, model: Model, answer: Comparison) -> str:
+def side(title: str, answer: Comparison, spread: Spread) -> str:
     """Draw an answer in short, to stand beside another network's."""
     crops = "".join(
         f'<img src="{data_uri(face.crop)}" alt="The {order} picture as it saw it">'
@@ -40,7 +40,7 @@ def side(title: str, model: Model, answer: Comparison) -> str:
 <section class="answer"><h3>{html.escape(title)}</h3>
   <div class="crops">{crops}</div>
   <p class="verdict">{verdict(answer, None, faces=True)}</p>
-  {scale(Spread(model.record["curves"]), answer.dissimilarity, answer.threshold)}
+  {scale(spread, answer.dissimilarity, answer.threshold, "even odds", faces=True)}
 </section>"""
 
 
@@ -49,24 +49,26 @@ def message(text: str, kind: str = "hint") -> str:
     return f'<div class="answer {kind}"><p>{html.escape(text)}</p></div>'
 
 
-def card(model: Model, answer: Comparison, fmr: float | None) -> str:
+def card(model: Model, answer: Comparison, spread: Spread, fmr: float | None) -> str:
     """Draw an answer: the verdict, how sure it is, and how usual such a distance is.
 
     Args:
         model: which gave the answer.
         answer: with two faces.
+        spread: of the model's test pairs.
         fmr: the false-match rate that "same" had to keep to; None for even odds.
     """
+    faces = model.align == "faces"
     limits = list(dict.fromkeys(map(percent, answer.band or ())))
     band = f", {' to '.join(limits)} by the measurements" if len(limits) > 1 else ""
-    what = "these show one person" if model.align == "faces" else "these are of one kind"
+    what = "these show one person" if faces else "these are of one kind"
     warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in answer.warnings)
     return f"""
 <div class="answer {answer.verdict}">
-  <p class="verdict">{verdict(answer, fmr, model.align == "faces")}</p>
+  <p class="verdict">{verdict(answer, fmr, faces)}</p>
   <p>If both were equally likely beforehand: <b>{percent(answer.probability)}</b> that {what}{band}.</p>
-  {scale(Spread(model.record["curves"]), answer.dissimilarity, answer.threshold)}
-  <p class="quiet">{usual(Spread(model.record["curves"]), answer.dissimilarity, model.align == "faces")}</p>
+  {scale(spread, answer.dissimilarity, answer.threshold, "threshold" if fmr else "even odds", faces)}
+  <p class="quiet">{usual(spread, answer.dissimilarity, faces)}</p>
   {f"<ul>{warnings}</ul>" if warnings else ""}
 </div>"""
 
@@ -146,31 +148,32 @@ def data_uri(image: Image.Image, format: str = "PNG") -> str:
     return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def people(group: Group, threshold: float) -> str:
-    """Draw who is one person, how unlike each two faces are, and the way to the numbers."""
+def people(group: Group, threshold: float, faces: bool) -> str:
+    """Draw who is one person, or what is of one kind, how unlike each two faces are, and the way to the numbers."""
+    face, person, several = ("face", "Person", "people") if faces else ("picture", "Kind", "kinds")
     if not group.faces:
         return message(" ".join(group.problems) or "Add photos first.", "problem" if group.problems else "hint")
     clusters, labels = group.people(threshold), group.labels()
     rows = "".join(
         f"""
-  <h3>Person {number}, {_count(len(rows), "face")}</h3>
+  <h3>{person} {number}, {_count(len(rows), face)}</h3>
   <div class="person">{"".join(_tile(group, row, labels[row]) for row in rows)}</div>"""
         for number, rows in enumerate(clusters, 1)
     )
     problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in group.problems)
-    csv = base64.b64encode(group.to_csv().encode()).decode()
+    csv = base64.b64encode(group.to_csv(threshold).encode()).decode()
     return f"""
 <div class="answer">
-  <p class="verdict">{_count(len(clusters), "person", "people")}</p>
-  <p>{_count(len(group.faces), "face")} in {_count(len(set(group.names)), "photo")}, faces joined that are on average
-  less than {threshold:.2f} apart.</p>
+  <p class="verdict">{_count(len(clusters), person.lower(), several)}</p>
+  <p>{_count(len(group.faces), face)} in {_count(len(set(group.photos)), "photo")}, joined where they are
+  on average at most {threshold:.2f} apart.</p>
   {f"<ul>{problems}</ul>" if problems else ""}
 </div>
 <div class="people">{rows}
-  <h2>How unlike each two faces are</h2>
+  <h2>How unlike each two {face}s are</h2>
   <p class="quiet">In the order above; the darker, the more alike.</p>
   <img class="matrix" src="{data_uri(matrix(group, [row for rows in clusters for row in rows], threshold))}"
-    alt="Matrix of the dissimilarities of {_count(len(group.faces), "face")}; the CSV below holds its numbers">
+    alt="Matrix of the dissimilarities of {_count(len(group.faces), face)}; the CSV below holds its numbers">
   <p><a download="dissimilarities.csv" href="data:text/csv;base64,{csv}">Download the numbers (CSV)</a></p>
 </div>"""
 

@@ -1,5 +1,6 @@
 """The page's endpoint, through Gradio's own client, on a server of its own."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -131,8 +132,11 @@ def test_no_picture_is_left_after_the_clean_up(start_page, tmp_path):
     Image.open(PAIR[0]).resize((300, 375)).save(upload)
 
     def left() -> list:
-        files = [file for file in temporary.rglob("*") if file.is_file()]
-        return [file for file in files if file.read_bytes() not in {b"", *ours}]
+        kept = []
+        for file in temporary.rglob("*"):
+            with contextlib.suppress(OSError):  # a folder, or swept just now
+                kept += [file] if file.read_bytes() not in {b"", *ours} else []
+        return kept
 
     client = Client(start_page("-c", code, TMPDIR=str(temporary)), verbose=False)
     client.predict(handle_file(upload), handle_file(PAIR[1]), api_name="/compare")
@@ -144,6 +148,36 @@ def test_no_picture_is_left_after_the_clean_up(start_page, tmp_path):
             break
         time.sleep(0.2)
     assert not left()
+
+
+def test_no_answer_is_left_in_memory_after_the_clean_up_and_no_name_in_the_log(tmp_path):
+    """Gradio keeps what a session was shown, photos included; this server sweeps, and counts what is left."""
+    (tmp_path / "my secret.jpg").write_bytes(b"la la la")
+    code = f"""
+import time
+import app
+from gradio_client import Client, handle_file
+
+def held():
+    return sum("base64" in str(session.config_values) for session in app.demo.state_holder.session_data.values())
+
+app.demo.delete_cache = (1, 3)
+app.launch(prevent_thread_lock=True)
+client = Client(app.demo.local_url, verbose=False)
+pair = [handle_file(file) for file in ({str(tmp_path / "my secret.jpg")!r}, {str(PAIR[0])!r})]
+app.demo.state_holder["a visitor"]._update_value_in_config(app.seen._id, "data:image/png;base64,")
+print("before", held())
+try:
+    client.predict(*pair, api_name="/compare")
+except Exception as error:
+    print("refused", "not a picture" in str(error))
+time.sleep(8)
+print("after", held())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=EXAMPLES.parent)
+    for line in ("before 1", "refused True", "after 0"):
+        assert line in run.stdout, run.stderr
+    assert "secret" not in run.stdout + run.stderr
 
 
 def test_thirty_two_clients_at_once_lose_no_answer_and_no_memory(start_page):

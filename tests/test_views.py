@@ -47,12 +47,12 @@ class Whole(HTMLParser):
         self.texts.append(data)
 
 
-def test_an_answer_is_whole_and_tells_its_numbers(model):
+def test_an_answer_is_whole_and_tells_its_numbers(model, spread):
     answer = model.compare(*PAIR)
     photos = [read_at_least(file, 640) for file in PAIR]
     maps = [np.linspace(-1, 1, 150 * 150).reshape(150, 150)] * 2
-    text = " ".join(Whole(views.card(model, answer, None) + views.seen(answer, photos, maps)).texts)
-    for number in (f"{answer.dissimilarity:.2f}", f"threshold {answer.threshold:.2f}", "Very likely different people"):
+    text = " ".join(Whole(views.card(model, answer, spread, None) + views.seen(answer, photos, maps)).texts)
+    for number in (f"{answer.dissimilarity:.2f}", f"even odds {answer.threshold:.2f}", "Very likely different people"):
         assert number in text
 
 
@@ -73,7 +73,7 @@ def test_words_follow_the_verdict(model):
 def test_a_hostile_name_stays_text(model):
     name = '<img src=x onerror="alert(1)">.jpg'
     found = group.group(model, [(name, PAIR[0]), (name, Image.new("RGB", (300, 300)))])
-    drawn = views.people(found, model.calibration.threshold)
+    drawn = views.people(found, model.calibration.threshold, True)
     Whole(drawn)
     assert "<img src=x" not in drawn
     assert "<script" not in views.message("<script>")
@@ -99,9 +99,11 @@ def test_shares_in_words():
 
 
 def test_charts_and_scale_are_whole(model, spread):
-    Whole(charts.charts(spread))
+    Whole(charts.charts(spread, True))
+    few = {"width": 0.1, "genuine": [2, 0, 0], "impostor": [0, 1, 3], "reliability": [[1.0, 0.5, 0.5]]}
+    Whole(charts.charts(charts.Spread(few), False))
     for distance in (0.0, 0.4, 9.0):
-        drawn = charts.scale(spread, distance, model.calibration.threshold)
+        drawn = charts.scale(spread, distance, model.calibration.threshold, "even odds", True)
         Whole(drawn)
         (here,) = re.findall(r'class="here" style="left: ([\d.]+)%', drawn)
         assert 0 <= float(here) <= 100
