@@ -20,7 +20,7 @@ def page() -> None:
     """Start the page, click an example and take its picture."""
     server = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT)
     try:
-        for _ in range(300):
+        for _ in range(600):
             try:
                 urllib.request.urlopen(ADDRESS).close()
                 break
