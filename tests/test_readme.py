@@ -154,6 +154,9 @@ def test_the_quality_of_the_plain_loop_on_the_folds():
 
 def test_how_true_the_heat_maps_are():
     change = result("explain.json")["change"]["blurred"]
+    mean = {kind: {name: values["mean"] for name, values in change[kind].items()} for kind in change}
+    assert all(mean[kind]["together"] > 0.02 > mean[kind]["random"] - 0.01 for kind in mean)
+    assert mean["impostor"]["apart"] < 3 * mean["impostor"]["random"] < 0
     genuine, impostor = ({name: change[kind][name]["size"] for name in ("hottest", "random")} for kind in change)
     assert f"genuine pair moves by {genuine['hottest']:.3f} on average, by {genuine['random']:.3f} where" in TEXT
     assert f"impostor pair by {impostor['hottest']:.3f} and {impostor['random']:.3f} (" in TEXT
