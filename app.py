@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import inspect
 import os
 import threading
 import time
@@ -16,7 +17,7 @@ from PIL import Image
 import siamese
 from siamese import charts, explain, images, views
 from siamese.about import about, introduction
-from siamese.compare import SURE, Model
+from siamese.compare import SURE, Comparison, Model
 from siamese.faces import LONGEST
 from siamese.group import Group, group
 from siamese.network import shipped
@@ -59,6 +60,14 @@ watch("value", () => {
   last = null;
 });
 """
+
+# Gradio draws the examples without a text; a screen reader is to have their names.
+NAME_EXAMPLES = """() => new MutationObserver((_, observer) => {
+  const photos = document.querySelectorAll("#examples td img");
+  if (!photos.length) return;
+  observer.disconnect();
+  for (const photo of photos) photo.alt = photo.src.split("/").pop().replace(/[.]jpg$/, "").replaceAll("-", ", ");
+}).observe(document.body, {childList: true, subtree: true})"""
 
 try:
     model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
@@ -128,21 +137,33 @@ def whole(number: float | None) -> int:
     return int(number)
 
 
-def show(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int] = (0, 0)) -> tuple[str, str]:
-    """Return the answer for people, or a sentence that says what is missing or wrong; and what was compared."""
+def ask(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int]) -> Comparison | str:
+    """Compare two pictures. Returns a drawn sentence where one or a face is missing, or something is wrong."""
     if not (first and second):
         missing = "the second picture" if first else "the first picture" if second else "two pictures"
-        return views.message(f"Add {missing}, or click an example."), ""
+        return views.message(f"Add {missing}, or click an example.")
     try:
         answer = model.compare(first, second, face=chosen, fmr=fmr or None)
-        if None in answer.faces:
-            return views.message(" ".join(answer.warnings), "problem"), ""
-        photos = [images.read_at_least(path, PREVIEW) for path in (first, second)]
-        return views.card(model, answer, spread, fmr or None), views.seen(answer, photos, explain.heat(model, answer))
     except FileNotFoundError:
-        return views.message(GONE, "problem"), ""
+        return views.message(GONE, "problem")
     except ValueError as error:
-        return views.message(str(error), "problem"), ""
+        return views.message(str(error), "problem")
+    return views.message(" ".join(answer.warnings), "problem") if None in answer.faces else answer
+
+
+def show(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int] = (0, 0)) -> tuple[str, str]:
+    """Draw the answer, and what was compared."""
+    answer = ask(first, second, fmr, chosen)
+    if isinstance(answer, str):
+        return answer, ""
+    photos = [images.read_at_least(path, PREVIEW) for path in (first, second)]
+    return views.card(answer, spread, fmr or None, faces), views.seen(answer, photos, explain.heat(model, answer))
+
+
+def judge(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int]) -> str:
+    """Draw the answer anew where only the strictness changes: what was compared stays as it is."""
+    answer = ask(first, second, fmr, chosen)
+    return answer if isinstance(answer, str) else views.card(answer, spread, fmr or None, faces)
 
 
 def choose(first: str, second: str, fmr: float, chosen: tuple[int, int], event: gr.EventData) -> tuple:
@@ -214,13 +235,10 @@ def side_by_side(first: str | None, second: str | None, chosen: tuple[int, int])
     """Show what the tutorial's network makes of the same two heads: the same idea, and 37 people to learn from."""
     if not (first and second):
         first, second, chosen = *(str(EXAMPLES / name) for name in PAIRS[1]), (0, 0)
-    try:
-        answer = model.compare(first, second, face=chosen)
-        if None in answer.faces:
-            return views.message(" ".join(answer.warnings), "problem")
-        heads = [head(path, face) for path, face in zip((first, second), answer.faces, strict=True)]
-    except (ValueError, FileNotFoundError) as error:
-        return views.message(str(error), "problem")
+    answer = ask(first, second, 0.0, chosen)
+    if isinstance(answer, str):
+        return answer
+    heads = [head(path, face) for path, face in zip((first, second), answer.faces, strict=True)]
     other = tutorial().compare(*heads)
     people = len(tutorial().record["people"]["training"])
     return f"""<div class="sides">
@@ -308,19 +326,26 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         trigger_mode="always_last",
         **NETWORK,
     )
-    fmr.change(show, [first, second, fmr, chosen], [answer, seen], show_progress="hidden", **NETWORK)
+    fmr.change(judge, [first, second, fmr, chosen], answer, show_progress="hidden", **NETWORK)
     seen.select(choose, [first, second, fmr, chosen], [chosen, answer, seen], show_progress="hidden", **NETWORK)
     files.change(gather, [files, group_fmr], [found, who], trigger_mode="always_last", **GROUP)
     group_fmr.change(regroup, [files, found, group_fmr], who, show_progress="hidden", **NETWORK)
 
     which = [gr.Number(0, visible=False, label=f"Which face of the {order} photo, from 0") for order in views.ORDER]
     rate = gr.Number(None, visible=False, label="False-match rate, empty for even odds")
-    gr.Button(visible=False).click(
-        compare, [first, second, *which, rate], gr.JSON(visible=False), **NETWORK | {"api_visibility": "public"}
-    )
-    gr.Button(visible=False).click(
-        group_photos, [files, rate], gr.JSON(visible=False), api_name="group", **GROUP | {"api_visibility": "public"}
-    )
+    for function, inputs, name, settings in (
+        (compare, [first, second, *which, rate], "compare", NETWORK),
+        (group_photos, [files, rate], "group", GROUP),
+    ):
+        gr.Button(visible=False).click(
+            function,
+            inputs,
+            gr.JSON(visible=False, label="Answer"),
+            api_name=name,
+            # Of a docstring, Gradio itself would only tell what comes before the arguments.
+            api_description=inspect.getdoc(function),
+            **settings | {"api_visibility": "public"},
+        )
 
 
 def sweep() -> None:
@@ -352,6 +377,7 @@ def launch(**settings) -> None:
     demo.queue(max_size=64).launch(
         theme=THEME,
         css_paths=HERE / "app.css",
+        js=NAME_EXAMPLES,
         footer_links=["api"],
         max_file_size="10mb",
         run_history=False,

@@ -32,9 +32,9 @@ def heat(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndarray] | No
     network = model.network
     x = torch.stack([images.to_tensor(face.crop) for face in answer.faces]).to(network.device)
     with torch.no_grad():
-        features, stages = _features(network, x)
+        features, deeper, stages = _features(network, x)
         blank = features.mean((2, 3), keepdim=True)
-        z = network.finish(features, stages)
+        z = network.finish(deeper, stages + 1)
     half = ((features + blank) / 2).requires_grad_()
     (gradient,) = torch.autograd.grad(distance(network.finish(half, stages), z.flip(0)).sum(), half)
     rise = -(gradient * (features - blank)).sum(1, keepdim=True)  # (B, 1, h, w)
@@ -47,12 +47,12 @@ def heat(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndarray] | No
     return first, second
 
 
-def _features(network: SiameseNetwork, x: Tensor) -> tuple[Tensor, int]:
-    """Return the feature map to explain, and how many stages of the backbone it is behind."""
+def _features(network: SiameseNetwork, x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Return the feature map to explain, what the next stage makes of it, and how many stages it is behind."""
     features, stages = network.begin(x, 0), 0
     for stage in network.backbone:
         deeper = stage(features)
         if deeper.dim() != 4 or min(deeper.shape[2:]) < CELLS:
             break
         features, stages = deeper, stages + 1
-    return features, stages
+    return features, deeper, stages

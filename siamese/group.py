@@ -39,10 +39,10 @@ class Group:
         average at most `threshold` apart, see `cluster`."""
         return cluster(self.distances, threshold)
 
-    def to_csv(self, threshold: float) -> str:
-        """Return a table with a row for each face: its name, its person by `people`, and how unlike it is to each."""
+    def to_csv(self, people: list[list[int]]) -> str:
+        """Return a table with a row for each face: its name, its person of `people`, and how unlike it is to each."""
         labels, file = self.labels(), io.StringIO()
-        person = {row: number for number, rows in enumerate(self.people(threshold), 1) for row in rows}
+        person = {row: number for number, rows in enumerate(people, 1) for row in rows}
         cells = [[f"{value:.4f}" for value in row] for row in self.distances]
         rows = ([label, person[row], *cells[row]] for row, label in enumerate(labels))
         csv.writer(file).writerows([["face", "person", *labels], *rows])
@@ -112,7 +112,7 @@ def cluster(distances: np.ndarray, threshold: float) -> list[list[int]]:
     between = distances.astype(float)
     np.fill_diagonal(between, np.inf)
     clusters = [[row] for row in range(len(between))]
-    while len(between) > 1:
+    for _ in clusters[1:]:
         a, b = divmod(int(between.argmin()), len(between))
         if between[a, b] > threshold:
             break

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from siamese.charts import Spread, scale, usual
-from siamese.compare import SURE, Comparison, Model
+from siamese.compare import SURE, Comparison
 from siamese.group import Group
 
 ORDER = ("first", "second")
@@ -49,16 +49,14 @@ def message(text: str, kind: str = "hint") -> str:
     return f'<div class="answer {kind}"><p>{html.escape(text)}</p></div>'
 
 
-def card(model: Model, answer: Comparison, spread: Spread, fmr: float | None) -> str:
+def card(answer: Comparison, spread: Spread, fmr: float | None, faces: bool) -> str:
     """Draw an answer: the verdict, how sure it is, and how usual such a distance is.
 
     Args:
-        model: which gave the answer.
         answer: with two faces.
-        spread: of the model's test pairs.
-        fmr: the false-match rate that "same" had to keep to; None for even odds.
+        spread: of the network's test pairs.
+        fmr, faces: see `verdict`.
     """
-    faces = model.align == "faces"
     limits = list(dict.fromkeys(map(percent, answer.band or ())))
     band = f", {' to '.join(limits)} by the measurements" if len(limits) > 1 else ""
     what = "these show one person" if faces else "these are of one kind"
@@ -161,7 +159,7 @@ def people(group: Group, threshold: float, faces: bool) -> str:
         for number, rows in enumerate(clusters, 1)
     )
     problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in group.problems)
-    csv = base64.b64encode(group.to_csv(threshold).encode()).decode()
+    csv = base64.b64encode(group.to_csv(clusters).encode()).decode()
     return f"""
 <div class="answer">
   <p class="verdict">{_count(len(clusters), person.lower(), several)}</p>

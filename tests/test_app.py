@@ -105,9 +105,24 @@ def test_groups_photos_by_who_is_in_them(page, tmp_path):
 def test_its_description_explains_every_argument(page):
     endpoints = Client(page, verbose=False).view_api(return_format="dict")["named_endpoints"]
     assert set(endpoints) == {"/compare", "/group"}
-    assert "do they show the same person?" in endpoints["/compare"]["description"]
+    for says in (
+        "do they show the same person?",
+        "the order does not matter",
+        "dissimilarity (≥ 0, lower is more alike",
+    ):
+        assert says in endpoints["/compare"]["description"]
+    assert "the mean dissimilarity up to which faces were joined" in endpoints["/group"]["description"]
     for name in ("/compare", "/group"):
+        assert [value["label"] for value in endpoints[name]["returns"]] == ["Answer"]
         assert all(parameter["parameter_name"] for parameter in endpoints[name]["parameters"])
+    labels = [parameter["label"] for parameter in endpoints["/compare"]["parameters"]]
+    assert labels == [
+        "First photo",
+        "Second photo",
+        "Which face of the first photo, from 0",
+        "Which face of the second photo, from 0",
+        "False-match rate, empty for even odds",
+    ]
 
 
 def test_mcp_says_what_to_install_where_it_is_missing():

@@ -48,7 +48,7 @@ def test_every_face_of_every_photo_is_there_and_nothing_stops_it(tmp_path):
     assert (np.diag(found.distances) == 0).all()
     answer = model.compare(photo, EXAMPLES / "biden.jpg", face=(1, 0))
     assert found.distances[1, 2] == pytest.approx(answer.dissimilarity, abs=1e-4)
-    rows = list(csv.reader(found.to_csv(model.calibration.threshold).splitlines()))
+    rows = list(csv.reader(found.to_csv(found.people(model.calibration.threshold)).splitlines()))
     assert rows[0] == ["face", "person", "two 1", "two 2", "b"]
     assert sorted(row[1] for row in rows[1:]) == ["1", "1", "2"]
     assert found.photos == (0, 0, 2)

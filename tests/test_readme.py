@@ -152,6 +152,24 @@ def test_the_quality_of_the_plain_loop_on_the_folds():
     assert min(ours) - 0.03 < plain["pooled_auc"] < max(ours) + 0.03
 
 
+def test_the_speed_of_the_page():
+    page = result("page.json")
+    assert page["cores"] == 2
+    for says in (
+        f"ready {page['ready_s']:.1f} s after its start and answers {page['click_to_verdict_s']:.2f} s after the click",
+        f"12 megapixels are sorted in {page['forty_photos_s']:.1f} s",
+        f"takes one visitor {page['alone_median_s']:.2f} s",
+        f"{page['together_per_second']:.1f} are answered a second and 95% within {page['together_p95_s']:.1f} s",
+        f"takes {page['resident_mb'] / 1000:.1f} GB of memory, and {page['memory_growth']:.0%} more",
+    ):
+        assert says in TEXT
+    # What the project promises of it.
+    assert page["ready_s"] < 12
+    assert page["click_to_verdict_s"] < 0.5
+    assert page["forty_photos_s"] < 20
+    assert page["memory_growth"] < 0.1
+
+
 def test_how_true_the_heat_maps_are():
     change = result("explain.json")["change"]["blurred"]
     mean = {kind: {name: values["mean"] for name, values in change[kind].items()} for kind in change}

@@ -51,7 +51,7 @@ def test_an_answer_is_whole_and_tells_its_numbers(model, spread):
     answer = model.compare(*PAIR)
     photos = [read_at_least(file, 640) for file in PAIR]
     maps = [np.linspace(-1, 1, 150 * 150).reshape(150, 150)] * 2
-    text = " ".join(Whole(views.card(model, answer, spread, None) + views.seen(answer, photos, maps)).texts)
+    text = " ".join(Whole(views.card(answer, spread, None, True) + views.seen(answer, photos, maps)).texts)
     for number in (f"{answer.dissimilarity:.2f}", f"even odds {answer.threshold:.2f}", "Very likely different people"):
         assert number in text
 
