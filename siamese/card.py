@@ -5,9 +5,18 @@ from huggingface_hub import EvalResult, ModelCardData
 from siamese import metrics
 from siamese.datasets import ATT_NAME
 
+TRAINING_LOSS = """
+![Training loss](loss.png)
+"""
 ATT_CREDIT = """
 The AT&T (ORL) faces are by courtesy of the Olivetti Research Laboratory: Samaria and Harter, "Parameterisation of a
 Stochastic Model for Human Face Identification", WACV 1994.
+"""
+CONFUSED = """
+Of the held-out people, these are confused most:
+
+| one | the other | pairs of the two at most the threshold apart | of |
+|---|---|---|---|
 """
 
 
@@ -55,7 +64,19 @@ def _trained(record: dict, weights: str) -> str:
         "the training people, so that they do not judge themselves, and worse for it; `--folds 5` does better.)"
     )
     command = f"siamese train --data {'att' if att else title}" + (f" --folds {len(folds['each'])}" if folds else "")
-    command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in recipe.items())
+    settings = recipe if att or "recipe" in recipe else {"recipe": "seed", **recipe}
+    command += "".join(
+        f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for name, value in settings.items()
+        if value is not False
+    )
+    spread = ""
+    if "confused" in record:  # earlier records have none, and no distances.png beside them
+        spread = (
+            "\n![Distances of pairs of the held-out people, and the threshold that the accuracy is at](distances.png)\n"
+        )
+        if rows := [f"| {a} | {b} | {share:.0%} | {count:,} |" for a, b, share, count in record["confused"]]:
+            spread += CONFUSED + "\n".join(rows) + "\n"
     began = ""
     if "init" in recipe:
         kept = f" and kept the first {recipe['freeze']} of its stages as they were" if recipe["freeze"] else ""
@@ -80,13 +101,13 @@ print(model.compare("a.jpg", "b.jpg").dissimilarity)
 
 People whom it has not seen; every pair of their images.
 
-{metrics.table(f"{len(people['test'])} held-out people", test, folds)}
+{metrics.table(f"{len(people['test'])} held-out people", test, folds, record.get("before"))}
 
 A distance becomes a probability by a logistic curve fitted on
 {calibrated_on}
 
 ![ROC curve of the held-out people](roc.png)
-
+{spread}
 ## How it was made
 
 ```bash
@@ -94,9 +115,7 @@ A distance becomes a probability by a logistic curve fitted on
 ```
 
 {record["minutes"]} minutes for the network itself ({record["device"]}); versions and losses are in metrics.json.
-
-![Training loss](loss.png)
-{ATT_CREDIT if att else ""}"""
+{TRAINING_LOSS if record["loss"]["values"] else ""}{ATT_CREDIT if att else ""}"""
 
 
 def _faces(record: dict, weights: str) -> str:

@@ -1,4 +1,4 @@
-"""siamese train | evaluate | compare | push"""
+"""siamese train | evaluate | compare | export | push"""
 
 import argparse
 import json
@@ -11,6 +11,12 @@ from siamese.recipe import TrainConfig
 
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
 LFW_HELP = '; or "lfw", which lies in SIAMESE_DATA, or the folder where it lies'
+# What is not installed, what needs it, and the extra that brings it.
+EXTRAS = {
+    "onnxruntime": ("siamese export needs", "onnx"),
+    "onnxscript": ("siamese export needs", "onnx"),
+    "tensorboard": ("--tensorboard needs", "tensorboard"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,10 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ImportError as error:
-        print(
-            f"error: {error.name} is missing, which training and measuring need: pip install '.[train]'",
-            file=sys.stderr,
-        )
+        needs, extra = EXTRAS.get(error.name, ("training and measuring need", "train"))
+        print(f"error: {error.name} is missing, which {needs}: pip install '.[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         resumable = args.run is _train and args.out and (args.out / "checkpoints" / "run.json").exists()
@@ -36,14 +40,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from siamese import hub, metrics, train
+    from siamese import devices, hub, metrics, train
 
     args.out = args.out or Path("runs", Path(args.data).resolve().stem)
     config = TrainConfig(**{setting.name: getattr(args, setting.name) for setting in fields(TrainConfig)})
     if args.push_to_hub:
         hub.check(args.push_to_hub)
     record = train.train(config)
-    print(metrics.table(_people("held-out people", record["people"]["test"]), record["test"], record["folds"]))
+    if not devices.first():
+        return
+    held_out = _people("held-out people", record["people"]["test"])
+    print(metrics.table(held_out, record["test"], record["folds"], record["before"]))
     print(f"\nWritten to {args.out}. Compare two pictures: siamese compare A B --weights {args.out}")
     if args.push_to_hub:
         print(hub.push(args.out, args.push_to_hub))
@@ -85,6 +92,13 @@ def _compare(args: argparse.Namespace) -> None:
         )
     for warning in answer.warnings:
         print(f"Note: {warning}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from siamese import export
+
+    difference = export.to_onnx(store.load(args.weights, device="cpu"), args.onnx)
+    print(f"Written to {args.onnx}: in onnxruntime its embeddings are PyTorch's to {difference:.0e}.")
 
 
 def _push(args: argparse.Namespace) -> None:
@@ -153,10 +167,22 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", default="auto")
 
     command = commands.add_parser(
+        "export",
+        help="write a network as an ONNX file, which runs without PyTorch",
+        description="Write a network as an ONNX file, having checked it with onnxruntime. Its input `images` is uint8 "
+        "(B, C, H, W), 0 to 255, for any B; its output `embeddings` float32 (B, D). The Euclidean distance of two rows "
+        "is the dissimilarity. The metadata hold threshold, slope and intercept of the calibration, align (faces: the "
+        "images are faces, found and brought upright by other means), input_range and channels (RGB or gray).",
+    )
+    command.set_defaults(run=_export)
+    command.add_argument("weights", help="a result folder, or USER/NAME on the Hub")
+    command.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="where to write it")
+
+    command = commands.add_parser(
         "push",
         help="push a result folder to the Hugging Face Hub",
-        description="Push a result folder to the Hugging Face Hub, without pairs.png, which shows people, and without "
-        "their names: in the metrics.json there, people are numbers.",
+        description="Push a result folder to the Hugging Face Hub, without pairs.png and hardest.png, which show "
+        "people, and without their names: in the metrics.json there, people are numbers.",
     )
     command.set_defaults(run=_push)
     command.add_argument("weights", type=Path, help="a result folder")

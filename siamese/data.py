@@ -1,53 +1,79 @@
 """Folders of people → pixels in memory, people split so that nobody is on both sides, and pairs of images."""
 
 import hashlib
+import math
 import re
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from siamese import images
-from siamese.datasets import find_att
+from siamese import devices, images
+from siamese.datasets import cache_folder, find_att
 from siamese.see import see
+
+BATCH = 256
+MOST = 20_000  # images that are measured
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Every image of a data set, decoded once, with the identity that each shows.
+    """Images of a data set, decoded once, with the identity that each shows.
 
     Attributes:
-        pixels: (N, C, H, W) uint8.
+        pixels: (M, C, H, W) uint8, of these images and perhaps of others; in memory, or in a file of which the system
+            reads what is asked for.
         identity: (N,) int, an index into `names`.
         names: the people (or classes), in natural order: s2 before s10.
         test_names: the people that the data set itself sets apart for testing; empty where it does not.
+        rows: (N,) int, which of `pixels` these images are; all of them by default.
     """
 
     pixels: Tensor
     identity: np.ndarray
     names: tuple[str, ...]
     test_names: frozenset[str] = frozenset()
+    rows: np.ndarray = None
+
+    def __post_init__(self):
+        if self.rows is None:
+            object.__setattr__(self, "rows", np.arange(len(self.pixels)))
 
     def __len__(self) -> int:
         return len(self.identity)
 
+    def batches(self) -> Iterator[Tensor]:
+        """Yield the images in order, (`BATCH`, C, H, W) uint8 at a time, on the CPU; fewer at the end."""
+        for start in range(0, len(self), BATCH):
+            yield self.pixels[self.rows[start : start + BATCH]]
+
+    def picture(self, number: int) -> np.ndarray:
+        """Return one of the images, (H, W) or (H, W, 3) uint8."""
+        return self.pixels[self.rows[number]].permute(1, 2, 0).squeeze(-1).numpy()
+
     def fingerprint(self) -> str:
         """Return a sha256 over names and pixels: equal for equal data, wherever it lies."""
         digest = hashlib.sha256("\n".join(self.names[i] for i in self.identity).encode())
-        digest.update(self.pixels.numpy().tobytes())
+        for x in self.batches():
+            digest.update(x.numpy())
         return digest.hexdigest()
 
     def only(self, names: Iterable[str]) -> "Gallery":
-        """Return the images of these people alone."""
+        """Return the images of these people alone; no pixel is copied."""
         names = set(names)
         kept = tuple(name for name in self.names if name in names)
         rows = np.flatnonzero(np.isin(self.identity, [i for i, name in enumerate(self.names) if name in names]))
         identity = np.unique(self.identity[rows], return_inverse=True)[1]
-        return Gallery(self.pixels[rows], identity, kept, self.test_names & names)
+        return Gallery(self.pixels, identity, kept, self.test_names & names, self.rows[rows])
 
     def split(self, seed: int = 0) -> tuple["Gallery", "Gallery"]:
         """Split by person into training and test.
@@ -61,16 +87,27 @@ class Gallery:
         Raises:
             ValueError: where fewer than 2 people would be left on a side.
         """
-        test = self.test_names
-        if not test:
-            count = max(2, round(len(self.names) / 5))
-            test = frozenset(np.random.default_rng(seed).permutation(self.names)[:count].tolist())
+        test = self.test_names or self.draw(5, seed)
         if len(test) < 2 or len(self.names) - len(test) < 2:
             raise ValueError(
                 f"{len(self.names)} people are too few to hold some out for testing: at least 2 are needed to train "
                 "on and 2 others to test on"
             )
         return self.only(set(self.names) - test), self.only(test)
+
+    def draw(self, share: int, seed: int) -> frozenset[str]:
+        """Draw one in `share` of the people, at least two, by the seed."""
+        count = max(2, round(len(self.names) / share))
+        return frozenset(np.random.default_rng(seed).permutation(self.names)[:count].tolist())
+
+    def sample(self, most: int = MOST) -> "Gallery":
+        """Return the images of people drawn at random, always the same ones, at most so many images or else two people;
+        all where there are no more."""
+        if len(self) <= most:
+            return self
+        drawn = np.random.default_rng(0).permutation(len(self.names))
+        images = np.bincount(self.identity)[drawn].cumsum()
+        return self.only(self.names[number] for number in drawn[: max(2, np.searchsorted(images, most, "right"))])
 
     def folds(self, count: int) -> list[tuple["Gallery", "Gallery"]]:
         """Split all people into `count` folds (person number modulo `count`); each is the test side once.
@@ -112,6 +149,7 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
         ValueError: where the folder has no people, a person has one image, or files cannot be read or show no face; all
             are named.
         ConnectionError: where AT&T is to be downloaded and cannot be.
+        OSError: where the images fit neither into memory nor onto the disk.
     """
     path = find_att() if source == "att" else Path(source)
     if not path.exists():
@@ -127,23 +165,57 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
     if not people:
         raise ValueError(f"{path} holds no people: it needs one folder of images per person (FOLDER/PERSON/IMAGES)")
 
-    pixels, identity, problems = [], [], []
-    for number, (name, files) in enumerate(people.items()):
-        if len(files) < 2:
-            problems.append(f"{name} has {len(files)} image: at least 2 are needed to make a pair")
-        for file in files:
-            try:
-                (seen,) = see([file], input_shape, align)
-                if not seen:
-                    raise ValueError(f"no face was found in {file.name}; remove it")
-                pixels.append(images.to_tensor(seen[0].crop))
-                identity.append(number)
-            except ValueError as error:
-                problems.append(f"{name}: {error}")
+    labelled = [(name, file) for name, files in people.items() for file in files]
+    problems = [
+        f"{name} has {len(files)} image{'s' * (len(files) != 1)}: at least 2 are needed to make a pair"
+        for name, files in people.items()
+        if len(files) < 2
+    ]
+    pixels = _allocate((len(labelled), *input_shape))
+
+    def read(row: int) -> None:
+        name, file = labelled[row]
+        try:
+            (seen,) = see([file], input_shape, align)
+            if not seen:
+                raise ValueError(f"no face was found in {file.name}; remove it")
+            pixels[row] = images.to_tensor(seen[0].crop)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+
+    bar = tqdm(desc="reading", total=len(labelled), unit=" images", delay=2, disable=not devices.first())
+    with ThreadPoolExecutor() as readers, bar:
+        for start in range(0, len(labelled), BATCH):
+            for _ in readers.map(read, range(start, min(start + BATCH, len(labelled)))):
+                bar.update()
     if problems:
         more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(problems[:20]) + more)
-    return Gallery(torch.stack(pixels), np.array(identity), tuple(people), test_names)
+        raise ValueError(
+            f"{path} cannot be used as it is:\n  " + "\n  ".join(sorted(problems, key=_natural)[:20]) + more
+        )
+    identity = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
+    return Gallery(pixels, identity, tuple(people), test_names)
+
+
+def room(device: torch.device) -> int:
+    """Return how many bytes of images may lie on a device: half of what is free there."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return psutil.virtual_memory().available // 2
+
+
+def _allocate(shape: tuple[int, ...]) -> Tensor:
+    """Return a uint8 tensor of that shape, in memory where it fits, else in a file that is gone when the tensor is."""
+    size, folder = math.prod(shape), cache_folder()
+    if size <= room(torch.device("cpu")):
+        return torch.empty(shape, dtype=torch.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    if size > 0.9 * (free := shutil.disk_usage(folder).free):
+        raise OSError(
+            f"the images take {size / 1e9:.1f} GB, which fit neither into memory nor into {folder}, where "
+            f"{free / 1e9:.1f} GB are free: make room there, or name another folder in XDG_CACHE_HOME"
+        )
+    return torch.from_numpy(np.memmap(tempfile.TemporaryFile(dir=folder), np.uint8, "w+", shape=shape))
 
 
 def _people(root: Path | zipfile.Path) -> tuple[dict[str, list], frozenset[str]]:

@@ -10,8 +10,8 @@ from huggingface_hub.utils import validate_repo_id
 from siamese.card import model_card
 
 NEEDED = ("config.json", "model.safetensors", "metrics.json")
-# Not pairs.png: it shows photographs of the training data, which may not be the user's to publish.
-PICTURES = ("loss.png", "roc.png")
+# Not pairs.png and hardest.png: they show photographs of the data, which may not be the user's to publish.
+PICTURES = ("loss.png", "roc.png", "distances.png")
 
 
 def check(repo_id: str) -> None:
@@ -75,6 +75,8 @@ def _public(record: dict) -> dict:
     people, recipe = record["people"], record["recipe"]
     place = {name: number for number, name in enumerate(sorted(people["training"] + people["test"]))}
     record = {**record, "people": {side: [place[name] for name in people[side]] for side in ("training", "test")}}
+    if "confused" in record:  # earlier records have none
+        record["confused"] = [[place[a], place[b], *numbers] for a, b, *numbers in record["confused"]]
     # What is no folder here and has one slash is the id of a network on the Hub.
     if recipe and (init := recipe.get("init")) and (Path(init).is_dir() or init.count("/") != 1):
         record["recipe"] = {**recipe, "init": Path(init).resolve().name}

@@ -1,9 +1,12 @@
 """The training loop, from top to bottom, and the folds."""
 
+import contextlib
 import io
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -14,14 +17,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from siamese import calibrate, store
+from siamese import calibrate, data, devices, metrics, seed, store, strong
 from siamese.data import Gallery
-from siamese.loss import contrastive_loss
-from siamese.network import SiameseNetwork, distance
-from siamese.pairs import Scored, draw_pairs, score_all_pairs
+from siamese.network import SiameseNetwork
+from siamese.pairs import Scored, score_all_pairs
 from siamese.recipe import TrainConfig
 
+RECIPES = {"seed": seed, "strong": strong}
+PATIENCE = 5  # epochs without a lower error among the people who validate
 LOG_EVERY = 10  # batches
+
+Log = Callable[[str, int, dict[str, float]], None]  # takes which network, the epoch, from 1, and its numbers
 
 
 def first_network(config: TrainConfig) -> tuple[SiameseNetwork, str]:
@@ -33,23 +39,26 @@ def first_network(config: TrainConfig) -> tuple[SiameseNetwork, str]:
         ValueError: where more stages are to be frozen than leave one to train.
         FileNotFoundError, ConnectionError: see `store.load`.
     """
-    if config.init:
-        model = store.load(config.init, device="cpu")
-        stages = len(model.network.backbone)
-        if config.freeze >= stages:
-            raise ValueError(f"the network has {stages} stages: freeze fewer, got {config.freeze}")
-        return model.network, model.align
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        return SiameseNetwork(), "none"
+    if not config.init:
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            return RECIPES[config.recipe].network(config), "none"
+    model = store.load(config.init, device="cpu")
+    if config.freeze >= (stages := len(model.network.backbone)):
+        raise ValueError(f"the network has {stages} stages: freeze fewer, got {config.freeze}")
+    network = SiameseNetwork(**{**model.network._hub_mixin_config, "unit": True, "whiten": True})
+    network.load_state_dict(model.network.state_dict(), strict=False)
+    return network, model.align
 
 
 class Fitted(NamedTuple):
-    """A trained network on its device, the loss of every tenth batch, and the seconds that the epochs took."""
+    """A trained network on its device, the loss of every tenth batch, the seconds that the epochs took, and the equal
+    error rate among the validation people after each epoch (none where nobody validates)."""
 
     network: SiameseNetwork
     losses: list[float]
     seconds: float
+    validation: list[float]
 
 
 def fit(
@@ -59,98 +68,147 @@ def fit(
     device: torch.device,
     checkpoint: Path,
     title: str,
+    log: Log | None = None,
 ) -> Fitted:
     """Train a copy of `start` on these people, from the last whole epoch of `checkpoint` if there is one.
 
-    Each epoch draws its pairs from a generator seeded by (seed, epoch), so a resumed run sees what an unbroken one
-    sees; on one CPU with one number of threads the two end in the same bits.
+    Each epoch draws all that it leaves to chance from generators seeded by (seed, epoch), so a resumed run sees what an
+    unbroken one sees; on one CPU with one number of threads the two end in the same bits.
+
+    Where a recipe has people validate, the network is that of the epoch after which they were told apart best, and
+    training ends when that was `PATIENCE` epochs ago.
+
+    Where several processes were launched (see `devices.join`), all call this with the same arguments.
+
+    `log` is told of each epoch before its checkpoint is written, so that after a kill none is missing there, but the
+    last may come again: the mean loss, the learning rate at the end, the images a second (an image that several pairs
+    of a batch share counts once) and, where people validate, their equal error rate.
 
     Raises:
         ValueError: where the checkpoint is damaged.
         RuntimeError: where the loss is no longer a number.
     """
+    recipe = RECIPES[config.recipe]
+    training, validation = recipe.split(gallery, config.seed)
     network = deepcopy(start).to(device).train()
     for stage in list(network.backbone)[: config.freeze]:
-        stage.requires_grad_(False)
+        stage.requires_grad_(False).eval()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
-    done, losses, seconds = 0, [], 0.0
-    if checkpoint.exists():
-        state = _read_checkpoint(checkpoint, device)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        done, losses, seconds = state["epoch"], state["losses"], state["seconds"]
+    state = {"epoch": 0, "losses": [], "seconds": 0.0, "validation": [], "best": None}
+    if saved := devices.as_first(_read_checkpoint(checkpoint)):
+        network.load_state_dict(saved.pop("network"))
+        optimizer.load_state_dict(saved.pop("optimizer"))
+        state = saved
+    losses, errors = state["losses"], state["validation"]
 
-    # Resident: an epoch reads no file, decodes no image, and repeats no arithmetic of frozen stages.
-    inputs = gallery.pixels.to(device)
-    if config.freeze:
+    # An epoch reads no file, decodes no image, and repeats no arithmetic of frozen stages.
+    inputs, place = training.pixels, training.rows
+    if config.freeze and config.epochs:
         with torch.no_grad():
-            inputs = torch.cat([network.begin(part, config.freeze) for part in inputs.split(256)])
-    batches = -(-len(gallery) // config.batch_size)
-    images_an_epoch = 2 * len(gallery)
+            inputs = torch.cat([network.begin(x.to(device), config.freeze) for x in training.batches()])
+        place = np.arange(len(training))
+    elif inputs.nbytes < data.room(device):
+        inputs = inputs.to(device)
+    steps = len(recipe.epoch_batches(training.identity, config, 0))  # an epoch
+    too_high = f"the learning rate {config.lr:g} is probably too high; start anew with a lower one"
     with tqdm(
         desc=title,
-        total=config.epochs * images_an_epoch,
-        initial=done * images_an_epoch,
-        unit=" images",
+        total=config.epochs * steps,
+        initial=state["epoch"] * steps,
+        unit=" batches",
         mininterval=0.1 if sys.stderr.isatty() else 30,
+        disable=not devices.first(),
     ) as bar:
-        for epoch in range(done, config.epochs):
+        for epoch in range(state["epoch"], config.epochs):
+            if errors and errors[::-1].index(min(errors)) >= PATIENCE:
+                break
             began = time.perf_counter()
-            for number, (rows, sides, same) in enumerate(epoch_batches(gallery.identity, config, epoch, device)):
-                z = network.finish(inputs[rows], config.freeze) if config.freeze else network.embed(inputs[rows])
-                z1, z2 = z[sides]
-                loss = contrastive_loss(distance(z1, z2), same, config.margin)
+            chance = torch.Generator(device).manual_seed(1_000_003 * config.seed + epoch)
+            values, images = [], 0
+            drawn = recipe.epoch_batches(training.identity, config, epoch)
+            for number, (mine, count, x, labels) in enumerate(_feed(inputs, place, drawn, device), 1):
+                optimizer.param_groups[0]["lr"] = config.lr * recipe.pace((epoch + number / steps) / config.epochs)
+                draws = torch.rand((recipe.DRAWS, count), generator=chance, device=device)[:, mine]
+                z = network.finish(x, config.freeze) if config.freeze else network.embed(recipe.vary(x, draws, config))
+                loss = recipe.loss(devices.gather(z, count), *labels, config)
                 optimizer.zero_grad()
                 loss.backward()
+                devices.sum_gradients(network)
                 optimizer.step()
-                bar.update(2 * len(same))
-                step = epoch * batches + number
+                values.append(loss.detach())
+                images += count
+                bar.update()
+            values = torch.stack(values).tolist()  # only here does the host wait for the device
+            speed = images / (time.perf_counter() - began)
+            for step, value in enumerate(values, epoch * steps):
+                if not np.isfinite(value):
+                    raise RuntimeError(f"the loss is {value} at step {step} (epoch {epoch + 1}): {too_high}")
                 if step % LOG_EVERY == 0:
-                    losses.append(loss.item())
-                    bar.set_postfix(loss=f"{losses[-1]:.3f}", epoch=epoch + 1, refresh=False)
-            if not np.isfinite(loss.item()):
-                raise RuntimeError(
-                    f"the loss is {loss.item()} at step {step} (epoch {epoch + 1}): the learning rate {config.lr:g} "
-                    "is probably too high; start anew with a lower one"
-                )
-            seconds += time.perf_counter() - began
-            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-            state |= {"epoch": epoch + 1, "losses": losses, "seconds": seconds}
-            write_whole(checkpoint, partial(torch.save, state))
+                    losses.append(value)
+            bar.set_postfix_str(f"epoch {epoch + 1}, loss {value:.3f}, {speed:.0f} images/s", refresh=False)
+            if validation:
+                try:
+                    errors.append(devices.as_first(metrics.eer(*score_all_pairs(network, validation)[:2])))
+                except ValueError as error:
+                    raise RuntimeError(
+                        f"distances are not finite at step {step} (epoch {epoch + 1}): {too_high}"
+                    ) from error
+                if errors[-1] == min(errors):
+                    state["best"] = deepcopy(network.state_dict())
+                network.train()
+            if log and devices.first():
+                rate = optimizer.param_groups[0]["lr"]
+                numbers = {"loss": float(np.mean(values)), "learning_rate": rate, "images_per_second": speed}
+                log(title, epoch + 1, numbers | ({"validation_eer": errors[-1]} if validation else {}))
+            state["epoch"] = epoch + 1
+            state["seconds"] += time.perf_counter() - began
+            if devices.first():
+                whole = {**state, "network": network.state_dict(), "optimizer": optimizer.state_dict()}
+                write_whole(checkpoint, partial(torch.save, whole))
+    if state["best"]:
+        network.load_state_dict(state["best"])
+    recipe.finish(network.eval(), gallery, config)
     # Half precision halves the download; all that is measured is measured on the rounded weights that ship.
-    return Fitted(network.half().float(), losses, seconds)
+    return Fitted(network.half().float(), losses, state["seconds"], errors)
 
 
-def _read_checkpoint(file: Path, device: torch.device) -> dict:
+def _feed(
+    inputs: Tensor, place: np.ndarray, drawn: list[tuple[np.ndarray, ...]], device: torch.device
+) -> Iterator[tuple[slice, int, Tensor, list[Tensor]]]:
+    """Bring batches to the device, the next one while this one is trained on.
+
+    Args:
+        inputs: (M, …), on the device or not.
+        place: (N,) int, where in `inputs` the images are.
+        drawn: for each batch its images, numbers below N, and labels.
+        device: where to.
+
+    Yields:
+        For each batch which of its images are this process' own, how many there are, the own ones, and the labels.
+    """
+
+    def bring(rows: np.ndarray, *labels: np.ndarray) -> tuple[slice, int, Tensor, list[Tensor]]:
+        mine = devices.share(len(rows))
+        own = torch.from_numpy(place[rows[mine]]).to(inputs.device)
+        labels = [torch.from_numpy(label).to(device) for label in labels]
+        return mine, len(rows), inputs[own].to(device), labels
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(bring, *drawn[0])
+        for batch in drawn[1:]:
+            now, ahead = ahead, reader.submit(bring, *batch)
+            yield now.result()
+        yield ahead.result()
+
+
+def _read_checkpoint(file: Path) -> dict | None:
+    if not (devices.first() and file.exists()):
+        return None
     content = io.BytesIO(file.read_bytes())
     try:
-        return torch.load(content, map_location=device, weights_only=True)
+        return torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # on damaged files PyTorch raises almost anything
         raise ValueError(f"{file} is damaged or cut short: delete it, and --resume trains that network anew") from error
-
-
-def epoch_batches(
-    identity: np.ndarray, config: TrainConfig, epoch: int, device: torch.device
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Draw an epoch's pairs, as many as there are images, and cut them into batches of at most `batch_size`.
-
-    An image that several pairs of a batch share is to be embedded once: with the seed's sizes this saves a sixth of
-    the arithmetic, and the gradient is the same.
-
-    Returns:
-        A list of rows: (U,) the distinct images of the batch; sides: (2, P) which of them each pair joins;
-        same: (P,) bool. All on `device`.
-    """
-    rng = np.random.default_rng([config.seed, epoch])
-    first, second, same = draw_pairs(identity, len(identity), rng)
-    batches = []
-    for start in range(0, len(identity), config.batch_size):
-        part = slice(start, start + config.batch_size)
-        pairs = np.stack([first[part], second[part]])
-        rows, sides = np.unique(pairs, return_inverse=True)
-        arrays = rows, sides.reshape(pairs.shape), same[part]
-        batches.append(tuple(torch.from_numpy(array).to(device) for array in arrays))
-    return batches
 
 
 def cross_validate(
@@ -160,6 +218,7 @@ def cross_validate(
     device: torch.device,
     checkpoints: Path,
     spare: set[str] = frozenset(),
+    log: Log | None = None,
 ) -> tuple[dict, calibrate.Calibration]:
     """Train one network for each of `config.folds` folds of people and test it on the people it has not seen.
 
@@ -172,32 +231,54 @@ def cross_validate(
         device: where to train.
         checkpoints: an existing folder for the unfinished networks.
         spare: people whose pairs are to stay out of the returned calibration.
+        log: see `fit`.
 
     Returns:
-        `{"each": [report, …], "pooled": report}`, see `metrics.report`, and the calibration fitted on all folds.
+        `{"each": [report, …], "pooled": report}`, see `metrics.report`, where training began from weights with how
+        these do on the same pairs as `before`; and the calibration fitted on all folds.
     """
-    pairs, kept = [], []
+    pairs, kept, before = [], [], []
     for k, (training, test) in enumerate(gallery.folds(config.folds)):
         checkpoint = checkpoints / f"fold-{k}-of-{config.folds}.pt"
-        network = fit(start, training, config, device, checkpoint, f"fold {k + 1} of {config.folds}").network
+        network = fit(start, training, config, device, checkpoint, f"fold {k + 1} of {config.folds}", log).network
+        test = test.sample()
         pairs.append(score_all_pairs(network, test))
         kept.append(score_all_pairs(network, test.only(set(test.names) - spare)))
+        if config.init:
+            before.append(score_all_pairs(deepcopy(start).to(device), test))
 
     def pool(parts: list[Scored]) -> Scored:
         # The folds number their people alike: tell them apart.
         apart = [part._replace(people=part.people + k * len(gallery.names)) for k, part in enumerate(parts)]
         return Scored(*(np.concatenate(column) for column in zip(*apart, strict=True)))
 
-    probabilities = [
-        calibrate.fit(*pool(pairs[:k] + pairs[k + 1 :])[:2]).probability(pairs[k].distance) for k in range(config.folds)
-    ]
-    each = [pair.report(probability) for pair, probability in zip(pairs, probabilities, strict=True)]
-    pooled = pool(pairs).report(np.concatenate(probabilities))
-    return {"each": each, "pooled": pooled}, pool(kept).calibrate()
+    def judge(parts: list[Scored]) -> tuple[list[dict], dict]:
+        probabilities = [
+            calibrate.fit(*pool(parts[:k] + parts[k + 1 :])[:2]).probability(part.distance)
+            for k, part in enumerate(parts)
+        ]
+        each = [part.report(probability) for part, probability in zip(parts, probabilities, strict=True)]
+        return each, pool(parts).report(np.concatenate(probabilities))
+
+    each, pooled = judge(pairs)
+    folds = {"each": each, "pooled": pooled}
+    if before:
+        folds["before"] = judge(before)[1]
+    return folds, pool(kept).calibrate()
 
 
 def write_whole(target: Path, write) -> None:
-    """Write a file whole or not at all: a kill at any moment leaves the one before."""
+    """Write a file whole or not at all: a kill at any moment, or a full disk, leaves the one before.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
     part = target.with_suffix(".part")
-    write(part)
-    os.replace(part, target)
+    try:
+        write(part)
+        os.replace(part, target)
+    except (OSError, RuntimeError) as error:  # PyTorch raises the latter
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        kept = "; the one before is kept" if target.exists() else ""
+        raise OSError(f"{target} cannot be written{kept}: is the disk full? ({str(error).splitlines()[0]})") from error

@@ -136,19 +136,24 @@ def histogram(genuine: np.ndarray, impostor: np.ndarray) -> dict:
     return {"width": top / BINS, "genuine": counts[0], "impostor": counts[1]}
 
 
-def table(title: str, test: dict, folds: dict | None) -> str:
+def table(title: str, test: dict, folds: dict | None, before: dict | None = None) -> str:
     """Return reports (see `report`) as a Markdown table.
 
     Args:
         title: whom `test` was measured on.
         test: a report.
-        folds: `{"each": [report, …], "pooled": report}`, or None.
+        folds: `{"each": [report, …], "pooled": report}`, perhaps with `before`, or None.
+        before: of the network that training began from, or None.
     """
     rows = [(title, test)]
+    if before:
+        rows += [("the same, before training", before)]
     if folds:
         count = len(folds["each"])
         rows += [(f"fold {number} of {count}", fold) for number, fold in enumerate(folds["each"], 1)]
         rows += [(f"all {count} folds together", folds["pooled"])]
+        if "before" in folds:
+            rows += [("the same, before training", folds["before"])]
     lines = [
         "| | pairs | AUC | EER | TAR at FAR 1e-2 | at 1e-3 | balanced accuracy | calibration error "
         "| mean distance, genuine | impostor |",

@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from siamese.devices import BatchNorm
+
 HERE = Path(__file__).parent
 
 
@@ -73,7 +75,51 @@ class ResNet29(nn.Sequential):
         # fmt: on
 
 
-BACKBONES = {"seed": SeedBackbone, "resnet29": ResNet29}
+class LocalContrast(nn.Module):
+    """Subtract from each pixel the mean of the window around it and divide by the window's standard deviation, so that
+    light and its gradients do not matter (Jarrett et al., ICCV 2009).
+
+    Args:
+        side: height and width of the images.
+        window: height and width of the window, odd; at the border it is cut off.
+    """
+
+    def __init__(self, side: int, window: int):
+        super().__init__()
+        place = torch.arange(side)
+        near = ((place[:, None] - place).abs() <= window // 2).float()
+        self.register_buffer("mean", near / near.sum(1, keepdim=True), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - self.local_mean(x)
+        return x / (self.local_mean(x.square()).sqrt() + 0.03)  # 0.03 of the range: flat regions stay flat
+
+    def local_mean(self, x: Tensor) -> Tensor:
+        return self.mean @ x.mean(1, keepdim=True) @ self.mean.T
+
+
+class SmallBackbone(nn.Sequential):
+    """A small network to train from scratch on few images; it keeps where in the picture each feature was seen."""
+
+    input_shape = (3, 48, 48)
+
+    def __init__(self, embedding_dim: int):
+        def block(inputs: int, outputs: int, kernel_size: int, stride: int) -> tuple[nn.Module, ...]:
+            convolution = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False)
+            return convolution, BatchNorm(outputs), nn.ReLU()
+
+        # fmt: off
+        super().__init__(                                                              # (B,  3, 48, 48)
+            LocalContrast(48, window=13),
+            *block(3, 32, kernel_size=5, stride=2),                                    # (B, 32, 24, 24)
+            *block(32, 64, kernel_size=3, stride=1), nn.MaxPool2d(2),                  # (B, 64, 12, 12)
+            *block(64, 128, kernel_size=3, stride=1), nn.AvgPool2d(2), nn.Flatten(),   # (B, 128 × 6 × 6)
+            nn.Linear(128 * 6 * 6, embedding_dim),
+        )
+        # fmt: on
+
+
+BACKBONES = {"seed": SeedBackbone, "resnet29": ResNet29, "small": SmallBackbone}
 
 
 def distance(z1: Tensor, z2: Tensor) -> Tensor:
@@ -105,12 +151,21 @@ class SiameseNetwork(
         embedding_dim: D, the length of an embedding, 1 to 1024.
         mirror: in use, though not in training, embed an image as the mean over itself and its mirror image.
         unit: scale embeddings to length 1, so that distances lie in [0, 2].
+        whiten: before that, pass them through one more linear layer, which `strong.whiten` sets; at first it changes
+            nothing.
 
     Raises:
         ValueError: for an unknown backbone or a length out of range, before anything is allocated.
     """
 
-    def __init__(self, backbone: str = "seed", embedding_dim: int = 2, mirror: bool = False, unit: bool = False):
+    def __init__(
+        self,
+        backbone: str = "seed",
+        embedding_dim: int = 2,
+        mirror: bool = False,
+        unit: bool = False,
+        whiten: bool = False,
+    ):
         super().__init__()
         if backbone not in BACKBONES:
             raise ValueError(f"unknown backbone {backbone!r}; this version knows: {', '.join(BACKBONES)}")
@@ -119,6 +174,11 @@ class SiameseNetwork(
         self.backbone = BACKBONES[backbone](embedding_dim).to(memory_format=torch.channels_last)
         self.input_shape = self.backbone.input_shape
         self.mirror, self.unit = mirror, unit
+        self.whitening = nn.Linear(embedding_dim, embedding_dim) if whiten else nn.Identity()
+        if whiten:
+            nn.init.eye_(self.whitening.weight)
+            nn.init.zeros_(self.whitening.bias)
+            self.whitening.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
@@ -161,6 +221,7 @@ class SiameseNetwork(
             z = stage(z)
         if self.mirror and not self.training:
             z = torch.stack(z.tensor_split(2)).mean(0)
+        z = self.whitening(z)
         return F.normalize(z) if self.unit else z
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,19 +256,3 @@ def shipped(name: str) -> Path:
     """Return the folder of weights that come with the project: `faces`, `att` or `mtcnn`."""
     repository, package = (folder / "weights" / name for folder in (HERE.parent, HERE))
     return repository if repository.is_dir() else package
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: where PyTorch knows no such device or this machine has none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"this machine has no device {name!r}; use cpu, or auto for the best there is") from error
-    return device

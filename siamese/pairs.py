@@ -1,14 +1,18 @@
 """Pairs of images: drawn to train on, or all of them with their distances to measure."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from siamese import calibrate, metrics
 from siamese.data import Gallery
 from siamese.network import SiameseNetwork, distance
+
+MOST = 1000  # images
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -39,9 +43,24 @@ def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pa
 
 
 def all_pairs(identity: np.ndarray) -> Pairs:
-    """Return every pair of different images once: first, second (P,) int rows and same (P,) bool; P = N (N − 1) / 2."""
-    first, second = np.triu_indices(len(identity), k=1)
+    """Return every pair of different images once; of more than `MOST` images a sample, always the same one.
+
+    Returns:
+        first, second: (P,) int rows; same: (P,) bool; P = N (N − 1) / 2. Of many images, the distinct pairs among
+        MOST² / 2 draws, see `draw_pairs`.
+    """
+    if len(identity) <= MOST:
+        first, second = np.triu_indices(len(identity), k=1)
+    else:
+        drawn = draw_pairs(identity, MOST**2 // 2, np.random.default_rng(0))[:2]
+        first, second = np.unique(np.sort(drawn, axis=0), axis=1)
     return first, second, identity[first] == identity[second]
+
+
+def distances_of(z: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the distances (P,) of pairs of rows of embeddings (N, D), a block of pairs at a time."""
+    blocks = zip(*(torch.from_numpy(side).split(1 << 16) for side in (first, second)), strict=True)
+    return torch.cat([distance(z[a], z[b]) for a, b in blocks]).numpy()
 
 
 class Scored(NamedTuple):
@@ -61,6 +80,23 @@ class Scored(NamedTuple):
         points = calibrate.operating_points(self.distance[self.same], self.distance[~self.same])
         return replace(calibrate.fit(self.distance, self.same, self.people), points=points)
 
+    def confused(self, threshold: float, names: Sequence[str]) -> list[list]:
+        """Return whom a threshold confuses: for the ten worst pairs of people their two names, the share of their
+        impostor pairs at most `threshold` apart, above 0, and how many impostor pairs they have; the worst first.
+
+        Args:
+            threshold: a distance that was not chosen on these people.
+            names: of the people, by their numbers in `people`.
+        """
+        a, b = np.sort(self.people[~self.same], axis=1).T
+        couple, close = a * len(names) + b, self.distance[~self.same] <= threshold
+        count, confused = (np.bincount(of, minlength=len(names) ** 2) for of in (couple, couple[close]))
+        share = confused / np.maximum(count, 1)
+        worst = [row for row in np.argsort(-share, kind="stable")[:10] if share[row]]
+        return [
+            [names[row // len(names)], names[row % len(names)], float(share[row]), int(count[row])] for row in worst
+        ]
+
     def curves(self, probability: np.ndarray) -> dict:
         return metrics.curves(self.distance, self.same, probability)
 
@@ -77,15 +113,15 @@ def score_all_pairs(network: SiameseNetwork, gallery: Gallery) -> Scored:
         gallery: N images.
 
     Returns:
-        P = N (N − 1) / 2 pairs, in the order of `all_pairs`; people are rows of `gallery.names`.
+        The pairs of `all_pairs`, in its order; people are rows of `gallery.names`.
 
     Raises:
         ValueError: where a distance is not finite.
     """
     network.eval()
-    z = torch.cat([network.embed(pixels.to(network.device)).float().cpu() for pixels in gallery.pixels.split(256)])
+    z = torch.cat([network.embed(x.to(network.device)).float().cpu() for x in gallery.batches()])
     first, second, same = all_pairs(gallery.identity)
-    distances = distance(z[first], z[second]).numpy()
+    distances = distances_of(z, first, second)
     if not np.isfinite(distances).all():
         raise ValueError("the network's distances are not finite; train it anew, with a lower learning rate")
     return Scored(distances, same, gallery.identity[np.stack([first, second], axis=1)])

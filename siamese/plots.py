@@ -29,6 +29,19 @@ def roc(distance: np.ndarray, same: np.ndarray, file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
+def distances(curves: dict, threshold: float, file: Path) -> None:
+    """Draw how the distances of genuine and of impostor pairs are spread (see `metrics.histogram`), and a threshold."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = _axes(figure, "Dissimilarity", "Share of the pairs of its kind")
+    for kind, color in (("genuine", SAME), ("impostor", DIFFERENT)):
+        counts = np.reshape(curves[kind], (-1, 2)).sum(1)
+        edges = np.arange(len(counts) + 1) * 2 * curves["width"]
+        axes.stairs(counts / counts.sum(), edges, fill=True, color=color, alpha=0.6, label=kind)
+    axes.axvline(threshold, color="0.2", linestyle="--", label=f"threshold {threshold:.2f}")
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=120)
+
+
 def pairs(rows: list[tuple[np.ndarray, np.ndarray, float, bool]], file: Path) -> None:
     """Draw pairs of images side by side, each titled "Dissimilarity: x.xx".
 

@@ -1,15 +1,18 @@
-"""The settings of a training run; the defaults are the seed's, or with `init` those that fine-tune a face network."""
+"""The settings of a training run, with defaults for each recipe, and for one that starts from trained weights."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FROM_SCRATCH = {"epochs": 100, "lr": 5e-4, "margin": 2.0, "freeze": 0}
-FINE_TUNING = {"epochs": 10, "lr": 1e-5, "margin": 0.6, "freeze": 5}
+DEFAULTS = {
+    "seed": {"epochs": 100, "lr": 5e-4, "margin": 2.0, "freeze": 0},
+    "strong": {"epochs": 8, "lr": 2e-3, "margin": 1.3, "freeze": 0},
+    "init": {"epochs": 0, "lr": 1e-5, "margin": 0.6, "freeze": 5},
+}
 
 
-def _either(name: str, text: str):
-    """A setting whose default depends on whether training starts from weights."""
-    text += f" (default: {FROM_SCRATCH[name]}; with --init {FINE_TUNING[name]})"
+def _by_recipe(name: str, text: str):
+    """A setting whose default depends on the recipe, and on whether training starts from weights."""
+    text += " (default: {}, {}; with --init {})".format(*(of[name] for of in DEFAULTS.values()))
     return field(default=None, metadata={"help": text})
 
 
@@ -28,17 +31,29 @@ class TrainConfig:
 
     data: str
     out: Path
+    recipe: str = field(
+        default="",
+        metadata={"help": "seed: random pairs, as in the tutorial; strong: all pairs of varied images, the hard ones "
+                  "weighing most (default: seed for att, else strong). Other defaults depend on it: they are "
+                  "given for seed, for strong, and for strong with --init"},
+    )  # fmt: skip
     init: str = field(default="", metadata={"help": "weights to start from: a result folder, or USER/NAME on the Hub"})
     align: str = field(
         default="",
         metadata={"help": "faces: find the face in each image and cut it out upright; none: take images whole; with "
                   "--init as those weights take them, else none"},
     )  # fmt: skip
-    freeze: int = _either("freeze", "how many stages of the network, from the first, stay as they are")
-    epochs: int = _either("epochs", "passes; each draws as many pairs as there are images")
-    batch_size: int = field(default=64, metadata={"help": "pairs a step"})
-    lr: float = _either("lr", "Adam's learning rate")
-    margin: float = _either("margin", "impostors further apart than this cost nothing")
+    freeze: int = _by_recipe("freeze", "how many stages of the network, from the first, stay as they are")
+    epochs: int = _by_recipe(
+        "epochs", "passes over the images, or over as many pairs; 0, with --init, only fits a last layer to the people"
+    )
+    batch_size: int = field(default=64, metadata={"help": "pairs a step; of strong, images"})
+    lr: float = _by_recipe("lr", "Adam's learning rate; of strong the highest")
+    margin: float = _by_recipe("margin", "impostors further apart than this cost nothing")
+    flip: bool = field(
+        default=False,
+        metadata={"help": "of strong: a thing and its mirror image are the same, as faces are and digits are not"},
+    )
     seed: int = field(default=0, metadata={"help": "of the first weights and of the pairs"})
     folds: int = field(
         default=0,
@@ -46,16 +61,28 @@ class TrainConfig:
                   "and calibrate on those"},
     )  # fmt: skip
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, mps …"})
+    tensorboard: bool = field(
+        default=False,
+        metadata={"help": "write loss, learning rate, images per second and validation error of each epoch to "
+                  "tensorboard/ in the result folder, a run for each network"},
+    )  # fmt: skip
     resume: bool = field(default=False, metadata={"help": "go on with the unfinished run in the result folder"})
     overwrite: bool = field(default=False, metadata={"help": "start anew, replacing what the result folder holds"})
 
     def __post_init__(self):
-        for name, default in (FINE_TUNING if self.init else FROM_SCRATCH).items():
+        if not self.recipe:
+            object.__setattr__(self, "recipe", "seed" if self.data == "att" and not self.init else "strong")
+        if self.recipe not in ("seed", "strong"):
+            raise ValueError(f"recipe must be seed or strong, got {self.recipe!r}")
+        if self.init and self.recipe != "strong":
+            raise ValueError("the seed's recipe begins from nothing: leave out init, or take the strong recipe")
+        for name, default in DEFAULTS["init" if self.init else self.recipe].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("folds", 0), ("freeze", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        least = {"epochs": 0 if self.init else 1, "batch_size": 1, "seed": 0, "folds": 0, "freeze": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}")
         for name in ("lr", "margin"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
@@ -68,9 +95,11 @@ class TrainConfig:
         if self.resume and self.overwrite:
             raise ValueError("choose one of resume and overwrite")
 
-    def recipe(self) -> dict:
+    def settings(self) -> dict:
         """Return the settings that decide the result, without where and on what it is computed."""
         names = ("epochs", "batch_size", "lr", "margin", "seed")
+        if self.recipe != "seed":  # which earlier records do not name
+            names = ("recipe", *names, "flip")
         if self.init:
             names += ("init", "freeze")
         if self.align and (self.init or self.align != "none"):

@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
 
 from siamese.calibrate import Calibration
 from siamese.compare import Model
-from siamese.network import SiameseNetwork, pick_device, shipped
+from siamese.devices import pick_device
+from siamese.network import SiameseNetwork, shipped
 
 DEFAULT = shipped("faces")
 

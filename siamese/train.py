@@ -1,4 +1,4 @@
-"""Train a Siamese network by the seed's recipe, and write all that is needed to use it and to trust it.
+"""Train a Siamese network, and write all that is needed to use it and to trust it.
 
 siamese train --data att --folds 5 --out weights/att
 
@@ -10,19 +10,22 @@ import os
 import platform
 import shutil
 import tempfile
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from siamese import __version__, card, data, plots, store
+from siamese import __version__, calibrate, card, data, devices, plots, store
 from siamese.calibrate import Calibration
 from siamese.datasets import ATT_NAME
 from siamese.loop import LOG_EVERY, cross_validate, first_network, fit, write_whole
-from siamese.network import SiameseNetwork, pick_device
+from siamese.network import SiameseNetwork
 from siamese.pairs import Scored, all_pairs, score_all_pairs
 from siamese.recipe import TrainConfig
+
+BOARD = "tensorboard"
 
 
 def train(config: TrainConfig) -> dict:
@@ -33,8 +36,11 @@ def train(config: TrainConfig) -> dict:
     folds, without the test people. Without, it rests on the test people, and the accuracy reported for these is at a
     threshold chosen on the training people. Either way no accuracy is measured at a threshold that saw its people.
 
+    Of very many images, those of some people are measured, see `data.Gallery.sample`.
+
     Written to `config.out` at the end: config.json, model.safetensors, metrics.json, README.md (the model card),
-    loss.png, roc.png and pairs.png.
+    loss.png, roc.png, distances.png, pairs.png and hardest.png. With `tensorboard`, a folder of that name is written
+    there all the while.
 
     Returns:
         The contents of metrics.json.
@@ -42,52 +48,70 @@ def train(config: TrainConfig) -> dict:
     Raises:
         ValueError: for data or a device that will not do, a result folder that holds something else, or a checkpoint
             that is damaged.
+        ImportError: where TensorBoard is asked for and not installed.
         RuntimeError: where the loss is no longer a number.
         KeyboardInterrupt: on Ctrl-C; the last whole epoch is kept for `resume`.
     """
-    device = pick_device(config.device)
+    log = _Board(config.out / BOARD) if config.tensorboard else None
+    device = devices.join(config.device)
     start, align = first_network(config)
     config = replace(config, align=config.align or align)
     gallery = data.load(config.data, start.input_shape, config.align)
     training, test = gallery.split(config.seed)
+    test = test.sample()
     if config.folds and all(len(set(fold.names) - set(test.names)) < 2 for _, fold in gallery.folds(config.folds)):
         raise ValueError(f"{len(gallery.names)} people are too few to calibrate on {config.folds} folds of them")
     fingerprint = gallery.fingerprint()
-    checkpoints = _prepare(config, fingerprint)
+    checkpoints = config.out / "checkpoints"
+    if devices.first():
+        _prepare(config, fingerprint, checkpoints)
 
-    network, losses, seconds = fit(start, training, config, device, checkpoints / "split.pt", "training")
+    network, losses, seconds, errors = fit(start, training, config, device, checkpoints / "split.pt", "training", log)
     test_pairs = score_all_pairs(network, test)
     if config.folds:
-        folds, calibration = cross_validate(start, gallery, config, device, checkpoints, spare=set(test.names))
+        folds, calibration = cross_validate(start, gallery, config, device, checkpoints, set(test.names), log)
         judge = calibration
     else:
         folds, calibration = None, test_pairs.calibrate()
-        judge = score_all_pairs(network, training).calibrate()
+        judge = score_all_pairs(network, training.sample()).calibrate()
+
+    if log:
+        log.close()
+
+    before = None
+    if config.init:
+        untouched = deepcopy(start).to(device)
+        curve = calibrate.fit(*score_all_pairs(untouched, training.sample())[:2])
+        pairs = score_all_pairs(untouched, test)
+        before = pairs.report(curve.probability(pairs.distance))
 
     probability = judge.probability(test_pairs.distance)
     name = ATT_NAME if config.data == "att" else Path(config.data).resolve().stem
     record = {
         "data": {"name": name, "sha256": fingerprint, "images": len(gallery)},
         "people": {"training": list(training.names), "test": list(test.names)},
-        "recipe": config.recipe(),
+        "recipe": config.settings(),
         "test": test_pairs.report(probability),
+        "before": before,
         "curves": test_pairs.curves(probability),
         "test_calibration": asdict(judge),
+        "confused": test_pairs.confused(judge.threshold, test.names),
         "folds": folds,
         "loss": {"every_batches": LOG_EVERY, "values": losses},
+        "validation_eer": errors,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "minutes": round(seconds / 60, 1),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "siamese": __version__},
     }
-    _write(config, network, calibration, record, test, test_pairs)
-    _clear(checkpoints)
+    if devices.first():
+        _write(config, network, calibration, record, test, test_pairs)
+        _clear(checkpoints)
     return record
 
 
-def _prepare(config: TrainConfig, fingerprint: str) -> Path:
-    """Return the folder for checkpoints, having made sure that nothing unrelated is lost or mixed in."""
-    checkpoints = config.out / "checkpoints"
-    run = {**config.recipe(), "folds": config.folds, "data": fingerprint}
+def _prepare(config: TrainConfig, fingerprint: str, checkpoints: Path) -> None:
+    """Make the folder for checkpoints, having made sure that nothing unrelated is lost or mixed in."""
+    run = {**config.settings(), "folds": config.folds, "data": fingerprint}
     started = checkpoints / "run.json"
     if config.resume:
         if not started.exists():
@@ -95,7 +119,7 @@ def _prepare(config: TrainConfig, fingerprint: str) -> Path:
         if (before := json.loads(started.read_text())) != run:
             differ = ", ".join(name for name in run if before.get(name) != run[name])
             raise ValueError(f"the run in {config.out} has other settings ({differ}); resume it with its own")
-        return checkpoints
+        return
     trained = all((config.out / name).exists() for name in ("config.json", "metrics.json", "model.safetensors"))
     if started.exists() or trained:
         if not config.overwrite:
@@ -105,11 +129,11 @@ def _prepare(config: TrainConfig, fingerprint: str) -> Path:
                 )
             raise ValueError(f"{config.out} holds a trained network; choose another --out, or --overwrite it")
         _clear(checkpoints)
+        _clear_board(config.out / BOARD)
     elif config.out.is_dir() and any(config.out.iterdir()):
         raise ValueError(f"{config.out} holds other files; choose a new folder as --out")
     checkpoints.mkdir(parents=True, exist_ok=True)
     write_whole(started, lambda part: part.write_text(json.dumps(run)))
-    return checkpoints
 
 
 def _clear(checkpoints: Path) -> None:
@@ -118,6 +142,36 @@ def _clear(checkpoints: Path) -> None:
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         checkpoints.rmdir()
+
+
+class _Board:
+    """A `Log` that TensorBoard reads: a run, which is a folder, for each network, and a step for each epoch."""
+
+    def __init__(self, folder: Path):
+        from torch.utils.tensorboard import SummaryWriter  # not everybody has it
+
+        self.folder, self.writer, self.writers = folder, SummaryWriter, {}
+
+    def __call__(self, network: str, epoch: int, numbers: dict[str, float]) -> None:
+        if network not in self.writers:
+            # Where a killed run got further than its checkpoint, what it wrote from here on is void.
+            self.writers[network] = self.writer(self.folder / network, purge_step=epoch)
+        for name, number in numbers.items():
+            self.writers[network].add_scalar(name, number, epoch)
+        self.writers[network].flush()
+
+    def close(self) -> None:
+        for writer in self.writers.values():
+            writer.close()
+
+
+def _clear_board(folder: Path) -> None:
+    """Remove what `_Board` writes there, and the folders if nothing else is in them."""
+    for file in folder.glob("*/events.out.tfevents.*"):
+        file.unlink()
+    for left in (*folder.glob("*"), folder):
+        with contextlib.suppress(OSError):
+            left.rmdir()
 
 
 def _write(
@@ -136,18 +190,26 @@ def _write(
         weights = f"path/to/{out.name}" if out.is_absolute() else out.as_posix()
         (folder / "README.md").write_text(card.model_card(record, weights))
         store.save(folder, network.cpu().half(), calibration, config.align, record)
-        plots.loss(record["loss"]["values"], record["loss"]["every_batches"], folder / "loss.png")
+        if losses := record["loss"]["values"]:
+            plots.loss(losses, record["loss"]["every_batches"], folder / "loss.png")
         plots.roc(test_pairs.distance, test_pairs.same, folder / "roc.png")
+        threshold = Calibration.from_dict(record["test_calibration"]).threshold
+        plots.distances(record["curves"], threshold, folder / "distances.png")
         plots.pairs(_ten_pairs(test, test_pairs), folder / "pairs.png")
+        plots.pairs(_ten_pairs(test, test_pairs, hardest=True), folder / "hardest.png")
         for file in folder.iterdir():
             file.chmod(0o644)
             os.replace(file, out / file.name)
 
 
-def _ten_pairs(test: data.Gallery, scored: Scored) -> list[tuple]:
-    """Choose up to five genuine and five impostor pairs, always the same ones for the same people."""
+def _ten_pairs(test: data.Gallery, scored: Scored, hardest: bool = False) -> list[tuple]:
+    """Choose up to five genuine and five impostor pairs, always the same ones for the same people: any, or the genuine
+    pairs that are furthest apart and the closest impostor pairs, the hardest first."""
     rng, same = np.random.default_rng(0), scored.same
     first, second, _ = all_pairs(test.identity)
-    rows = np.concatenate([rng.permutation(np.flatnonzero(kind))[:5] for kind in (same, ~same)])
-    pictures = test.pixels.permute(0, 2, 3, 1).squeeze(-1).numpy()
-    return [(pictures[first[row]], pictures[second[row]], scored.distance[row], same[row]) for row in rows]
+    rows = [rng.permutation(np.flatnonzero(kind)) for kind in (same, ~same)]
+    if hardest:
+        ease = np.where(same, -scored.distance, scored.distance)
+        rows = [kind[np.argsort(ease[kind])] for kind in rows]
+    rows = np.concatenate([kind[:5] for kind in rows])
+    return [(test.picture(first[row]), test.picture(second[row]), scored.distance[row], same[row]) for row in rows]

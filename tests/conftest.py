@@ -43,8 +43,8 @@ def digits(tmp_path_factory) -> Path:
 def trained(digits, tmp_path_factory) -> Path:
     """The result folder of a short training on the digits, with two folds."""
     out = tmp_path_factory.mktemp("trained") / "digits"
-    arguments = ["--data", str(digits), "--epochs", "3", "--batch-size", "16", "--folds", "2", "--out", str(out)]
-    assert cli.main(["train", *arguments]) == 0
+    arguments = ["--data", str(digits), "--recipe", "seed", "--epochs", "3", "--batch-size", "16", "--folds", "2"]
+    assert cli.main(["train", *arguments, "--out", str(out)]) == 0
     return out
 
 

@@ -1,16 +1,20 @@
 import hashlib
 import http.server
+import itertools
 import shutil
 import threading
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from siamese import data, datasets, pairs
+from siamese import data, datasets, loop, pairs
+from siamese.recipe import TrainConfig
 
 SHAPE = (1, 100, 100)
 
@@ -30,8 +34,10 @@ def test_nobody_is_on_both_sides(att):
         assert not set(training.names) & set(test.names)
         assert len(training.names) + len(test.names) == 40
         hashes = [
-            {hashlib.sha1(image.numpy().tobytes()).digest() for image in side.pixels} for side in (training, test)
+            {hashlib.sha1(side.picture(number).tobytes()).digest() for number in range(len(side))}
+            for side in (training, test)
         ]
+        assert [len(of_side) for of_side in hashes] == [len(training), len(test)]
         assert not hashes[0] & hashes[1]
 
 
@@ -82,7 +88,8 @@ def test_only_keeps_pixels_with_their_people(digits):
     gallery = data.load(digits, SHAPE)
     some = gallery.only(["7", "2"])
     assert some.names == ("2", "7")
-    assert np.array_equal(some.pixels[8:], gallery.pixels[gallery.identity == 7])
+    assert np.array_equal(some.pixels[some.rows[8:]], gallery.pixels[gallery.identity == 7])
+    assert some.pixels is gallery.pixels
     assert some.identity.tolist() == [0] * 8 + [1] * 8
 
 
@@ -107,6 +114,28 @@ def test_pairs_are_half_genuine_seeded_and_reach_everything():
 def test_all_pairs_are_all_pairs():
     first, second, same = pairs.all_pairs(np.array([0, 1, 0]))
     assert list(zip(first, second, same, strict=True)) == [(0, 1, False), (0, 2, True), (1, 2, False)]
+
+
+@pytest.mark.parametrize("names", ["abcdef", "abc"])
+def test_the_confused_are_those_whose_pairs_are_too_close(names):
+    """Counted couple by couple; of six people there are 15 couples, of which ten are told, of three three."""
+    rng = np.random.default_rng(0)
+    identity = rng.permutation(np.repeat(np.arange(len(names)), 5))
+    first, second, same = pairs.all_pairs(identity)
+    people = identity[np.stack([first, second], axis=1)]
+    distance = rng.random(len(same)) + 0.2 * np.ptp(people, axis=1)
+    told = pairs.Scored(distance, same, people).confused(0.6, names)
+    share = {
+        (one, other): np.mean(
+            [d <= 0.6 for d, who in zip(distance, people, strict=True) if {names[i] for i in who} == {one, other}]
+        )
+        for one, other in itertools.combinations(names, 2)
+    }
+    worst = sorted((value for value in share.values() if value), reverse=True)[:10]
+    assert [row[2] for row in told] == pytest.approx(worst)
+    assert [share[one, other] for one, other, *_ in told] == pytest.approx(worst)
+    assert {row[3] for row in told} == {25}
+    assert pairs.Scored(distance, same, people).confused(0.0, names) == []
 
 
 def test_refuses_a_folder_it_cannot_use(digits, tmp_path):
@@ -214,3 +243,55 @@ def test_refuses_another_file_of_that_name(monkeypatch, tmp_path):
     (tmp_path / "at&t.zip").write_bytes(b"something else")
     with pytest.raises(ValueError, match="not the AT&T archive"):
         datasets.find_att()
+
+
+def test_what_memory_does_not_hold_is_read_from_a_file_that_leaves_nothing_behind(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = TrainConfig("…", tmp_path, epochs=1)
+    start, cpu = loop.first_network(config)[0], torch.device("cpu")
+    held = data.load(digits, start.input_shape)
+    monkeypatch.setattr(data, "room", lambda device: 0)
+    mapped = data.load(digits, start.input_shape)
+    assert list((tmp_path / "siamese").iterdir()) == []
+    assert "(deleted)" in next(
+        line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line
+    )
+    assert torch.equal(mapped.pixels, held.pixels)
+    assert mapped.fingerprint() == held.fingerprint()
+    of_held, of_mapped = (
+        loop.fit(start, gallery, config, cpu, tmp_path / f"{number}.pt", "test").losses
+        for number, gallery in enumerate((held, mapped))
+    )
+    assert of_held == of_mapped
+
+
+def test_a_disk_without_room_is_told_in_a_sentence(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(data, "room", lambda device: 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    with pytest.raises(OSError, match=r"the images take 0\.0 GB.* make room there, or name another folder"):
+        data.load(digits, SHAPE)
+
+
+def test_of_many_images_a_sample_of_pairs_is_measured(monkeypatch):
+    monkeypatch.setattr(pairs, "MOST", 100)
+    identity = np.repeat(np.arange(40), 5)
+    first, second, same = pairs.all_pairs(identity)
+    assert (first < second).all()
+    assert len({*zip(first.tolist(), second.tolist(), strict=True)}) == len(first) <= 5000
+    assert np.array_equal(same, identity[first] == identity[second])
+    assert same.sum() > 0.98 * 40 * 10  # of 400 genuine pairs, nearly each is among 2,500 draws
+    assert (~same).sum() > 2000
+    assert all(map(np.array_equal, pairs.all_pairs(identity), (first, second, same)))
+
+
+def test_a_sample_is_of_whole_people():
+    sizes = [3, 5, 2, 4, 6, 5]
+    gallery = data.Gallery(torch.arange(25).reshape(-1, 1, 1, 1), np.repeat(np.arange(6), sizes), tuple("abcdef"))
+    assert gallery.sample(25) is gallery
+    sample = gallery.sample(12)
+    assert 2 <= len(sample.names) < 6
+    assert len(sample) <= 12
+    assert np.bincount(sample.identity).tolist() == [sizes["abcdef".index(name)] for name in sample.names]
+    assert sample.names == gallery.sample(12).names
+    assert len(gallery.sample(1).names) == 2

@@ -15,7 +15,7 @@ from .conftest import EXAMPLES, ROOT
 from .hub_server import Hub
 
 TOKEN = "hf_planted_secret_token"
-FILES = ["README.md", "config.json", "loss.png", "metrics.json", "model.safetensors", "roc.png"]
+FILES = ["README.md", "config.json", "distances.png", "loss.png", "metrics.json", "model.safetensors", "roc.png"]
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
 
 
@@ -36,7 +36,7 @@ def test_pushed_weights_come_back_and_answer_the_same(server, trained, tmp_path)
         pushed = siamese("push", trained, "someone/digits", **environment)
         assert pushed.returncode == 0, pushed.stderr
         assert f"{server.url}/someone/digits" in pushed.stdout
-    assert server.commits == [FILES] * 2  # one commit each, without the photographs of pairs.png
+    assert server.commits == [FILES] * 2  # one commit each, without the photographs of pairs.png and hardest.png
     here = siamese("compare", *PAIR, "--weights", trained, "--json")
     there = siamese("compare", *PAIR, "--weights", "someone/digits", "--json", **environment)
     assert json.loads(there.stdout) == json.loads(here.stdout), there.stderr
@@ -55,6 +55,7 @@ def test_what_is_pushed_names_no_people_and_no_path(server, trained, tmp_path):
     record = json.loads((folder / "metrics.json").read_text())
     names = [f"Jane Doe the {name}th" for name in "0123456789"]
     record["people"] = {"training": names[:2] + names[3:9], "test": [names[2], names[9]]}
+    record["confused"] = [[names[2], names[9], 0.25, 64]]
     for init, published in ((ROOT / "weights" / "faces", "faces"), (tmp_path / "gone", "gone"), ("who/it", "who/it")):
         record["recipe"] |= {"init": str(init), "freeze": 5}
         (folder / "metrics.json").write_text(json.dumps(record))
@@ -65,10 +66,12 @@ def test_what_is_pushed_names_no_people_and_no_path(server, trained, tmp_path):
         for secret in (b"Jane", bytes(ROOT), bytes(tmp_path)):
             assert not [name for name, content in files.items() if secret in content]
         assert metrics["people"] == {"training": [0, 1, 3, 4, 5, 6, 7, 8], "test": [2, 9]}
+        assert metrics["confused"] == [[2, 9, 0.25, 64]]
+        assert "| 2 | 9 | 25% | 64 |" in card
         assert metrics["recipe"] == {**record["recipe"], "init": published}
         assert card == model_card(metrics, "someone/digits")
         assert f"--init {published} --freeze 5" in card
-        assert metrics == {**record, "people": metrics["people"], "recipe": metrics["recipe"]}
+        assert metrics == {**record, **{key: metrics[key] for key in ("people", "confused", "recipe")}}
 
 
 def test_a_pushed_network_is_still_not_judged_by_people_it_was_trained_on(server, trained, digits, tmp_path):
@@ -151,4 +154,4 @@ def test_cards_are_written_from_the_metrics_beside_them(trained):
 def test_the_repository_holds_no_photographs_of_the_data():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert "weights/att/model.safetensors" in files
-    assert not [name for name in files if name.endswith(".pgm") or (name.startswith("weights") and "pairs" in name)]
+    assert not [name for name in files if name.endswith((".pgm", "pairs.png", "hardest.png"))]

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from siamese import SiameseNetwork, calibrate, cli, contrastive_loss, data, distance, loop, metrics, train
+from siamese import SiameseNetwork, calibrate, cli, contrastive_loss, data, distance, loop, metrics, seed, strong, train
 from siamese.calibrate import Calibration
 from siamese.card import model_card
 from siamese.pairs import draw_pairs, score_all_pairs
@@ -24,6 +25,7 @@ from siamese.store import load as siamese_of
 from .conftest import EXAMPLES, ROOT
 
 CPU = torch.device("cpu")
+SEED = ("--recipe", "seed")
 
 
 def auc(network, gallery):
@@ -38,7 +40,7 @@ def test_learns_to_tell_people_it_has_not_seen(tmp_path, request, digits):
     except pytest.skip.Exception:
         gallery = data.load(digits, (1, 100, 100))
         training, test = gallery.only("0123456"), gallery.only("789")
-    config = TrainConfig("…", tmp_path, epochs=10)
+    config = TrainConfig("att", tmp_path, epochs=10)
     fitted = loop.fit(loop.first_network(config)[0], training, config, CPU, tmp_path / "checkpoint.pt", "test")
     torch.manual_seed(config.seed)
     untrained = SiameseNetwork()
@@ -49,7 +51,8 @@ def test_learns_to_tell_people_it_has_not_seen(tmp_path, request, digits):
 
 def test_the_result_folder_is_complete_and_true(trained, digits):
     assert {path.name for path in trained.iterdir()} == {
-        *("config.json", "model.safetensors", "metrics.json", "README.md", "loss.png", "roc.png", "pairs.png")
+        *("config.json", "model.safetensors", "metrics.json", "README.md"),
+        *("loss.png", "roc.png", "distances.png", "pairs.png", "hardest.png"),
     }
     for picture in trained.glob("*.png"):
         assert min(Image.open(picture).size) > 200
@@ -62,11 +65,30 @@ def test_the_result_folder_is_complete_and_true(trained, digits):
     scored = score_all_pairs(SiameseNetwork.from_pretrained(trained), test)
     probability = Calibration.from_dict(record["test_calibration"]).probability(scored.distance)
     assert scored.report(probability) == pytest.approx(record["test"], abs=1e-6)
+    (one, other, share, count) = record["confused"][0]
+    assert ({one, other}, count) == (set(test.names), record["test"]["impostor"])
+    assert share == pytest.approx((probability[~scored.same] >= 0.5).mean())
+    row = f"| {one} | {other} | {share:.0%} | {count} |"
+    assert row in (trained / "README.md").read_text()
+    assert row not in model_card({**record, "confused": []}, "digits")
+
+
+def test_the_hardest_pairs_are_the_furthest_of_one_and_the_closest_of_two(digits):
+    test = data.load(digits, (1, 100, 100)).only("123")
+    scored = score_all_pairs(SiameseNetwork(), test)
+    rows = train._ten_pairs(test, scored, hardest=True)
+    genuine, impostor = np.sort(scored.distance[scored.same]), np.sort(scored.distance[~scored.same])
+    assert [row[2] for row in rows] == [*genuine[:-6:-1], *impostor[:5]]
+    assert [row[3] for row in rows] == [True] * 5 + [False] * 5
+    pictures = [test.picture(number).tobytes() for number in range(len(test))]
+    for first, second, _, same in rows:
+        people = [test.identity[pictures.index(picture.tobytes())] for picture in (first, second)]
+        assert (people[0] == people[1]) == same
 
 
 def test_a_second_run_is_the_same_to_the_bit(trained, digits, tmp_path, siamese):
     run = siamese(
-        "train", "--data", digits, "--epochs", 3, "--batch-size", 16, "--folds", 2, "--out", tmp_path / "again"
+        "train", "--data", digits, *SEED, "--epochs", 3, "--batch-size", 16, "--folds", 2, "--out", tmp_path / "again"
     )
     assert run.returncode == 0, run.stderr
     for name in ("model.safetensors", "config.json"):
@@ -75,8 +97,8 @@ def test_a_second_run_is_the_same_to_the_bit(trained, digits, tmp_path, siamese)
 
 def test_a_batch_embeds_each_image_once_and_its_gradient_is_the_plain_one(digits):
     gallery = data.load(digits, (1, 100, 100))
-    config = TrainConfig("…", Path(), batch_size=40)
-    batches = loop.epoch_batches(gallery.identity, config, 0, CPU)
+    config = TrainConfig("att", Path(), batch_size=40)
+    batches = [tuple(map(torch.from_numpy, batch)) for batch in seed.epoch_batches(gallery.identity, config, 0)]
     assert [len(same) for _, _, same in batches] == [40, 40]
     first, second, _ = draw_pairs(gallery.identity, len(gallery), np.random.default_rng([config.seed, 0]))
     rows, sides, labels = batches[0]
@@ -100,7 +122,7 @@ def test_folds_never_judge_by_a_calibration_that_saw_them(digits, tmp_path, monk
     seen = []
     fit = calibrate.fit
     monkeypatch.setattr(calibrate, "fit", lambda d, s, people=None: seen.append(set(d.tolist())) or fit(d, s, people))
-    config = TrainConfig("…", tmp_path, epochs=2, folds=2)
+    config = TrainConfig("att", tmp_path, epochs=2, folds=2)
     measured = []
     monkeypatch.setattr(loop, "score_all_pairs", lambda n, g: measured.append(score_all_pairs(n, g)) or measured[-1])
     loop.cross_validate(loop.first_network(config)[0], gallery, config, CPU, tmp_path, spare={"0", "1"})
@@ -110,7 +132,7 @@ def test_folds_never_judge_by_a_calibration_that_saw_them(digits, tmp_path, monk
     assert len(measured[1][0]) < len(measured[0][0])
 
 
-COMMAND = ("--epochs", "15", "--batch-size", "8", "--seed", "1")
+COMMAND = ("--recipe", "seed", "--epochs", "15", "--batch-size", "8", "--seed", "1")
 
 
 def start(digits, out, *more) -> subprocess.Popen:
@@ -129,6 +151,16 @@ def wait_for_epoch(process, out, epoch):
     raise AssertionError(f"no checkpoint of epoch {epoch}")
 
 
+def logged(folder) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """What TensorBoard shows of each run: of each number its (step, value)."""
+    shown = {}
+    for run in sorted(folder.iterdir()):
+        events = EventAccumulator(str(run)).Reload()
+        tags = events.Tags()["scalars"]
+        shown[run.name] = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    return shown
+
+
 @pytest.fixture(scope="module")
 def unbroken(digits, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "run"
@@ -139,7 +171,7 @@ def unbroken(digits, tmp_path_factory):
 def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siamese):
     out = tmp_path / "run"
     for epoch in (1, 3):
-        process = start(digits, out, *(["--resume"] if epoch > 1 else []))
+        process = start(digits, out, "--tensorboard", *(["--resume"] if epoch > 1 else []))
         wait_for_epoch(process, out, epoch)
         process.kill()
         process.wait()
@@ -155,9 +187,10 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
     folds = siamese("train", "--data", digits, "--out", out, *COMMAND, "--folds", 2, "--resume")
     assert "other settings (folds)" in folds.stderr
 
-    resumed = siamese("train", "--data", digits, "--out", out, *COMMAND, "--resume")
+    resumed = siamese("train", "--data", digits, "--out", out, *COMMAND, "--tensorboard", "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert {path.name for path in out.iterdir()} == {path.name for path in unbroken.iterdir()}
+    assert [step for step, _ in logged(out / "tensorboard")["training"]["loss"]] == list(range(1, 16))
+    assert {path.name for path in out.iterdir()} == {path.name for path in unbroken.iterdir()} | {"tensorboard"}
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (out, unbroken))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     records = [json.loads((folder / "metrics.json").read_text()) for folder in (out, unbroken)]
@@ -182,6 +215,28 @@ def test_a_damaged_checkpoint_is_named_and_can_be_done_without(digits, tmp_path,
     assert (out / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
 
 
+def test_a_full_disk_is_told_and_costs_no_checkpoint(digits, tmp_path, unbroken, siamese):
+    """No file may grow beyond a megabyte, as on a disk with no more room."""
+    out = tmp_path / "run"
+    process = start(digits, out)
+    wait_for_epoch(process, out, 1)
+    process.kill()
+    process.wait()
+    checkpoint = out / "checkpoints" / "split.pt"
+    before = checkpoint.read_bytes()
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); from siamese import cli; "
+    command = ["train", "--data", digits, "--out", out, *COMMAND, "--resume"]
+    run = subprocess.run(
+        [sys.executable, "-c", code + "sys.exit(cli.main(sys.argv[1:]))", *command], capture_output=True, text=True
+    )
+    assert run.returncode == 2, run.stderr
+    assert f"error: {checkpoint} cannot be written; the one before is kept: is the disk full?" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert checkpoint.read_bytes() == before
+    assert siamese("train", "--data", digits, "--out", out, *COMMAND, "--resume").returncode == 0
+    assert (out / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
+
+
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(digits, tmp_path):
     process = start(digits, tmp_path / "run")
     wait_for_epoch(process, tmp_path / "run", 1)
@@ -190,6 +245,63 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(digits, tmp_path):
     assert process.returncode == 130
     assert "--resume goes on with it" in stderr
     assert "Traceback" not in stderr
+
+
+BOARD = ("--recipe", "strong", "--epochs", "4", "--folds", "2", "--tensorboard")
+
+
+def test_tensorboard_shows_each_epoch_once_though_killed_and_resumed(digits, tmp_path, monkeypatch, siamese):
+    """Killed when the third epoch is logged but not kept, and once more while the first fold trains."""
+    monkeypatch.setattr(strong, "SPARE", 8)
+    out, write_whole = tmp_path / "run", loop.write_whole
+    for name, last, more in (("split.pt", 2, ()), ("fold-0-of-2.pt", 1, ("--resume",))):
+
+        def killed(target, write, name=name, last=last):
+            if target.name == name and target.exists() and torch.load(target, weights_only=True)["epoch"] == last:
+                raise KeyboardInterrupt
+            write_whole(target, write)
+
+        monkeypatch.setattr(loop, "write_whole", killed)
+        assert siamese("train", "--data", digits, "--out", out, *BOARD, *more).returncode == 130
+    monkeypatch.setattr(loop, "write_whole", write_whole)
+    run = siamese("train", "--data", digits, "--out", out, *BOARD, "--resume")
+    assert run.returncode == 0, run.stderr
+    shown = logged(out / "tensorboard")
+    assert list(shown) == ["fold 1 of 2", "fold 2 of 2", "training"]
+    for name, numbers in shown.items():
+        # Of the five people in a fold nobody can be spared to validate.
+        validated = {"validation_eer"} if name == "training" else set()
+        assert numbers.keys() == {"loss", "learning_rate", "images_per_second"} | validated
+        assert all([step for step, _ in points] == [1, 2, 3, 4] for points in numbers.values())
+        assert all(rate > 0 for _, rate in numbers["images_per_second"])
+        assert numbers["learning_rate"][-1] == (4, pytest.approx(0, abs=1e-9))
+    record = json.loads((out / "metrics.json").read_text())
+    assert [error for _, error in shown["training"]["validation_eer"]] == pytest.approx(record["validation_eer"])
+    # An epoch of the 64 images is one batch, so that of ten batches' losses the first is the first epoch's.
+    assert shown["training"]["loss"][0][1] == pytest.approx(record["loss"]["values"][0])
+
+
+def test_a_new_start_removes_what_tensorboard_showed_and_nothing_else(digits, tmp_path, siamese):
+    board, command = tmp_path / "run" / "tensorboard", ("train", "--data", digits, *SEED, "--epochs", 1)
+    assert siamese(*command, "--out", tmp_path / "run", "--tensorboard").returncode == 0
+    assert list(logged(board)) == ["training"]
+    (board / "notes").mkdir()
+    (board / "notes" / "thesis.txt").write_text("a year of work")
+    refused = siamese(*command, "--out", tmp_path / "run", "--tensorboard")
+    assert "holds a trained network" in refused.stderr
+    assert siamese(*command, "--out", tmp_path / "run", "--overwrite").returncode == 0
+    assert [file.name for file in board.rglob("*") if file.is_file()] == ["thesis.txt"]
+    assert not (board / "training").exists()
+
+
+def test_without_tensorboard_nothing_starts(digits, tmp_path, monkeypatch, siamese):
+    for module in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    run = siamese("train", "--data", digits, "--out", tmp_path / "run", *BOARD)
+    says = "error: tensorboard is missing, which --tensorboard needs: pip install '.[tensorboard]'\n"
+    assert (run.returncode, run.stderr) == (2, says)
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_peoples_files_survive(digits, tmp_path, siamese):
@@ -209,7 +321,7 @@ def test_people_who_cannot_be_told_apart_still_give_a_network(tmp_path, digits, 
         return scored._replace(distance=scored.distance.max() - scored.distance)
 
     monkeypatch.setattr(train, "score_all_pairs", turned_round)
-    run = siamese("train", "--data", digits, "--out", tmp_path / "run", "--epochs", 1)
+    run = siamese("train", "--data", digits, "--out", tmp_path / "run", *SEED, "--epochs", 1)
     assert run.returncode == 0, run.stderr
     calibration = Calibration.from_dict(json.loads((tmp_path / "run" / "config.json").read_text())["calibration"])
     assert calibration.probability(0) == pytest.approx(0.5, abs=0.01)
@@ -277,21 +389,24 @@ def family(tmp_path_factory) -> Path:
 
 
 def test_fine_tunes_the_face_network_on_ones_own_people(family, trained, tmp_path, siamese):
-    out = tmp_path / "family"
-    run = siamese("train", "--data", family, "--init", ROOT / "weights" / "faces", "--epochs", 2, "--out", out)
+    """By default no weight of the network moves, and three people to learn from are too few to whiten."""
+    faces, out = ROOT / "weights" / "faces", tmp_path / "family"
+    run = siamese("train", "--data", family, "--init", faces, "--out", out)
     assert run.returncode == 0, run.stderr
-    before, after = (load_file(folder / "model.safetensors") for folder in (ROOT / "weights" / "faces", out))
-    moved = {name for name, value in before.items() if not torch.equal(value.half(), after[name])}
-    assert moved
-    assert all(name.startswith(("backbone.5", "backbone.6")) for name in moved)
+    before, after = (load_file(folder / "model.safetensors") for folder in (faces, out))
+    assert after.keys() - before.keys() == {"whitening.weight", "whitening.bias"}
+    assert all(torch.equal(before[name].half(), after[name]) for name in before)
+    assert torch.equal(after["whitening.weight"], torch.eye(128).half())
+    record = json.loads((out / "metrics.json").read_text())
+    assert record["before"]["auc"] == record["test"]["auc"]
+    assert "| the same, before training |" in run.stdout
     model = siamese_of(out)
     assert model.align == "faces"
-    assert model.record["recipe"]["freeze"] == 5
     assert model.compare(family / "biden" / "1.jpg", family / "biden" / "2.jpg").verdict == "same"
     card = (out / "README.md").read_text()
-    assert "--init" in card
+    assert "--recipe strong --epochs 0" in card
     assert "--freeze 5 --align faces" in card
-    began = f"The training began from the weights {ROOT / 'weights' / 'faces'}"
+    began = f"The training began from the weights {faces}"
     assert f"{began} and kept the first 5 of its stages as they were; whom" in card
     thawed = model_card({**model.record, "recipe": {**model.record["recipe"], "freeze": 0}}, "family")
     assert f"{began}; whom" in thawed
@@ -307,12 +422,13 @@ def test_freezing_gives_what_training_with_frozen_weights_gives(family, tmp_path
     plain = loop.first_network(config)[0].train()
     optimizer = torch.optim.Adam([*plain.backbone[5].parameters(), *plain.backbone[6].parameters()], lr=config.lr)
     for epoch in range(2):
-        for rows, sides, same in loop.epoch_batches(gallery.identity, config, epoch, CPU):
-            loss = contrastive_loss(distance(*plain.embed(gallery.pixels[rows])[sides]), same, config.margin)
+        for number, (rows, identity) in enumerate(strong.epoch_batches(gallery.identity, config, epoch), 1):
+            optimizer.param_groups[0]["lr"] = config.lr * strong.pace((epoch + number) / 2)
+            loss = strong.loss(plain.embed(gallery.pixels[rows]), torch.from_numpy(identity), config)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    for ours, theirs in zip(fitted.parameters(), plain.parameters(), strict=True):
+    for ours, theirs in zip(fitted.backbone.parameters(), plain.backbone.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs.half().float(), atol=2e-3, rtol=1e-2)
 
 
@@ -327,6 +443,7 @@ def test_says_what_cannot_be_fine_tuned(family, tmp_path, siamese):
         (("--data", family, "--init", tmp_path / "nothing"), "there is no folder"),
         (("--data", family, "--init", faces, "--freeze", 7), "freeze fewer, got 7"),
         (("--data", family, "--freeze", 2), "name the weights with init"),
+        (("--data", family, "--init", faces, "--recipe", "seed"), "begins from nothing"),
         (("--data", family, "--align", "thumbs"), "faces or none"),
     ):
         run = siamese("train", *arguments, "--out", tmp_path / "run")
@@ -335,7 +452,7 @@ def test_says_what_cannot_be_fine_tuned(family, tmp_path, siamese):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step(digits, tmp_path):
-    config = TrainConfig("…", tmp_path, epochs=3, lr=1e18)
+    config = TrainConfig("att", tmp_path, epochs=3, lr=1e18)
     with pytest.raises(RuntimeError, match=r"at step \d+ .* learning rate 1e\+18 is probably too high"):
         loop.fit(
             loop.first_network(config)[0],

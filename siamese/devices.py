@@ -1,0 +1,137 @@
+"""The device to compute on, and several that train one network: `accelerate launch -m siamese train …`.
+
+Each process takes its share of every batch. One alone passes through all of this unchanged.
+"""
+
+import os
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: where PyTorch knows no such device or this machine has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"this machine has no device {name!r}; use cpu, or auto for the best there is") from error
+    return device
+
+
+def join(device: str) -> torch.device:
+    """Join the processes that were launched, if any, and return this one's device.
+
+    Args:
+        device: see `pick_device`; where several were launched, "cpu", or "auto" for a GPU each.
+
+    Raises:
+        ValueError: where this machine has no such device.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return pick_device(device)
+    from accelerate import PartialState
+
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"each of several processes takes a device of its own: leave --device out, got {device!r}")
+    return PartialState(cpu=device == "cpu").device
+
+
+def first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def as_first(value: T) -> T:
+    """Return what the first process has: anything that can be pickled, tensors on the CPU."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def share(count: int) -> slice:
+    """Return which of the images of a batch are this process' own."""
+    if not dist.is_initialized():
+        return slice(count)
+    size = -(-count // dist.get_world_size())
+    start = min(dist.get_rank() * size, count)
+    return slice(start, min(start + size, count))
+
+
+def gather(z: Tensor, count: int) -> Tensor:
+    """Return the embeddings of a whole batch, of which a gradient flows back to one's own.
+
+    Every process so computes the loss of all pairs, and the gradient of its share; `sum_gradients` adds the shares up.
+
+    Args:
+        z: (S, D), the embeddings of `share(count)`.
+        count: B.
+
+    Returns:
+        (B, D).
+    """
+    if not dist.is_initialized():
+        return z
+    own, size = share(count), -(-count // dist.get_world_size())
+    padded = F.pad(z.detach(), (0, 0, 0, size - len(z))).contiguous()
+    every = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, padded)
+    every = torch.cat(every)
+    return torch.cat([every[: own.start], z, every[own.stop : count]])
+
+
+def sum_gradients(network: nn.Module) -> None:
+    """Replace every gradient by its sum over the processes."""
+    if not dist.is_initialized():
+        return
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes, as is that of the gradients that come back."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    backward = forward
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by the mean and variance of the whole batch, of which each process sees a share.
+
+    PyTorch's own SyncBatchNorm does the same on GPUs alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and dist.is_initialized()):
+            return super().forward(x)
+        count = torch.full_like(self.running_mean, x.numel() / x.shape[1])
+        total, squares, count = _Sum.apply(torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count]))
+        mean = total / count
+        variance = squares / count - mean.square()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
