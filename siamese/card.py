@@ -77,10 +77,18 @@ def _trained(record: dict, weights: str) -> str:
         )
         if rows := [f"| {a} | {b} | {share:.0%} | {count:,} |" for a, b, share, count in record["confused"]]:
             spread += CONFUSED + "\n".join(rows) + "\n"
-    began = ""
-    if "init" in recipe:
+    count = len(people["training"])
+    learned = f"Trained with the contrastive loss on pairs of {count} people."
+    if "init" in recipe and recipe["epochs"]:
         kept = f" and kept the first {recipe['freeze']} of its stages as they were" if recipe["freeze"] else ""
-        began = f"\nThe training began from the weights {recipe['init']}{kept}; whom these had seen, their card says."
+        learned += (
+            f"\nThe training began from the weights {recipe['init']}{kept}; whom these had seen, their card says."
+        )
+    elif "init" in recipe:
+        learned = (
+            f"The network is that of the weights {recipe['init']}, whose\ncard says whom it has seen, with a last "
+            f"layer fitted to {count} people, where that helped others."
+        )
     return f"""---
 {front}
 ---
@@ -88,7 +96,7 @@ def _trained(record: dict, weights: str) -> str:
 # Siamese network, {title}
 
 Two images in, one number out: the Euclidean distance between two embeddings made with the same weights. Lower is more
-alike. Trained with the contrastive loss on pairs of {len(people["training"])} people.{began}
+alike. {learned}
 
 ```python
 import siamese
@@ -99,7 +107,7 @@ print(model.compare("a.jpg", "b.jpg").dissimilarity)
 
 ## How well it does
 
-People whom it has not seen; every pair of their images.
+People whom it has not seen; every pair of their images, or of very many a sample.
 
 {metrics.table(f"{len(people['test'])} held-out people", test, folds, record.get("before"))}
 

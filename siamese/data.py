@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -53,7 +54,7 @@ class Gallery:
 
     def batches(self) -> Iterator[Tensor]:
         """Yield the images in order, (`BATCH`, C, H, W) uint8 at a time, on the CPU; fewer at the end."""
-        for start in range(0, len(self), BATCH):
+        for start in range(0, max(len(self), 1), BATCH):
             yield self.pixels[self.rows[start : start + BATCH]]
 
     def picture(self, number: int) -> np.ndarray:
@@ -198,10 +199,10 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
 
 
 def room(device: torch.device) -> int:
-    """Return how many bytes of images may lie on a device: half of what is free there."""
+    """Return how many bytes of images may lie on a device: half of what is free there, or this process' share of it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
-    return psutil.virtual_memory().available // 2
+    return psutil.virtual_memory().available // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _allocate(shape: tuple[int, ...]) -> Tensor:
@@ -215,7 +216,10 @@ def _allocate(shape: tuple[int, ...]) -> Tensor:
             f"the images take {size / 1e9:.1f} GB, which fit neither into memory nor into {folder}, where "
             f"{free / 1e9:.1f} GB are free: make room there, or name another folder in XDG_CACHE_HOME"
         )
-    return torch.from_numpy(np.memmap(tempfile.TemporaryFile(dir=folder), np.uint8, "w+", shape=shape))
+    with tempfile.TemporaryFile(dir=folder) as file:  # its pages stay until the tensor is gone
+        if hasattr(os, "posix_fallocate"):  # a disk that fills up meanwhile is told now
+            os.posix_fallocate(file.fileno(), 0, size)
+        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
 
 
 def _people(root: Path | zipfile.Path) -> tuple[dict[str, list], frozenset[str]]:

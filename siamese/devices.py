@@ -3,6 +3,7 @@
 Each process takes its share of every batch. One alone passes through all of this unchanged.
 """
 
+import atexit
 import os
 from typing import TypeVar
 
@@ -45,7 +46,10 @@ def join(device: str) -> torch.device:
 
     if device not in ("auto", "cpu"):
         raise ValueError(f"each of several processes takes a device of its own: leave --device out, got {device!r}")
-    return PartialState(cpu=device == "cpu").device
+    state = PartialState(cpu=device == "cpu")
+    # Else a process that ends before the others may be aborted by the threads that it talked to them with.
+    atexit.register(state.destroy_process_group)
+    return state.device
 
 
 def first() -> bool:

@@ -36,7 +36,7 @@ def first_network(config: TrainConfig) -> tuple[SiameseNetwork, str]:
     Its weights are those named by `init`, else drawn by the seed.
 
     Raises:
-        ValueError: where more stages are to be frozen than leave one to train.
+        ValueError: where the weights are of the seed's recipe, or more stages are to be frozen than leave one to train.
         FileNotFoundError, ConnectionError: see `store.load`.
     """
     if not config.init:
@@ -44,9 +44,14 @@ def first_network(config: TrainConfig) -> tuple[SiameseNetwork, str]:
             torch.manual_seed(config.seed)
             return RECIPES[config.recipe].network(config), "none"
     model = store.load(config.init, device="cpu")
+    if not model.network.unit:
+        raise ValueError(
+            f"{config.init} was trained by the seed's recipe, which cannot be built on: begin from weights/faces, or "
+            "from a network of the strong recipe"
+        )
     if config.freeze >= (stages := len(model.network.backbone)):
         raise ValueError(f"the network has {stages} stages: freeze fewer, got {config.freeze}")
-    network = SiameseNetwork(**{**model.network._hub_mixin_config, "unit": True, "whiten": True})
+    network = SiameseNetwork(**{**model.network._hub_mixin_config, "whiten": True})
     network.load_state_dict(model.network.state_dict(), strict=False)
     return network, model.align
 
@@ -98,7 +103,7 @@ def fit(
     if saved := devices.as_first(_read_checkpoint(checkpoint)):
         network.load_state_dict(saved.pop("network"))
         optimizer.load_state_dict(saved.pop("optimizer"))
-        state = saved
+        state |= saved
     losses, errors = state["losses"], state["validation"]
 
     # An epoch reads no file, decodes no image, and repeats no arithmetic of frozen stages.
@@ -107,7 +112,7 @@ def fit(
         with torch.no_grad():
             inputs = torch.cat([network.begin(x.to(device), config.freeze) for x in training.batches()])
         place = np.arange(len(training))
-    elif inputs.nbytes < data.room(device):
+    elif config.epochs and inputs.nbytes < data.room(device):
         inputs = inputs.to(device)
     steps = len(recipe.epoch_batches(training.identity, config, 0))  # an epoch
     too_high = f"the learning rate {config.lr:g} is probably too high; start anew with a lower one"
@@ -167,7 +172,9 @@ def fit(
                 write_whole(checkpoint, partial(torch.save, whole))
     if state["best"]:
         network.load_state_dict(state["best"])
+    began = time.perf_counter()
     recipe.finish(network.eval(), gallery, config)
+    state["seconds"] += time.perf_counter() - began
     # Half precision halves the download; all that is measured is measured on the rounded weights that ship.
     return Fitted(network.half().float(), losses, state["seconds"], errors)
 
@@ -273,7 +280,7 @@ def write_whole(target: Path, write) -> None:
     Raises:
         OSError: where it cannot be written.
     """
-    part = target.with_suffix(".part")
+    part = target.with_name(target.name + ".part")
     try:
         write(part)
         os.replace(part, target)

@@ -151,7 +151,7 @@ class SiameseNetwork(
         embedding_dim: D, the length of an embedding, 1 to 1024.
         mirror: in use, though not in training, embed an image as the mean over itself and its mirror image.
         unit: scale embeddings to length 1, so that distances lie in [0, 2].
-        whiten: before that, pass them through one more linear layer, which `strong.whiten` sets; at first it changes
+        whiten: before that, pass them through one more linear layer, which `strong.finish` sets; at first it changes
             nothing.
 
     Raises:

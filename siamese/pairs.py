@@ -12,7 +12,7 @@ from siamese import calibrate, metrics
 from siamese.data import Gallery
 from siamese.network import SiameseNetwork, distance
 
-MOST = 1000  # images
+EVERY = 1000  # images, of which every pair is measured; of more, a sample
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -43,16 +43,16 @@ def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pa
 
 
 def all_pairs(identity: np.ndarray) -> Pairs:
-    """Return every pair of different images once; of more than `MOST` images a sample, always the same one.
+    """Return every pair of different images once; of more than `EVERY` images a sample, always the same one.
 
     Returns:
         first, second: (P,) int rows; same: (P,) bool; P = N (N − 1) / 2. Of many images, the distinct pairs among
-        MOST² / 2 draws, see `draw_pairs`.
+        EVERY² / 2 draws, see `draw_pairs`.
     """
-    if len(identity) <= MOST:
+    if len(identity) <= EVERY:
         first, second = np.triu_indices(len(identity), k=1)
     else:
-        drawn = draw_pairs(identity, MOST**2 // 2, np.random.default_rng(0))[:2]
+        drawn = draw_pairs(identity, EVERY**2 // 2, np.random.default_rng(0))[:2]
         first, second = np.unique(np.sort(drawn, axis=0), axis=1)
     return first, second, identity[first] == identity[second]
 
@@ -82,19 +82,23 @@ class Scored(NamedTuple):
 
     def confused(self, threshold: float, names: Sequence[str]) -> list[list]:
         """Return whom a threshold confuses: for the ten worst pairs of people their two names, the share of their
-        impostor pairs at most `threshold` apart, above 0, and how many impostor pairs they have; the worst first.
+        impostor pairs at most `threshold` apart, above 0, and how many impostor pairs they have, at least four; the
+        worst first.
 
         Args:
             threshold: a distance that was not chosen on these people.
             names: of the people, by their numbers in `people`.
         """
         a, b = np.sort(self.people[~self.same], axis=1).T
-        couple, close = a * len(names) + b, self.distance[~self.same] <= threshold
-        count, confused = (np.bincount(of, minlength=len(names) ** 2) for of in (couple, couple[close]))
-        share = confused / np.maximum(count, 1)
+        couples, couple = np.unique(a * len(names) + b, return_inverse=True)
+        count, confused = (
+            np.bincount(of, minlength=len(couples)) for of in (couple, couple[self.distance[~self.same] <= threshold])
+        )
+        share = np.where(count >= 4, confused / count, 0)
         worst = [row for row in np.argsort(-share, kind="stable")[:10] if share[row]]
+        pairs = [divmod(int(couples[row]), len(names)) for row in worst]
         return [
-            [names[row // len(names)], names[row % len(names)], float(share[row]), int(count[row])] for row in worst
+            [names[a], names[b], float(share[row]), int(count[row])] for (a, b), row in zip(pairs, worst, strict=True)
         ]
 
     def curves(self, probability: np.ndarray) -> dict:

@@ -54,7 +54,7 @@ class TrainConfig:
         default=False,
         metadata={"help": "of strong: a thing and its mirror image are the same, as faces are and digits are not"},
     )
-    seed: int = field(default=0, metadata={"help": "of the first weights and of the pairs"})
+    seed: int = field(default=0, metadata={"help": "of the people held out, of the first weights and of the batches"})
     folds: int = field(
         default=0,
         metadata={"help": "also train this many networks, each tested on a share of the people that it has not seen, "
@@ -74,12 +74,16 @@ class TrainConfig:
             object.__setattr__(self, "recipe", "seed" if self.data == "att" and not self.init else "strong")
         if self.recipe not in ("seed", "strong"):
             raise ValueError(f"recipe must be seed or strong, got {self.recipe!r}")
+        if self.flip and self.recipe != "strong":
+            raise ValueError("the seed's recipe varies no image: leave out flip, or take the strong recipe")
         if self.init and self.recipe != "strong":
             raise ValueError("the seed's recipe begins from nothing: leave out init, or take the strong recipe")
         for name, default in DEFAULTS["init" if self.init else self.recipe].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
         least = {"epochs": 0 if self.init else 1, "batch_size": 1, "seed": 0, "folds": 0, "freeze": 0}
+        if self.recipe == "strong":
+            least["batch_size"] = 8  # two people
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}")
@@ -90,6 +94,10 @@ class TrainConfig:
             raise ValueError("folds must be 0 (none) or at least 2, got 1")
         if self.align not in ("faces", "none", ""):
             raise ValueError(f"align must be faces or none, got {self.align!r}")
+        if self.flip and self.init and (self.freeze or not self.epochs):
+            raise ValueError(
+                "with init and frozen stages no image is varied: leave out flip, or set epochs and freeze 0"
+            )
         if self.freeze and not self.init:
             raise ValueError("freeze keeps stages of trained weights as they are: name the weights with init")
         if self.resume and self.overwrite:

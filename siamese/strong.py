@@ -11,7 +11,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from siamese import metrics
 from siamese.data import BATCH, Gallery
@@ -49,14 +49,14 @@ def split(gallery: Gallery, seed: int) -> tuple[Gallery, Gallery | None]:
     if len(gallery.names) < SPARE:
         return gallery, None
     spared = gallery.draw(VALIDATION, seed)
-    return gallery.only(set(gallery.names) - spared), gallery.only(spared)
+    return gallery.only(set(gallery.names) - spared), gallery.only(spared).sample()
 
 
 def epoch_batches(identity: np.ndarray, config: TrainConfig, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Draw an epoch: each image once, in groups of `IMAGES` of one person, and the groups in batches.
 
-    A person whose images do not fill the last group gives some of them again. All people have had their first group
-    before one has a second, so that a batch holds as many people as there are.
+    A person whose images do not fill the last group gives some of them again. Everybody's groups are spread over the
+    whole epoch, so that a batch holds as many people as it can.
 
     Returns:
         A list, of one length in all epochs, of rows: (B,) images, B at most `batch_size` or one group, and as equal as
@@ -64,13 +64,14 @@ def epoch_batches(identity: np.ndarray, config: TrainConfig, epoch: int) -> list
     """
     rng = np.random.default_rng([config.seed, epoch])
     order = np.argsort(identity, kind="stable")
-    groups, rounds = [], []
+    groups, rounds, counts = [], [], []
     for rows in np.split(order, np.flatnonzero(np.diff(identity[order])) + 1):
         count = -(-len(rows) // IMAGES)
         groups.append(np.resize(rng.permutation(rows), (count, IMAGES)))
         rounds.append(np.arange(count))
-    groups, rounds = np.concatenate(groups), np.concatenate(rounds)
-    groups = groups[np.lexsort((rng.random(len(rounds)), rounds))]
+        counts.append(np.full(count, count))
+    groups, rounds, counts = map(np.concatenate, (groups, rounds, counts))
+    groups = groups[((rounds + rng.random(len(rounds))) / counts).argsort()]
     batches = np.array_split(groups, -(-len(groups) // max(1, config.batch_size // IMAGES)))
     return [(rows.ravel(), identity[rows.ravel()]) for rows in batches]
 
@@ -87,6 +88,8 @@ def vary(x: Tensor, draws: Tensor, config: TrainConfig) -> Tensor:
     Returns:
         (B, C, H, W) float in about [0, 1]; what comes in from outside repeats the border.
     """
+    if not len(x):  # of a small batch, one of many processes may have no share
+        return x / 255
     mirrored, *draws = draws * 2 - 1
     furthest = TURN, ZOOM, 2 * SHIFT, 2 * SHIFT, LIGHT, CONTRAST  # coordinates run from −1 to 1, so that a width is 2
     angle, zoom, across, down, light, contrast = (draw * most for draw, most in zip(draws, furthest, strict=True))
@@ -126,17 +129,18 @@ def finish(network: SiameseNetwork, gallery: Gallery, config: TrainConfig) -> No
         config: the settings.
     """
     plain = deepcopy(network)
-    plain.unit, plain.whitening = False, nn.Identity()
+    plain.unit = False
     identity = torch.from_numpy(gallery.identity)
-    embedded = (plain.embed(x.to(network.device)).double().cpu() for x in gallery.batches())
+    embedded = (plain.embed(x.to(network.device)).cpu().double() for x in gallery.batches())
     shrinkage = SHRINKAGE
     if config.init:
         embedded = list(embedded)
         z = torch.cat(embedded)
         shrinkage = min(STRENGTHS, key=lambda shrinkage: _error(z, identity, shrinkage))
     weight, bias = _whitening(zip(embedded, identity.split(BATCH), strict=True), len(gallery.names), shrinkage)
-    network.whitening.weight.copy_(weight)
-    network.whitening.bias.copy_(bias)
+    last = network.whitening  # which is put before, where there was one
+    last.bias.copy_(weight @ last.bias.cpu().double() + bias)
+    last.weight.copy_(weight @ last.weight.cpu().double())
 
 
 def _whitening(batches: Iterable[tuple[Tensor, Tensor]], people: int, shrinkage: float) -> tuple[Tensor, Tensor]:
@@ -154,12 +158,13 @@ def _whitening(batches: Iterable[tuple[Tensor, Tensor]], people: int, shrinkage:
     """
     moment, sums, count = 0, 0, 0
     for z, identity in batches:
-        shown = F.one_hot(identity, people).to(z.dtype)
-        moment, sums, count = moment + z.T @ z, sums + shown.T @ z, count + shown.sum(0)
+        moment = moment + z.T @ z
+        sums = sums + z.new_zeros(people, z.shape[1]).index_add_(0, identity, z)
+        count = count + identity.bincount(minlength=people)
     means = sums / count[:, None]
     covariance = (moment - sums.T @ means) / count.sum()
     if math.isinf(shrinkage):
-        return torch.eye(len(covariance)), torch.zeros(len(covariance))
+        return torch.eye(len(covariance)).to(z), torch.zeros(len(covariance)).to(z)
     covariance.diagonal().add_(shrinkage * covariance.diagonal().mean())
     values, vectors = torch.linalg.eigh(covariance)
     # To the size of what it replaces, so that half precision holds it.
@@ -176,7 +181,7 @@ def _error(z: Tensor, identity: Tensor, shrinkage: float) -> float:
         test = identity % folds == fold
         people, others = torch.unique(identity[~test], return_inverse=True)
         weight, bias = _whitening([(z[~test], others)], len(people), shrinkage)
-        of_test = F.normalize(z[test] @ weight.T.to(z) + bias)
+        of_test = F.normalize(z[test] @ weight.T + bias)
         first, second, genuine = all_pairs(identity[test].numpy())
         distances.append(distances_of(of_test, first, second))
         same.append(genuine)

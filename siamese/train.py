@@ -9,7 +9,9 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from siamese import __version__, calibrate, card, data, devices, plots, store
 from siamese.calibrate import Calibration
 from siamese.datasets import ATT_NAME
+from siamese.evaluate import NUMBERED
 from siamese.loop import LOG_EVERY, cross_validate, first_network, fit, write_whole
 from siamese.network import SiameseNetwork
 from siamese.pairs import Scored, all_pairs, score_all_pairs
@@ -58,18 +61,24 @@ def train(config: TrainConfig) -> dict:
     config = replace(config, align=config.align or align)
     gallery = data.load(config.data, start.input_shape, config.align)
     training, test = gallery.split(config.seed)
-    test = test.sample()
-    if config.folds and all(len(set(fold.names) - set(test.names)) < 2 for _, fold in gallery.folds(config.folds)):
+    held_out, test = test.names, test.sample()
+    if config.folds and all(len(set(fold.names) - set(held_out)) < 2 for _, fold in gallery.folds(config.folds)):
         raise ValueError(f"{len(gallery.names)} people are too few to calibrate on {config.folds} folds of them")
     fingerprint = gallery.fingerprint()
     checkpoints = config.out / "checkpoints"
     if devices.first():
         _prepare(config, fingerprint, checkpoints)
 
+    if config.init and devices.first():
+        _warn(
+            store.load(config.init, device="cpu").record["people"]["training"],
+            gallery.names if config.folds else held_out,
+        )
+
     network, losses, seconds, errors = fit(start, training, config, device, checkpoints / "split.pt", "training", log)
     test_pairs = score_all_pairs(network, test)
     if config.folds:
-        folds, calibration = cross_validate(start, gallery, config, device, checkpoints, set(test.names), log)
+        folds, calibration = cross_validate(start, gallery, config, device, checkpoints, set(held_out), log)
         judge = calibration
     else:
         folds, calibration = None, test_pairs.calibrate()
@@ -89,7 +98,7 @@ def train(config: TrainConfig) -> dict:
     name = ATT_NAME if config.data == "att" else Path(config.data).resolve().stem
     record = {
         "data": {"name": name, "sha256": fingerprint, "images": len(gallery)},
-        "people": {"training": list(training.names), "test": list(test.names)},
+        "people": {"training": list(training.names), "test": list(held_out)},
         "recipe": config.settings(),
         "test": test_pairs.report(probability),
         "before": before,
@@ -107,6 +116,18 @@ def train(config: TrainConfig) -> dict:
         _write(config, network, calibration, record, test, test_pairs)
         _clear(checkpoints)
     return record
+
+
+def _warn(seen: list[str | int], held_out: Iterable[str]) -> None:
+    """Say on stderr where the weights that training begins from may have seen who is held out."""
+    if any(isinstance(person, int) for person in seen):
+        print(NUMBERED, file=sys.stderr)
+    elif known := set(seen) & set(held_out):
+        print(
+            f"note: the weights to start from were trained on people of {len(known)} of the names that are held out. "
+            "If they are the same people, the result looks better than it is.",
+            file=sys.stderr,
+        )
 
 
 def _prepare(config: TrainConfig, fingerprint: str, checkpoints: Path) -> None:

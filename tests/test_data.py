@@ -274,7 +274,7 @@ def test_a_disk_without_room_is_told_in_a_sentence(digits, tmp_path, monkeypatch
 
 
 def test_of_many_images_a_sample_of_pairs_is_measured(monkeypatch):
-    monkeypatch.setattr(pairs, "MOST", 100)
+    monkeypatch.setattr(pairs, "EVERY", 100)
     identity = np.repeat(np.arange(40), 5)
     first, second, same = pairs.all_pairs(identity)
     assert (first < second).all()
@@ -295,3 +295,8 @@ def test_a_sample_is_of_whole_people():
     assert np.bincount(sample.identity).tolist() == [sizes["abcdef".index(name)] for name in sample.names]
     assert sample.names == gallery.sample(12).names
     assert len(gallery.sample(1).names) == 2
+
+
+def test_of_nobody_there_is_an_empty_batch():
+    gallery = data.Gallery(torch.zeros(4, 3, 2, 2), np.array([0, 0, 1, 1]), ("a", "b"))
+    assert [x.shape for x in gallery.only([]).batches()] == [(0, 3, 2, 2)]

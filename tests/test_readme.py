@@ -126,12 +126,60 @@ def test_the_numbers_on_att_without_training():
 
 def test_the_numbers_of_fine_tuning():
     fine = result("fine_tuning.json")
-    before, after = fine["att"]["before"], fine["att"]["after"]
-    assert f"{before['eer']:.2%} before, {after['eer']:.2%} after" in TEXT
-    before, after = fine["lfw"]["before"], fine["lfw"]["after"]
-    assert f"accuracy from {before['accuracy']:.2%} to {after['accuracy']:.2%}" in TEXT
-    defaults = TrainConfig(data="…", out=ROOT, init="weights/faces").recipe()
-    assert {name: fine["recipe"][name] for name in defaults} == defaults
+    att, lfw = fine["att"], fine["lfw"]
+    assert f"takes the EER from {att['before']['eer']:.2%} to {att['after']['eer']:.2%}" in TEXT
+    people, held_out = sum(lfw["people"].values()), lfw["people"]["test"]
+    before, after = (lfw[when]["eer"] for when in ("before", "after"))
+    assert f"with {people:,} people, it changes nothing: {before:.2%} and {after:.2%} on the {held_out} whom" in TEXT
+    assert before == pytest.approx(after)
+    assert att["after"]["eer"] <= 0.004
+    defaults = TrainConfig(data="att", out=ROOT, init="weights/faces", align="faces").settings()
+    assert fine["recipe"] == defaults
+
+
+def test_the_table_of_the_strong_recipe_is_that_of_the_runs():
+    for seed in range(3):
+        record = result(f"strong-seed{seed}.json")
+        settings = TrainConfig("att", ROOT, recipe="strong", flip=True, seed=seed).settings()
+        assert record["recipe"] == settings
+        folds, pooled = record["folds"]["each"], record["folds"]["pooled"]
+        cells = [*(f"{fold['auc']:.3f}" for fold in folds), f"{pooled['auc']:.3f}"]
+        cells += [f"{pooled['eer']:.1%}", f"{pooled['tar_at_far_1e-2']:.1%}", f"{pooled['balanced_accuracy']:.1%}"]
+        assert f"| {seed} | {' | '.join(cells)} |" in README
+        # What the project promises of it.
+        assert pooled["eer"] <= 0.4 * result(f"att-seed{seed}.json")["folds"]["pooled"]["eer"]
+
+
+def test_the_speed_of_the_strong_recipe():
+    speed = result("strong_speed.json")
+    assert (speed["device"], speed["threads"], speed["plain_epochs_timed"]) == ("cpu", 2, 5)
+    plain, strong = speed["seconds_all_folds"]["plain"], speed["seconds_all_folds"]["strong"]
+    assert f"takes {strong:.0f} s for all five folds, where the plain loop takes {plain:,.0f} s" in TEXT
+    assert f"**{speed['speedup']:.0f} times as fast**" in TEXT
+    assert f"{speed['epoch_to_bare']:.2f} times as long as the bare" in TEXT
+    assert speed["pooled_auc"] > result("plain_folds.json")["pooled_auc"]
+
+
+def test_the_numbers_on_digits():
+    digits = result("digits.json")
+    assert f"with an AUC of {digits['mean_auc']:.3f}" in TEXT
+    assert f"raw pixels: {digits['raw_pixels_auc']:.3f}), in {digits['seconds_each']:.0f} s each" in TEXT
+
+
+def test_the_memory_that_large_folders_take():
+    small, held, filed = result("large.json")
+    assert [(run["images"], run["in"]) for run in (small, held, filed)] == [
+        (1_000, "memory"),
+        (100_000, "memory"),
+        (100_000, "file"),
+    ]
+    for says in (
+        f"100,000 images are {held['pixels_mb']} MB; training on them took {held['most_mb']:,} MB of memory",
+        f"and {filed['most_mb']:,} MB with the images in a file, where training on 1,000 takes {small['most_mb']:,} MB",
+    ):
+        assert says in TEXT
+    assert held["most_mb"] - small["most_mb"] < 1.5 * held["pixels_mb"]  # once, not twice
+    assert filed["most_mb"] < held["most_mb"]
 
 
 def test_the_table_of_speeds_is_that_of_the_benchmark():

@@ -1,5 +1,7 @@
 """The strong recipe: its batches, its variations, its loss in use, and what it learns."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ def config(out, **settings) -> TrainConfig:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 11), min_size=2, max_size=9), st.integers(1, 70), st.randoms())
+@given(st.lists(st.integers(1, 11), min_size=2, max_size=9), st.integers(8, 70), st.randoms())
 def test_an_epoch_shows_each_image_in_groups_of_one_person(sizes, batch_size, random):
     identity = np.repeat(np.arange(len(sizes)), sizes)
     random.shuffle(identity)
@@ -38,12 +40,24 @@ def test_an_epoch_shows_each_image_in_groups_of_one_person(sizes, batch_size, ra
         assert all(len(set(group)) == 1 for group in people.reshape(-1, strong.IMAGES).tolist())
 
 
-def test_all_people_come_once_before_one_comes_twice():
-    identity = np.repeat(np.arange(8), 12)
-    batches, again, other = (strong.epoch_batches(identity, config("…", batch_size=32), epoch) for epoch in (0, 0, 1))
+def test_a_batch_holds_as_many_people_as_it_can():
+    even = np.repeat(np.arange(8), 12)
+    batches, again, other = (strong.epoch_batches(even, config("…", batch_size=32), epoch) for epoch in (0, 0, 1))
     assert [len(np.unique(people)) for _, people in batches] == [8, 8, 8]
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(batches, again, strict=True))
     assert not all(np.array_equal(a[0], b[0]) for a, b in zip(batches, other, strict=True))
+    # One has as many images as a hundred others.
+    uneven = np.concatenate([np.zeros(400, int), np.repeat(np.arange(1, 101), 4)])
+    assert min(len(np.unique(people)) for _, people in strong.epoch_batches(uneven, config("…"), 0)) > 4
+
+
+def test_two_people_at_least_are_in_a_batch():
+    with pytest.raises(ValueError, match="batch_size must be at least 8, got 7"):
+        config("…", batch_size=7)
+
+
+def test_a_process_without_a_share_varies_nothing():
+    assert vary(torch.empty(0, 3, 48, 48, dtype=torch.uint8)).shape == (0, 3, 48, 48)
 
 
 def vary(x, flip=False, seed=0):
@@ -238,6 +252,28 @@ def test_weights_are_whitened_only_where_that_helps_others(nuisance, people, hel
     strong.finish(network, gallery, config(tmp_path, init="weights/faces"))
     assert torch.equal(network.whitening.weight, torch.eye(16)) != helps
     assert bool(network.whitening.bias.any()) == helps
+
+
+def test_a_layer_that_was_there_stays_in_front(tmp_path, monkeypatch):
+    """A network that was whitened before answers as before where nothing helps, and the new layer is put after it."""
+    start = SiameseNetwork("small", 16, unit=True, whiten=True).eval()
+    torch.nn.init.normal_(start.whitening.weight)
+    torch.nn.init.normal_(start.whitening.bias)
+    x = torch.randint(256, (4, 3, 48, 48), dtype=torch.uint8)
+    gallery = data.Gallery(x, np.array([0, 0, 1, 1]), ("a", "b"))
+    settings = config(tmp_path, init="weights/faces")
+    with torch.no_grad():
+        before = start.embed(x)
+        strong.finish(start, gallery, settings)
+        torch.testing.assert_close(start.embed(x), before)
+        monkeypatch.setattr(strong, "STRENGTHS", (1.0,))
+        unscaled = deepcopy(start)
+        unscaled.unit = False
+        z = unscaled.embed(x).double()
+        weight, bias = strong._whitening([(z, torch.from_numpy(gallery.identity))], 2, 1.0)
+        strong.finish(start, gallery, settings)
+        expected = torch.nn.functional.normalize(z @ weight.T + bias).float()
+        torch.testing.assert_close(start.embed(x), expected, atol=1e-4, rtol=1e-3)
 
 
 def test_local_contrast_agrees_with_a_loop_over_pixels():

@@ -353,6 +353,8 @@ def test_earlier_weights_survive(trained, digits, tmp_path, siamese):
         (["--device", "cuda:99"], "no device 'cuda:99'"),
         (["--resume"], "no unfinished run to resume"),
         (["--resume", "--overwrite"], "choose one"),
+        (["--recipe", "best"], "recipe must be seed or strong, got 'best'"),
+        (["--recipe", "seed", "--flip"], "leave out flip, or take the strong recipe"),
         (["--push-to-hub", "nobody"], "USER/NAME"),
         (["--data", "/nowhere"], "no data at /nowhere"),
     ],
@@ -406,9 +408,13 @@ def test_fine_tunes_the_face_network_on_ones_own_people(family, trained, tmp_pat
     card = (out / "README.md").read_text()
     assert "--recipe strong --epochs 0" in card
     assert "--freeze 5 --align faces" in card
+    assert f"The network is that of the weights {faces}, whose\ncard says" in card
     began = f"The training began from the weights {faces}"
-    assert f"{began} and kept the first 5 of its stages as they were; whom" in card
-    thawed = model_card({**model.record, "recipe": {**model.record["recipe"], "freeze": 0}}, "family")
+    kept, thawed = (
+        model_card({**model.record, "recipe": {**model.record["recipe"], "epochs": 2, "freeze": freeze}}, "family")
+        for freeze in (5, 0)
+    )
+    assert f"{began} and kept the first 5 of its stages as they were; whom" in kept
     assert f"{began}; whom" in thawed
     assert "began from" not in (trained / "README.md").read_text()
 
@@ -444,6 +450,8 @@ def test_says_what_cannot_be_fine_tuned(family, tmp_path, siamese):
         (("--data", family, "--init", faces, "--freeze", 7), "freeze fewer, got 7"),
         (("--data", family, "--freeze", 2), "name the weights with init"),
         (("--data", family, "--init", faces, "--recipe", "seed"), "begins from nothing"),
+        (("--data", family, "--init", faces, "--flip"), "no image is varied"),
+        (("--data", family, "--init", ROOT / "weights" / "att"), "trained by the seed's recipe"),
         (("--data", family, "--align", "thumbs"), "faces or none"),
     ):
         run = siamese("train", *arguments, "--out", tmp_path / "run")

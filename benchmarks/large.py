@@ -1,0 +1,87 @@
+"""Does memory grow with the data? Folders of generated images, held in memory, and read from a file.
+
+    python benchmarks/large.py --json benchmarks/results/large.json
+
+Each is trained on for one epoch by the strong recipe, in a process of its own, which reports the most memory that it
+took for itself; pages of the file that the system keeps at hand are not counted, as it takes them back when it likes.
+Twenty minutes on two CPU cores.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+RUNS = ((1_000, "memory"), (100_000, "memory"), (100_000, "file"))
+CLASS = 20  # images
+
+
+def generate(folder: Path, count: int) -> None:
+    """Write images of 16 × 16, `CLASS` of each class: a pattern of its own, and noise."""
+    rng = np.random.default_rng(0)
+    for number in range(count // CLASS):
+        place = folder / str(number)
+        place.mkdir()
+        pattern = rng.integers(64, 192, (16, 16))
+        for image, noise in enumerate(rng.integers(-64, 64, (CLASS, 16, 16))):
+            Image.fromarray((pattern + noise).astype(np.uint8)).save(place / f"{image}.png", compress_level=1)
+
+
+def measure(folder: str, where: str) -> None:
+    """Train, and print the most megabytes that were the process' own, and how many of these before any image."""
+    from siamese import data, train
+    from siamese.recipe import TrainConfig
+
+    own = psutil.Process()
+    most = before = anonymous(own)
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.05):
+            most = max(most, anonymous(own))
+
+    threading.Thread(target=watch).start()
+    if where == "file":
+        data.room = lambda device: 0
+    began = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as out:
+            train.train(TrainConfig(folder, Path(out, "run"), epochs=1, device="cpu"))
+    finally:
+        done.set()
+    print(json.dumps({"before_mb": before, "most_mb": most, "seconds": round(time.perf_counter() - began)}))
+
+
+def anonymous(process: psutil.Process) -> int:
+    memory = process.memory_info()
+    return round((memory.rss - memory.shared) / 1e6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    result = []
+    for count, where in RUNS:
+        with tempfile.TemporaryDirectory() as folder:
+            generate(Path(folder), count)
+            command = [sys.executable, "-c", f"import large; large.measure({folder!r}, {where!r})"]
+            run = subprocess.run(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=True)
+        pixels = round(count * 3 * 48 * 48 / 1e6)
+        result.append({"images": count, "in": where, "pixels_mb": pixels, **json.loads(run.stdout)})
+        print(json.dumps(result[-1]), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
