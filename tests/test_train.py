@@ -137,7 +137,9 @@ COMMAND = ("--recipe", "seed", "--epochs", "15", "--batch-size", "8", "--seed", 
 
 def start(digits, out, *more) -> subprocess.Popen:
     command = [sys.executable, "-m", "siamese", "train", "--data", digits, "--out", out, *COMMAND, *more]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and so would this process.
+    return subprocess.Popen(command, **pipes, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def wait_for_epoch(process, out, epoch):
@@ -187,6 +189,7 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
     folds = siamese("train", "--data", digits, "--out", out, *COMMAND, "--folds", 2, "--resume")
     assert "other settings (folds)" in folds.stderr
 
+    time.sleep(1)  # TensorBoard tells runs apart, and which was first, by the second in which they began
     resumed = siamese("train", "--data", digits, "--out", out, *COMMAND, "--tensorboard", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert [step for step, _ in logged(out / "tensorboard")["training"]["loss"]] == list(range(1, 16))
