@@ -59,8 +59,8 @@ def epoch_batches(identity: np.ndarray, config: TrainConfig, epoch: int) -> list
     whole epoch, so that a batch holds as many people as it can.
 
     Returns:
-        A list, of one length in all epochs, of rows: (B,) images, B at most `batch_size` or one group, and as equal as
-        can be; identity: (B,) whom they show.
+        A list, of one length in all epochs, of rows: (B,) images, B at most `batch_size` and as equal as can be;
+        identity: (B,) whom they show.
     """
     rng = np.random.default_rng([config.seed, epoch])
     order = np.argsort(identity, kind="stable")
@@ -72,7 +72,7 @@ def epoch_batches(identity: np.ndarray, config: TrainConfig, epoch: int) -> list
         counts.append(np.full(count, count))
     groups, rounds, counts = map(np.concatenate, (groups, rounds, counts))
     groups = groups[((rounds + rng.random(len(rounds))) / counts).argsort()]
-    batches = np.array_split(groups, -(-len(groups) // max(1, config.batch_size // IMAGES)))
+    batches = np.array_split(groups, -(-len(groups) // (config.batch_size // IMAGES)))
     return [(rows.ravel(), identity[rows.ravel()]) for rows in batches]
 
 

@@ -153,6 +153,13 @@ def wait_for_epoch(process, out, epoch):
     raise AssertionError(f"no checkpoint of epoch {epoch}")
 
 
+def kill_after_epoch(epoch, digits, out, *more):
+    process = start(digits, out, *more)
+    wait_for_epoch(process, out, epoch)
+    process.kill()
+    process.wait()
+
+
 def logged(folder) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """What TensorBoard shows of each run: of each number its (step, value)."""
     shown = {}
@@ -173,10 +180,7 @@ def unbroken(digits, tmp_path_factory):
 def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siamese):
     out = tmp_path / "run"
     for epoch in (1, 3):
-        process = start(digits, out, "--tensorboard", *(["--resume"] if epoch > 1 else []))
-        wait_for_epoch(process, out, epoch)
-        process.kill()
-        process.wait()
+        kill_after_epoch(epoch, digits, out, "--tensorboard", *(["--resume"] if epoch > 1 else []))
     assert not (out / "model.safetensors").exists()
     (out / ".new-killed").mkdir()  # as a kill while the result was being written would leave it
 
@@ -202,10 +206,7 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
 
 def test_a_damaged_checkpoint_is_named_and_can_be_done_without(digits, tmp_path, unbroken, siamese):
     out = tmp_path / "run"
-    process = start(digits, out)
-    wait_for_epoch(process, out, 1)
-    process.kill()
-    process.wait()
+    kill_after_epoch(1, digits, out)
     checkpoint = out / "checkpoints" / "split.pt"
     whole = checkpoint.read_bytes()
     for damaged in (b"", whole[:1000], whole[:-100], b"no checkpoint"):
@@ -221,10 +222,7 @@ def test_a_damaged_checkpoint_is_named_and_can_be_done_without(digits, tmp_path,
 def test_a_full_disk_is_told_and_costs_no_checkpoint(digits, tmp_path, unbroken, siamese):
     """No file may grow beyond a megabyte, as on a disk with no more room."""
     out = tmp_path / "run"
-    process = start(digits, out)
-    wait_for_epoch(process, out, 1)
-    process.kill()
-    process.wait()
+    kill_after_epoch(1, digits, out)
     checkpoint = out / "checkpoints" / "split.pt"
     before = checkpoint.read_bytes()
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); from siamese import cli; "
@@ -337,10 +335,7 @@ def test_earlier_weights_survive(trained, digits, tmp_path, siamese):
     refused = siamese("train", "--data", digits, "--out", out, *COMMAND)
     assert refused.returncode == 2
     assert "holds a trained network" in refused.stderr
-    process = start(digits, out, "--overwrite")
-    wait_for_epoch(process, out, 1)
-    process.kill()
-    process.wait()
+    kill_after_epoch(1, digits, out, "--overwrite")
     assert (out / "model.safetensors").read_bytes() == before
 
 
