@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import functools
 import importlib.util
 import inspect
 import os
@@ -12,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 
 import gradio as gr
+import spaces
 from PIL import Image
 
 import siamese
-from siamese import charts, explain, images, views
+from siamese import charts, explain, images, mtcnn, views
 from siamese.about import about, introduction
-from siamese.compare import SURE, Comparison, Model
+from siamese.compare import SURE, Comparison
 from siamese.faces import LONGEST
 from siamese.group import Group, group
 from siamese.network import shipped
@@ -71,11 +71,21 @@ NAME_EXAMPLES = """() => new MutationObserver((_, observer) => {
 
 try:
     model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
+    notice = model.note
+except ConnectionError as error:
+    model = siamese.load()
+    notice = f"{error}: this is the network that comes with the project."
 except (OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
 spread = charts.Spread(model.record["curves"])
 faces = model.align == "faces"
+tutorial = siamese.load(shipped("att")) if faces else None
+if faces:
+    mtcnn.networks(model.network.device)
 TITLE = "How alike are two faces?" if faces else "How alike are two pictures?"
+# On a ZeroGPU Space a function may use the GPU while it runs, for at most so many seconds, in a process of its own: so
+# every network is loaded above, and what these functions take and return is plain. Elsewhere it changes nothing.
+BRIEFLY, LONGER = spaces.GPU(duration=15), spaces.GPU(duration=60)
 
 
 class Photo(gr.Image):
@@ -87,6 +97,7 @@ class Photo(gr.Image):
         return payload and payload.path
 
 
+@BRIEFLY
 def compare(
     first: str | None,
     second: str | None,
@@ -137,11 +148,21 @@ def whole(number: float | None) -> int:
     return int(number)
 
 
+def changed(first: str | None, second: str | None, fmr: float) -> tuple[tuple[int, int], str, str]:
+    """Compare the pictures that are there now, with the face in each that is to be compared by default."""
+    both = first and second
+    return (0, 0), *(show(first, second, fmr) if both else (views.message(missing(first, second)), ""))
+
+
+def missing(first: str | None, second: str | None) -> str:
+    pictures = "the second picture" if first else "the first picture" if second else "two pictures"
+    return f"Add {pictures}, or click an example."
+
+
 def ask(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int]) -> Comparison | str:
     """Compare two pictures. Returns a drawn sentence where one or a face is missing, or something is wrong."""
     if not (first and second):
-        missing = "the second picture" if first else "the first picture" if second else "two pictures"
-        return views.message(f"Add {missing}, or click an example.")
+        return views.message(missing(first, second))
     try:
         answer = model.compare(first, second, face=chosen, fmr=fmr or None)
     except FileNotFoundError:
@@ -151,6 +172,7 @@ def ask(first: str | None, second: str | None, fmr: float, chosen: tuple[int, in
     return views.message(" ".join(answer.warnings), "problem") if None in answer.faces else answer
 
 
+@BRIEFLY
 def show(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int] = (0, 0)) -> tuple[str, str]:
     """Draw the answer, and what was compared."""
     answer = ask(first, second, fmr, chosen)
@@ -160,6 +182,7 @@ def show(first: str | None, second: str | None, fmr: float, chosen: tuple[int, i
     return views.card(answer, spread, fmr or None, faces), views.seen(answer, photos, explain.heat(model, answer))
 
 
+@BRIEFLY
 def judge(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int]) -> str:
     """Draw the answer anew where only the strictness changes: what was compared stays as it is."""
     answer = ask(first, second, fmr, chosen)
@@ -172,6 +195,7 @@ def choose(first: str, second: str, fmr: float, chosen: tuple[int, int], event: 
     return chosen, *show(first, second, fmr, chosen)
 
 
+@LONGER
 def gather(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Progress()) -> tuple[Group | None, str]:  # noqa: B008
     """Find the faces of many photos, and draw who is one person."""
     if len(files or ()) > MOST_PHOTOS:
@@ -196,6 +220,7 @@ def threshold(fmr: float | None) -> float:
     return model.calibration.point(fmr).distance if fmr else model.calibration.distance(SURE)
 
 
+@LONGER
 def group_photos(files: list[str] | None, false_match_rate: float | None = None) -> dict:
     """Find the faces in up to 40 photos, and who of them is one person.
 
@@ -226,11 +251,7 @@ def group_photos(files: list[str] | None, false_match_rate: float | None = None)
     }
 
 
-@functools.cache
-def tutorial() -> Model:
-    return siamese.load(shipped("att"))
-
-
+@BRIEFLY
 def side_by_side(first: str | None, second: str | None, chosen: tuple[int, int]) -> str:
     """Show what the tutorial's network makes of the same two heads: the same idea, and 37 people to learn from."""
     if not (first and second):
@@ -239,11 +260,11 @@ def side_by_side(first: str | None, second: str | None, chosen: tuple[int, int])
     if isinstance(answer, str):
         return answer
     heads = [head(path, face) for path, face in zip((first, second), answer.faces, strict=True)]
-    other = tutorial().compare(*heads)
-    people = len(tutorial().record["people"]["training"])
+    other = tutorial.compare(*heads)
+    people = len(tutorial.record["people"]["training"])
     return f"""<div class="sides">
 {views.side("This network", answer, spread)}
-{views.side(f"The tutorial's, which learned from {people} people", other, charts.Spread(tutorial().record["curves"]))}
+{views.side(f"The tutorial's, which learned from {people} people", other, charts.Spread(tutorial.record["curves"]))}
 </div>"""
 
 
@@ -281,7 +302,7 @@ NETWORK = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility"
 GROUP = {**NETWORK, "concurrency_limit": 1, "concurrency_id": "group"}
 
 with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
-    gr.Markdown(f"# {TITLE}\n{introduction(model)}")
+    gr.Markdown(f"# {TITLE}\n{introduction(model, notice)}")
     with gr.Tab("Compare"):
         with gr.Row():
             first, second = (
@@ -295,7 +316,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
                 )
                 for label in ("First photo", "Second photo")
             )
-        answer = gr.HTML(show(None, None, 0.0)[0], js_on_load=LIVE)
+        answer = gr.HTML(views.message(missing(None, None)), js_on_load=LIVE)
         fmr = strictness()
         seen = gr.HTML(js_on_load=CHOOSE)
         chosen = gr.State((0, 0))
@@ -319,7 +340,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
 
     gr.on(
         [first.change, second.change],
-        lambda *inputs: ((0, 0), *show(*inputs)),
+        changed,
         [first, second, fmr],
         [chosen, answer, seen],
         show_progress="hidden",

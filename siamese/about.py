@@ -28,12 +28,13 @@ def about(model: Model) -> str:
     looks = (
         f"It looks at the whole picture, squeezed to {width} × {height}: show what matters upright, and little else."
     )
+    at = f" (`{model.id}`)" if model.revision else ""
     start = ", having begun from other weights" if record["recipe"].get("init") else ""
     if model.align == "faces":
         looks = f"It finds the faces, and brings them upright.\n{FACES_FAIL}"
     return f"""
 Each picture becomes a point, by the same weights; the dissimilarity is the distance of the two points. This network,
-**{name}**, learned from pictures of {len(record["people"]["training"])} people{start}. Networks of its recipe,
+**{name}**{at}, learned from pictures of {len(record["people"]["training"])} people{start}. Networks of its recipe,
 tested on {tested} people whom they had not seen, put two pictures of one person closer together than two of different
 people {report["auc"]:.1%} of the time (ROC AUC).
 
@@ -63,9 +64,16 @@ into the public domain.
 {TRAIN_YOUR_OWN}"""
 
 
-def introduction(model: Model) -> str:
-    """Say what happens with the photos and, where little is to be expected, that."""
+def introduction(model: Model, notice: str = "") -> str:
+    """Say what happens with the photos and, where little is to be expected, that.
+
+    Args:
+        model: which the page shows.
+        notice: a sentence on it that everybody is to see first.
+    """
     text = "Two pictures in, how alike they are out. Uploads are deleted within the hour, and passed on to nobody."
+    if notice:
+        text += f"\n\n> **Note.** {notice}"
     if model.align == "faces":
         return text
     people = len(model.record["people"]["training"])

@@ -5,6 +5,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from siamese import metrics
 from siamese.datasets import ATT_NAME
 
+TAG = "siamese-network"  # of every card that this project writes
 TRAINING_LOSS = """
 ![Training loss](loss.png)
 """
@@ -35,7 +36,7 @@ def _front(title: str, license: str | None, results: list[EvalResult]) -> str:
         license=license,
         library_name="siamese",
         pipeline_tag="image-feature-extraction",
-        tags=["siamese-network", "contrastive-loss", "image-similarity", "face-verification"],
+        tags=[TAG, "contrastive-loss", "image-similarity", "face-verification"],
         metrics=["roc_auc"],
         model_name=f"Siamese network, {title}",
         eval_results=results,

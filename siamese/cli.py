@@ -1,6 +1,7 @@
-"""siamese train | evaluate | compare | export | push"""
+"""siamese train | evaluate | compare | export | push | deploy"""
 
 import argparse
+import functools
 import json
 import sys
 from dataclasses import fields
@@ -11,6 +12,7 @@ from siamese.recipe import TrainConfig
 
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
 LFW_HELP = '; or "lfw", which lies in SIAMESE_DATA, or the folder where it lies'
+WEIGHTS_HELP = "a result folder, or USER/NAME or USER/NAME@REVISION on the Hub"
 # What is not installed, what needs it, and the extra that brings it.
 EXTRAS = {
     "onnxruntime": ("siamese export needs", "onnx"),
@@ -92,6 +94,10 @@ def _compare(args: argparse.Namespace) -> None:
         )
     for warning in answer.warnings:
         print(f"Note: {warning}")
+    if model.revision:
+        print(f"Network: {answer.model}")
+    if model.note:
+        print(f"Note: {model.note}")
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -104,7 +110,20 @@ def _export(args: argparse.Namespace) -> None:
 def _push(args: argparse.Namespace) -> None:
     from siamese import hub
 
-    print(hub.push(args.weights, args.repository, private=args.private))
+    print(hub.push(args.weights, args.repository, args.private, args.revision, args.create_pr))
+
+
+def _deploy(args: argparse.Namespace) -> None:
+    from siamese import space
+
+    if not args.dry_run:
+        tell = functools.partial(print, file=sys.stderr)
+        print(space.deploy(args.space, args.weights, args.hardware, args.private, tell))
+        return
+    planned = space.plan(args.space, args.weights)
+    for name, content in planned.files.items():
+        print(f"{content.stat().st_size if isinstance(content, Path) else len(content):>12,}  {name}")
+    print(f"\nSIAMESE_WEIGHTS={planned.weights}\n\n---\n{planned.card.data.to_yaml()}\n---")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -133,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("evaluate", help="measure a network on people whom it has not seen")
     command.set_defaults(run=_evaluate)
-    command.add_argument("weights", help="a result folder, or USER/NAME on the Hub")
+    command.add_argument("weights", help=WEIGHTS_HELP)
     command.add_argument("--data", required=True, help=DATA_HELP + LFW_HELP)
     command.add_argument(
         "--folds",
@@ -162,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         help='the false-match rate that "same" is to keep to, 0.001 for one in a thousand (default: even odds)',
     )
-    command.add_argument("--weights", default=store.DEFAULT, help="a result folder, or USER/NAME on the Hub")
+    command.add_argument("--weights", default=store.DEFAULT, help=WEIGHTS_HELP)
     command.add_argument("--json", action="store_true", help="print the answer as JSON")
     command.add_argument("--device", default="auto")
 
@@ -175,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         "images are faces, found and brought upright by other means), input_range and channels (RGB or gray).",
     )
     command.set_defaults(run=_export)
-    command.add_argument("weights", help="a result folder, or USER/NAME on the Hub")
+    command.add_argument("weights", help=WEIGHTS_HELP)
     command.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="where to write it")
 
     command = commands.add_parser(
@@ -188,4 +207,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("weights", type=Path, help="a result folder")
     command.add_argument("repository", metavar="USER/NAME")
     command.add_argument("--private", action="store_true", help="make a new repository private")
+    command.add_argument("--revision", metavar="BRANCH", help="push to this branch, a new one where it is not there")
+    command.add_argument("--create-pr", action="store_true", help="open a pull request, for somebody else's repository")
+
+    command = commands.add_parser(
+        "deploy",
+        help="bring the page with a network to a Hugging Face Space",
+        description="Bring the page to a Hugging Face Space, new or there already, and wait until it runs. Of a result "
+        "folder goes what `siamese push` would push.",
+    )
+    command.set_defaults(run=_deploy)
+    command.add_argument("space", metavar="USER/SPACE")
+    command.add_argument("--weights", default=store.DEFAULT, help=WEIGHTS_HELP + " (default: the face network)")
+    command.add_argument("--hardware", help="such as zero-a10g or cpu-basic (default: the one it has, or the Hub's)")
+    command.add_argument("--private", action="store_true", help="make a new Space private")
+    command.add_argument("--dry-run", action="store_true", help="only list the files and the front matter")
     return parser

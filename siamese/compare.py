@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -38,6 +39,7 @@ class Comparison:
         faces: what the network saw of each; None where no face was found.
         found: all faces in each picture, the one to compare first; empty for plain images.
         warnings: sentences for the person who asked; often none.
+        model: which network answered, see `Model.id`.
     """
 
     dissimilarity: float
@@ -48,6 +50,7 @@ class Comparison:
     faces: tuple[Face | None, Face | None]
     found: tuple[tuple[Found, ...], tuple[Found, ...]] = ((), ())
     warnings: tuple[str, ...] = ()
+    model: str = ""
 
     def to_dict(self) -> dict:
         """Return the answer as JSON holds it: all but the crops, and null for NaN."""
@@ -64,6 +67,7 @@ class Comparison:
             ],
             "found": [[asdict(face) for face in found] for found in self.found],
             "warnings": list(self.warnings),
+            "model": self.model,
         }
 
 
@@ -77,13 +81,29 @@ class Model:
         name: the folder or Hub id that it came from.
         align: how a picture comes to the network: "faces" finds the face in it and cuts it out upright, "none" takes
             the picture whole.
+        revision: of one from the Hub, its commit; else None.
+        note: a sentence where the Hub was not reached, and this is a copy that was kept; else empty.
     """
 
-    def __init__(self, network: SiameseNetwork, calibration: Calibration, record: dict, name: str, align: str = "none"):
+    def __init__(
+        self,
+        network: SiameseNetwork,
+        calibration: Calibration,
+        record: dict,
+        name: str,
+        align: str = "none",
+        revision: str | None = None,
+        note: str = "",
+    ):
         if align not in ("faces", "none"):
             raise ValueError(f"{name}: unknown align {align!r}; this version knows: faces, none")
         self.network, self.calibration, self.record, self.name = network.eval(), calibration, record, name
-        self.align = align
+        self.align, self.revision, self.note = align, revision, note
+
+    @property
+    def id(self) -> str:
+        """USER/NAME@COMMIT of a network from the Hub, which `load` takes; else the name of its folder."""
+        return f"{self.name}@{self.revision}" if self.revision else Path(self.name).resolve().name
 
     def embed(self, pictures: Iterable[images.ImageSource]) -> np.ndarray:
         """Turn pictures into embeddings; the Euclidean distance of two rows is the dissimilarity of the pictures.
@@ -151,7 +171,7 @@ class Model:
         found = tuple(tuple(face.found for face in everyone if face.found) for everyone in seen)
         if face1 is None or face2 is None:
             nan = math.nan
-            return Comparison(nan, threshold, nan, None, "unsure", (face1, face2), found, tuple(warnings))
+            return Comparison(nan, threshold, nan, None, "unsure", (face1, face2), found, tuple(warnings), self.id)
         if face1.crop.tobytes() == face2.crop.tobytes():
             warnings.append("Both pictures are the same image.")
         dissimilarity = float(distance(*self._embed([face1, face2])))
@@ -159,7 +179,9 @@ class Model:
         alike = probability >= SURE if fmr is None else dissimilarity <= threshold
         verdict = "same" if alike else "different" if probability <= 1 - SURE else "unsure"
         band = self.calibration.band(dissimilarity)
-        return Comparison(dissimilarity, threshold, probability, band, verdict, (face1, face2), found, tuple(warnings))
+        return Comparison(
+            dissimilarity, threshold, probability, band, verdict, (face1, face2), found, tuple(warnings), self.id
+        )
 
     @torch.inference_mode()
     def _embed(self, seen: Sequence[Face | None]) -> torch.Tensor:

@@ -1,17 +1,24 @@
 """The way to the Hugging Face Hub."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled, RemoteEntryNotFoundError
 
-from siamese.card import model_card
+from siamese.card import TAG, model_card
+from siamese.pull import is_id
 
 NEEDED = ("config.json", "model.safetensors", "metrics.json")
 # Not pairs.png and hardest.png: they show photographs of the data, which may not be the user's to publish.
 PICTURES = ("loss.png", "roc.png", "distances.png")
+REFUSED = {
+    401: "the token is not valid",
+    402: "the account's plan does not cover that; free accounts have Spaces with `--hardware zero-a10g`",
+    403: "the token may not write there",
+}
 
 
 def check(repo_id: str) -> None:
@@ -20,55 +27,118 @@ def check(repo_id: str) -> None:
     Raises:
         ValueError: where `repo_id` is not USER/NAME, or no token is there.
     """
-    try:
-        validate_repo_id(repo_id)
-        if repo_id.count("/") != 1:
-            raise HFValidationError
-    except HFValidationError as error:
-        raise ValueError(f"a repository on the Hub is named USER/NAME, got {repo_id!r}") from error
+    if not is_id(repo_id):
+        raise ValueError(f"a repository on the Hub is named USER/NAME, got {repo_id!r}")
     if not get_token():
         raise ValueError("no Hugging Face token: run `hf auth login`, or set HF_TOKEN to one that may write")
 
 
-def push(folder: Path, repo_id: str, private: bool = False) -> str:
+def push(
+    folder: Path, repo_id: str, private: bool = False, revision: str | None = None, create_pr: bool = False
+) -> str:
     """Push a result folder to the Hub in one commit, creating the repository if need be; safe to repeat.
 
-    What is pushed names no people, and no path of this machine: in its metrics.json people are numbers, their places,
-    from 0, among all names in sorted order, and a folder of weights that training began from is its name.
+    Args:
+        folder: what `train` wrote; of it goes what `published` returns.
+        repo_id: USER/NAME.
+        private: whether a new repository is to be private.
+        revision: the branch to push to, made where it is not there; None for the main branch.
+        create_pr: open a pull request instead, for somebody else's repository.
+
+    Returns:
+        The address of the model, or of the pull request.
+
+    Raises:
+        ValueError: where the name, the folder or the token will not do, or the repository holds something else.
+        ConnectionError: where the Hub cannot be reached or refuses; no file was changed, and it can be run again.
+    """
+    if revision and create_pr:
+        raise ValueError("a pull request makes its own branch: leave out one of revision and create_pr")
+    check(repo_id)
+    operations = [CommitOperationAdd(name, content) for name, content in published(folder, repo_id).items()]
+    api = HfApi()
+    with sentences(repo_id, f"run `siamese push {folder} {repo_id}` again"):
+        url = str(api.create_repo(repo_id, private=private or None, exist_ok=True))
+        spare(api, repo_id, "model")
+        if revision:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+            url += f"/tree/{revision}"
+        commit = api.create_commit(
+            repo_id, operations, commit_message="Upload Siamese network", revision=revision, create_pr=create_pr
+        )
+    return commit.pr_url or url
+
+
+def published(folder: Path, weights: str) -> dict[str, Path | bytes]:
+    """Return the files of a result folder as others may have them.
+
+    They name no people, and no path of this machine: in metrics.json people are numbers, their places, from 0, among
+    all names in sorted order, and a folder of weights that training began from is its name.
 
     Args:
         folder: what `train` wrote.
-        repo_id: USER/NAME.
-        private: whether a new repository is to be private.
+        weights: where the reader of the model card is to load the network from.
 
     Returns:
-        The address of the model.
+        Name → file or contents.
 
     Raises:
-        ValueError: where the name, the folder or the token will not do.
-        ConnectionError: where the Hub cannot be reached or refuses; no file was changed, and it can be run again.
+        ValueError: where `folder` holds no network.
     """
-    check(repo_id)
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise ValueError(f"{folder} is not a trained network: {', '.join(missing)} missing; `siamese train` makes them")
     record = _public(json.loads((folder / "metrics.json").read_text()))
-    written = {"metrics.json": json.dumps(record, indent=1) + "\n", "README.md": model_card(record, repo_id)}
-    files = [folder / name for name in (*NEEDED, *PICTURES) if name not in written]
-    operations = [CommitOperationAdd(file.name, file) for file in files if file.is_file()]
-    operations += [CommitOperationAdd(name, text.encode()) for name, text in written.items()]
-    api, again = HfApi(), f"run `siamese push {folder} {repo_id}`"
+    files: dict[str, Path | bytes] = {name: folder / name for name in (*NEEDED, *PICTURES) if (folder / name).is_file()}
+    files["metrics.json"] = (json.dumps(record, indent=1) + "\n").encode()
+    files["README.md"] = model_card(record, weights).encode()
+    return files
+
+
+def spare(api: HfApi, repo_id: str, repo_type: str) -> None:
+    """Refuse to write over what somebody has put there.
+
+    Raises:
+        ValueError: where the repository holds more than the Hub itself puts into a new one, and its card does not say
+            that this project wrote it.
+    """
+    if set(api.list_repo_files(repo_id, repo_type=repo_type)) <= {".gitattributes", "README.md"}:
+        return
     try:
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.create_commit(repo_id, operations, commit_message="Upload Siamese network")
+        ours = TAG in (RepoCard.load(repo_id, repo_type=repo_type).data.to_dict().get("tags") or ())
+    except (ValueError, RemoteEntryNotFoundError):  # a card without front matter, or none
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"{repo_id} holds something else: its card has no tag {TAG!r}. Choose another name, or empty it first"
+        )
+
+
+@contextmanager
+def sentences(repo_id: str, again: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into one sentence.
+
+    Args:
+        repo_id: what is written to.
+        again: what to do once the cause is mended.
+
+    Raises:
+        ConnectionError: where the Hub cannot be reached or refuses.
+    """
+    try:
+        yield
     except OfflineModeIsEnabled as error:
-        raise ConnectionError("HF_HUB_OFFLINE is set; unset it to push") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        why = {401: "the token is not valid", 403: "the token may not write there"}.get(status, f"it answered {status}")
-        raise ConnectionError(f"the Hub did not take {repo_id}: {why}. Once that is mended, {again}") from error
-    except (HTTPError, OSError) as error:  # the client's own, whichever HTTP library it uses
-        raise ConnectionError(f"the Hub cannot be reached ({error}). With a network, {again}") from error
-    return str(url)
+        raise ConnectionError("HF_HUB_OFFLINE is set; unset it to write to the Hub") from error
+    except (HTTPError, RuntimeError) as error:  # the client's own, whichever HTTP library it uses
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # uploading, it tells only which file
+        if isinstance(cause, HfHubHTTPError):
+            status = cause.response.status_code
+            reason = REFUSED.get(status, f"it answered {status}")
+            why = f"the Hub did not take {repo_id}: {reason}. Once that is mended,"
+        elif isinstance(cause, HTTPError):
+            why = f"the Hub cannot be reached ({cause}). With a network,"
+        else:
+            raise
+        raise ConnectionError(f"{why} {again}") from error
 
 
 def _public(record: dict) -> dict:
@@ -77,7 +147,6 @@ def _public(record: dict) -> dict:
     record = {**record, "people": {side: [place[name] for name in people[side]] for side in ("training", "test")}}
     if "confused" in record:  # earlier records have none
         record["confused"] = [[place[a], place[b], *numbers] for a, b, *numbers in record["confused"]]
-    # What is no folder here and has one slash is the id of a network on the Hub.
-    if recipe and (init := recipe.get("init")) and (Path(init).is_dir() or init.count("/") != 1):
-        record["recipe"] = {**recipe, "init": Path(init).resolve().name}
+    if recipe and (init := recipe.get("init")) and not is_id(init.partition("@")[0]):
+        record["recipe"] = {**recipe, "init": Path(init).name}
     return record

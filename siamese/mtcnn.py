@@ -104,7 +104,7 @@ def detect(x: Tensor, smallest: int) -> list[Faces]:
     Returns:
         B results, on the device of `x`.
     """
-    pnet, rnet, onet = _networks(x.device)
+    pnet, rnet, onet = networks(x.device)
     boxes, scores, owner = _propose(pnet, x, smallest)
 
     boxes = _square(boxes)
@@ -180,7 +180,8 @@ def _normalise(pixels):
 
 
 @cache
-def _networks(device: torch.device) -> tuple[PNet, RNet, ONet]:
-    networks = nn.ModuleDict({"pnet": PNet(), "rnet": RNet(), "onet": ONet()})
-    networks.load_state_dict(load_file(shipped("mtcnn") / "model.safetensors"))
-    return tuple(networks.eval().to(device).values())
+def networks(device: torch.device) -> tuple[PNet, RNet, ONet]:
+    """Return the three networks, loaded once for each device."""
+    modules = nn.ModuleDict({"pnet": PNet(), "rnet": RNet(), "onet": ONet()})
+    modules.load_state_dict(load_file(shipped("mtcnn") / "model.safetensors"))
+    return tuple(modules.eval().to(device).values())

@@ -245,6 +245,11 @@ class SiameseNetwork(
             file = Path(model_id, "model.safetensors")
         else:
             file = hf_hub_download(model_id, "model.safetensors", **hub)
+        most = 2 * sum(weight.nbytes for weight in network.state_dict().values()) + (1 << 20)  # in double, and a header
+        if Path(file).is_file() and Path(file).stat().st_size > most:
+            raise ValueError(
+                f"{file} is larger than the network that its config.json describes: at most {most:,} bytes"
+            )
         try:
             network.load_state_dict(load_file(file, device=map_location), strict=True)
         except (RuntimeError, SafetensorError) as error:

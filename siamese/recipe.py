@@ -78,6 +78,8 @@ class TrainConfig:
             raise ValueError("the seed's recipe varies no image: leave out flip, or take the strong recipe")
         if self.init and self.recipe != "strong":
             raise ValueError("the seed's recipe begins from nothing: leave out init, or take the strong recipe")
+        if self.init and Path(self.init).is_dir():  # else it could be taken for an id on the Hub, seen from elsewhere
+            object.__setattr__(self, "init", str(Path(self.init).resolve()))
         for name, default in DEFAULTS["init" if self.init else self.recipe].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)

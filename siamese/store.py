@@ -9,19 +9,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-)
-
 from siamese.calibrate import Calibration
 from siamese.compare import Model
 from siamese.devices import pick_device
 from siamese.network import SiameseNetwork, shipped
+from siamese.pull import is_id, pull
 
 DEFAULT = shipped("faces")
 
@@ -48,48 +40,47 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
     """Load a trained network.
 
     Args:
-        weights: a result folder, or the id USER/NAME of one on the Hugging Face Hub; default: the face network that
-            comes with the project.
-        revision: of a Hub repository: a branch, tag or commit.
+        weights: a result folder, or the id USER/NAME of one on the Hugging Face Hub, or USER/NAME@REVISION; default:
+            the face network that comes with the project.
+        revision: of a Hub repository: a branch, tag or commit; None for the main branch.
         device: "auto" for the best there is, or any name that PyTorch knows.
 
     Raises:
         FileNotFoundError: where there is neither such a folder nor such a repository.
-        ValueError: where it does not hold a whole, known network with its calibration.
-        ConnectionError: where the Hub cannot be reached and holds no copy here.
+        ValueError: where it does not hold a whole, known network with its calibration. A file that is larger than it
+            can be is not fetched.
+        ConnectionError: where the Hub cannot be reached and no copy was kept here.
     """
     device = pick_device(device)
-    name = str(weights)
-    if not Path(weights).is_dir() and (isinstance(weights, Path) or name.count("/") != 1):
-        raise FileNotFoundError(f"there is no folder {name}, and a model on the Hub is named USER/NAME")
+    name, folder, note = str(weights), Path(weights), ""
+    if folder.is_dir():
+        if revision:
+            raise ValueError(f"{name} is a folder, which has no revisions; got {revision!r}")
+    else:
+        name, _, at = name.partition("@")
+        if isinstance(weights, Path) or not is_id(name):
+            raise FileNotFoundError(f"there is no folder {weights}, and a network on the Hub is named USER/NAME")
+        if revision and at:
+            raise ValueError(f"name one revision, got {at!r} and {revision!r}")
+        folder, revision, note = pull(name, revision or at or None)
     try:
-        config, record = (
-            json.loads(_file(name, file, revision).read_text()) for file in ("config.json", "metrics.json")
-        )
+        config, record = (json.loads((folder / file).read_text()) for file in ("config.json", "metrics.json"))
         calibration = Calibration.from_dict(config["calibration"])
         if missing := {"people", "recipe", "test", "curves", "test_calibration", "folds"} - record.keys():
             raise KeyError(*missing)
         Calibration.from_dict(record["test_calibration"])
         if not all(isinstance(record["people"][side], list) for side in ("training", "test")):
             raise TypeError("people")
-        content = _file(name, "model.safetensors", revision).read_bytes()
-        if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
-            raise ValueError(f"{name}: model.safetensors is damaged, or not the one that config.json belongs to")
-        network = SiameseNetwork.from_pretrained(name, revision=revision)
-        return Model(network.to(device), calibration, record, name, config.get("align", "none"))
-    except LocalEntryNotFoundError as error:
-        raise ConnectionError(
-            f"{name} is not a folder here, and the Hub cannot be reached to look for it there"
-        ) from error
-    except (HfHubHTTPError, EntryNotFoundError, HFValidationError, FileNotFoundError) as error:
+        if hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() != config["weights_sha256"]:
+            raise ValueError(
+                f"{name}: model.safetensors is damaged, or not the one that config.json belongs to"
+                + (f"; delete {folder}, and it is fetched anew" if revision else "")
+            )
+        network = SiameseNetwork.from_pretrained(folder).to(device)
+        return Model(network, calibration, record, name, config.get("align", "none"), revision, note)
+    except FileNotFoundError as error:
         raise FileNotFoundError(f"{name} holds no trained network: {error}") from error
-    except HTTPError as error:
-        raise ConnectionError(f"the Hub broke off while {name} was fetched ({error}); try again") from error
-    except (AttributeError, KeyError, TypeError, OverflowError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{name}: config.json or metrics.json lacks what `siamese train` writes ({error!r})"
         ) from error
-
-
-def _file(name: str, file: str, revision: str | None) -> Path:
-    return Path(name, file) if Path(name).is_dir() else Path(hf_hub_download(name, file, revision=revision))

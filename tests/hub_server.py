@@ -1,4 +1,8 @@
-"""A small Hugging Face Hub on loopback: enough of its HTTP to create a repository, commit files and read them back."""
+"""A small Hugging Face Hub on loopback: enough of its HTTP to create, commit to, read and run repositories.
+
+It keeps everything in memory, checks tokens and owners as the Hub does, keeps large files apart as the Hub does (Git
+LFS), and fails on demand.
+"""
 
 import base64
 import hashlib
@@ -6,35 +10,75 @@ import http.server
 import json
 import re
 import threading
+import urllib.parse
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+STAGES = ("BUILDING", "APP_STARTING", "RUNNING")  # what a Space says that it does, question by question
+
+
+@dataclass
+class Repository:
+    """Commits, of which each is all files, and the branches that point at them."""
+
+    private: bool = False
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    messages: list[list[str]] = field(default_factory=list)  # the paths that each commit named
+    variables: dict[str, str] = field(default_factory=dict)
+    hardware: str | None = None
+    stages: list[str] = field(default_factory=list)
+
+    def commit(self, branch: str, files: dict[str, bytes]) -> str:
+        oid = hashlib.sha1(repr((branch, len(self.commits), sorted(files))).encode()).hexdigest()
+        self.commits[oid], self.branches[branch] = files, oid
+        return oid
+
+    def at(self, revision: str) -> str | None:
+        return self.branches.get(revision) or (revision if revision in self.commits else None)
+
+
+class Fault(NamedTuple):
+    """What is to go wrong: where the method and path hold `part`, `how`: a status, or "drop" or "cut" the answer."""
+
+    part: str
+    how: int | str
 
 
 class Hub:
-    """Repositories in memory. `token` is the only one it takes; `down` names a path that answers 500."""
+    """Repositories in memory, and whose token is whose.
 
-    def __init__(self, token: str):
-        self.token, self.down, self.files, self.commits = token, None, {}, []
+    Attributes:
+        users: token → user.
+        repositories: "models/USER/NAME" or "spaces/USER/NAME" → repository.
+        fault: what is to go wrong, or None.
+    """
+
+    def __init__(self, token: str, user: str = "someone"):
+        self.users, self.repositories, self.large, self.fault = {token: user}, {}, {}, None
+        self.asked: list[str] = []
+        self.stages = STAGES
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                hub.post(self)
+            protocol_version = "HTTP/1.1"
 
-            def do_GET(self):
-                hub.get(self)
+            def answer(self):
+                Request(hub, self).answer()
 
-            def do_HEAD(self):
-                hub.get(self)
+            do_GET = do_HEAD = do_POST = do_PUT = answer
 
             def log_message(self, *_):
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def environment(self, cache, token: str | None = None) -> dict[str, str]:
         """Return what points `huggingface_hub` here; it must be set before that is imported."""
-        token = self.token if token is None else token
+        token = next(iter(self.users)) if token is None else token
         return {
             "HF_ENDPOINT": self.url,
             "HF_HUB_DISABLE_XET": "1",
@@ -43,54 +87,221 @@ class Hub:
             "HF_HUB_OFFLINE": "0",
         }
 
-    def post(self, request) -> None:
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        if request.headers.get("Authorization") != f"Bearer {self.token}":
-            return answer(request, 401, {"error": "Invalid credentials"})
-        if self.down and self.down in request.path:
-            return answer(request, 500, {"error": "Internal"})
-        if request.path == "/api/repos/create":
-            wanted = json.loads(body)
-            name = f"{wanted['organization']}/{wanted['name']}"
-            if name in self.files:
-                return answer(request, 409, {"error": "exists", "url": f"{self.url}/{name}"})
-            self.files[name] = {}
-            return answer(request, 200, {"url": f"{self.url}/{name}"})
-        if request.path == "/api/validate-yaml":
-            return answer(request, 200, {"errors": [], "warnings": []})
-        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", request.path.split("?")[0])
-        if not found or found[1] not in self.files:
-            return answer(request, 404, {"error": "Not found"})
-        if found[2] == "preupload":
-            files = json.loads(body)["files"]
-            modes = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]
-            return answer(request, 200, {"files": modes})
-        lines = [json.loads(line) for line in body.splitlines()]
-        for line in lines:
-            if line["key"] == "file":
-                self.files[found[1]][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-        self.commits.append(sorted(line["value"]["path"] for line in lines if line["key"] == "file"))
-        commit = f"{len(self.commits):040x}"
-        answer(
-            request, 200, {"success": True, "commitOid": commit, "commitUrl": f"{self.url}/{found[1]}/commit/{commit}"}
-        )
+    def create(self, name: str, files: dict[str, bytes] | None = None, private: bool = False) -> Repository:
+        """Make a repository, as the Hub makes one, or with these files."""
+        repository = self.repositories[name] = Repository(private=private)
+        repository.commit("main", files or {".gitattributes": b""})
+        return repository
 
-    def get(self, request) -> None:
-        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", request.path.split("?")[0])
-        if not found or found[1] not in self.files:
-            return answer(request, 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
-        if found[3] not in self.files[found[1]]:
-            return answer(request, 404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
-        content = self.files[found[1]][found[3]]
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": f"{len(self.commits):040x}"}
-        answer(request, 200, content, headers)
+    def files(self, name: str, revision: str = "main") -> dict[str, bytes]:
+        """Return the files of a repository, "models/USER/NAME" or "spaces/USER/NAME"."""
+        repository = self.repositories[name]
+        return {
+            file: content for file, content in repository.commits[repository.at(revision)].items() if file[0] != "."
+        }
+
+    def put(self, name: str, files: dict[str, bytes | None]) -> None:
+        """Change files of the main branch behind everybody's back; None deletes."""
+        repository = self.repositories[name]
+        changed = repository.commits[repository.branches["main"]] | files
+        repository.commit("main", {file: content for file, content in changed.items() if content is not None})
 
 
-def answer(request, status: int, content: dict | bytes, headers: dict | None = None) -> None:
-    content = content if isinstance(content, bytes) else json.dumps(content).encode()
-    request.send_response(status)
-    for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
-        request.send_header(name, value)
-    request.end_headers()
-    if request.command != "HEAD":
-        request.wfile.write(content)
+class Request:
+    """One request, and its answer."""
+
+    def __init__(self, hub: Hub, http: http.server.BaseHTTPRequestHandler):
+        self.hub, self.http = hub, http
+        path, _, query = http.path.partition("?")
+        self.path, self.query = urllib.parse.unquote(path), urllib.parse.parse_qs(query)
+        self.body = http.rfile.read(int(http.headers.get("Content-Length") or 0))
+        token = (http.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self.user, self.anonymous = hub.users.get(token), not token
+
+    def answer(self) -> None:
+        asked = f"{self.http.command} {self.path}"
+        self.hub.asked.append(asked)
+        fault = self.hub.fault
+        if fault and fault.part in asked and fault.how == "drop":
+            self.http.close_connection = True
+            return
+        if fault and fault.part in asked and fault.how != "cut":
+            return self.send(fault.how, {"error": "as asked"})
+        if self.user is None and not self.anonymous:
+            return self.send(401, {"error": "Invalid credentials"})
+        for pattern, handler in ROUTES:
+            if found := re.fullmatch(pattern, asked):
+                return handler(self, *found.groups())
+        self.send(404, {"error": f"no route for {asked}"})
+
+    def send(self, status: int, content: dict | list | bytes, headers: dict | None = None) -> None:
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.http.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
+            self.http.send_header(name, value)
+        self.http.end_headers()
+        fault = self.hub.fault
+        if fault and fault.how == "cut" and fault.part in f"{self.http.command} {self.path}":
+            content, self.http.close_connection = content[: len(content) // 2], True
+        if self.http.command != "HEAD":
+            self.http.wfile.write(content)
+
+    def repository(self, name: str, to_write: bool = False) -> Repository | None:
+        """Return a repository, or None where the answer has been sent: there is none, or it is somebody else's."""
+        repository = self.hub.repositories.get(name)
+        own = self.user == name.split("/")[1]
+        if repository is None or (repository.private and not own):
+            status = 401 if self.anonymous else 404
+            self.send(status, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+        elif to_write and not own:
+            self.send(403, {"error": "Forbidden"})
+        else:
+            return repository
+        return None
+
+    def create(self) -> None:
+        wanted = json.loads(self.body)
+        kind = "spaces" if wanted.get("type") == "space" else "models"
+        name = f"{kind}/{wanted['organization']}/{wanted['name']}"
+        url = f"{self.hub.url}/{name.removeprefix('models/')}"
+        if self.user != wanted["organization"]:
+            return self.send(401 if self.anonymous else 403, {"error": "Forbidden"})
+        if name in self.hub.repositories:
+            return self.send(409, {"error": "exists", "url": url})
+        if kind == "spaces" and wanted["sdk"] != "gradio":
+            return self.send(400, {"error": "no such sdk"})
+        repository = self.hub.create(name, private=wanted.get("visibility") == "private")
+        repository.hardware = wanted.get("hardware", "cpu-basic") if kind == "spaces" else None
+        repository.variables = {one["key"]: one["value"] for one in wanted.get("variables", ())}
+        self.send(200, {"url": url})
+
+    def branch(self, name: str, branch: str) -> None:
+        if repository := self.repository(name, to_write=True):
+            if branch in repository.branches:
+                return self.send(409, {"error": "exists"})
+            repository.branches[branch] = repository.branches["main"]
+            self.send(200, {})
+
+    def preupload(self, name: str, revision: str) -> None:
+        if (repository := self.repository(name, "create_pr" not in self.query)) and self.revision(repository, revision):
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in json.loads(self.body)["files"]
+            ]
+            self.send(200, {"files": modes})
+
+    def batch(self, *_) -> None:
+        objects = [
+            {**one, "authenticated": True, "actions": {"upload": {"href": f"{self.hub.url}/large/{one['oid']}"}}}
+            for one in json.loads(self.body)["objects"]
+        ]
+        self.send(200, {"transfer": "basic", "objects": objects})
+
+    def upload(self, oid: str) -> None:
+        if hashlib.sha256(self.body).hexdigest() != oid:
+            return self.send(422, {"error": "not what was announced"})
+        self.hub.large[oid] = self.body
+        self.send(200, {})
+
+    def download(self, oid: str) -> None:
+        self.send(200, self.hub.large[oid])
+
+    def commit(self, name: str, revision: str) -> None:
+        pull_request = "create_pr" in self.query
+        repository = self.repository(name, to_write=not pull_request)
+        if not repository or not (base := self.revision(repository, revision)):
+            return
+        files, paths = dict(repository.commits[base]), []
+        for line in map(json.loads, self.body.splitlines()):
+            kind, value = line["key"], line["value"]
+            if kind == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif kind == "lfsFile":
+                files[value["path"]] = self.hub.large[value["oid"]]
+            elif kind == "deletedFile":
+                del files[value["path"]]
+            if kind != "header":
+                paths.append(value["path"])
+        branch = f"refs/pr/{len(repository.commits)}" if pull_request else revision
+        oid = repository.commit(branch, files)
+        repository.messages.append(sorted(paths))
+        repository.stages = list(self.hub.stages)
+        url = f"{self.hub.url}/{name.removeprefix('models/')}"
+        extra = {"pullRequestUrl": f"{url}/discussions/{branch.rpartition('/')[2]}"} if pull_request else {}
+        self.send(200, {"success": True, "commitOid": oid, "commitUrl": f"{url}/commit/{oid}", **extra})
+
+    def revision(self, repository: Repository, revision: str) -> str | None:
+        if not (oid := repository.at(revision)):
+            self.send(404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"})
+        return oid
+
+    def info(self, name: str, revision: str | None = None) -> None:
+        if (repository := self.repository(name)) and (oid := self.revision(repository, revision or "main")):
+            files = [{"rfilename": file} for file in repository.commits[oid]]
+            self.send(200, {"id": name.split("/", 1)[1], "sha": oid, "private": repository.private, "siblings": files})
+
+    def tree(self, name: str, revision: str) -> None:
+        if (repository := self.repository(name)) and (oid := self.revision(repository, revision)):
+            files = repository.commits[oid].items()
+            self.send(
+                200, [{"type": "file", "path": path, "size": len(content), "oid": "0" * 40} for path, content in files]
+            )
+
+    def resolve(self, name: str, revision: str, file: str) -> None:
+        name = name if name.startswith("spaces/") else f"models/{name}"
+        if not (repository := self.repository(name)) or not (oid := self.revision(repository, revision)):
+            return
+        if file not in repository.commits[oid]:
+            return self.send(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": oid})
+        content = repository.commits[oid][file]
+        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": oid}
+        if not file.endswith(".safetensors"):
+            return self.send(200, content, headers)
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.hub.large.setdefault(sha256, content)
+        headers |= {"X-Linked-ETag": f'"{sha256}"', "X-Linked-Size": str(len(content))}
+        # Large files lie on another host, to which the client does not follow when it only asks what there is.
+        elsewhere = self.hub.url.replace("127.0.0.1", "localhost")
+        self.send(302, b"", {**headers, "Location": f"{elsewhere}/large/{sha256}"})
+
+    def variables(self, name: str) -> None:
+        if repository := self.repository(name, to_write=True):
+            wanted = json.loads(self.body)
+            repository.variables[wanted["key"]] = wanted["value"]
+            self.send(200, {key: {"value": value} for key, value in repository.variables.items()})
+
+    def hardware(self, name: str) -> None:
+        if repository := self.repository(name, to_write=True):
+            repository.hardware = json.loads(self.body)["flavor"]
+            self.runtime(name)
+
+    def runtime(self, name: str) -> None:
+        if repository := self.repository(name):
+            stage = repository.stages[0] if repository.stages else "NO_APP_FILE"
+            repository.stages = repository.stages[1:] or repository.stages
+            hardware = {"current": repository.hardware, "requested": repository.hardware}
+            self.send(200, {"stage": stage, "hardware": hardware, "sha": repository.branches["main"]})
+
+
+NAME = r"((?:models|spaces)/[^/]+/[^/]+)"
+ROUTES = (
+    (r"POST /api/repos/create", Request.create),
+    (r"POST /api/validate-yaml", lambda request: request.send(200, {"errors": [], "warnings": []})),
+    (rf"POST /api/{NAME}/branch/(.+)", Request.branch),
+    (rf"POST /api/{NAME}/preupload/(.+)", Request.preupload),
+    (rf"POST /api/{NAME}/commit/(.+)", Request.commit),
+    (rf"POST /api/{NAME}/variables", Request.variables),
+    (rf"POST /api/{NAME}/hardware", Request.hardware),
+    (rf"GET /api/{NAME}/runtime", Request.runtime),
+    (rf"GET /api/{NAME}/tree/(.+)", Request.tree),
+    (rf"GET /api/{NAME}/revision/(.+)", Request.info),
+    (rf"GET /api/{NAME}", Request.info),
+    (r"POST /(.+)\.git/info/lfs/objects/batch", Request.batch),
+    (r"PUT /large/(\w+)", Request.upload),
+    (r"(?:GET|HEAD) /large/(\w+)", Request.download),
+    (r"(?:GET|HEAD) /((?:spaces/)?[^/]+/[^/]+)/resolve/((?:refs/pr/)?[^/]+)/(.+)", Request.resolve),
+)

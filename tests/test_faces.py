@@ -170,7 +170,7 @@ def test_a_scaled_face_is_that_of_the_scaled_photo():
 
 def test_pnet_proposes_what_a_window_by_itself_would():
     """Sliding the network over an image is applying it to each window."""
-    pnet, _, _ = mtcnn._networks(torch.device("cpu"))
+    pnet, _, _ = mtcnn.networks(torch.device("cpu"))
     x = torch.rand(1, 3, 12, 18, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
         whole, _ = pnet(x)

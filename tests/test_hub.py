@@ -1,28 +1,33 @@
 """Push and pull through the real client, against a Hub on loopback."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 from huggingface_hub import ModelCard
+from safetensors.numpy import load_file
 
 from siamese.card import model_card
 
+from . import command
 from .conftest import EXAMPLES, ROOT
-from .hub_server import Hub
+from .hub_server import Fault, Hub
 
 TOKEN = "hf_planted_secret_token"
 FILES = ["README.md", "config.json", "distances.png", "loss.png", "metrics.json", "model.safetensors", "roc.png"]
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
+DIGITS = "models/someone/digits"
 
 
-def siamese(*arguments, **environment) -> subprocess.CompletedProcess:
-    """Run the command line in a process of its own: the client reads its environment when it is imported."""
-    command = [sys.executable, "-m", "siamese", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+def siamese(*arguments, **environment) -> command.Run:
+    run = command.run(*arguments, **environment)
+    assert "hf_" not in run.stdout + run.stderr, "a token was printed"
+    return run
+
+
+def ask(weights, **environment) -> command.Run:
+    return siamese("compare", *PAIR, "--weights", weights, "--json", **environment)
 
 
 @pytest.fixture
@@ -30,23 +35,91 @@ def server():
     return Hub(TOKEN)
 
 
-def test_pushed_weights_come_back_and_answer_the_same(server, trained, tmp_path):
+@pytest.fixture
+def pushed(server, trained, tmp_path):
+    """The environment of a Hub that holds the digits."""
     environment = server.environment(tmp_path / "cache")
-    for _ in range(2):  # safe to repeat
-        pushed = siamese("push", trained, "someone/digits", **environment)
-        assert pushed.returncode == 0, pushed.stderr
-        assert f"{server.url}/someone/digits" in pushed.stdout
-    assert server.commits == [FILES] * 2  # one commit each, without the photographs of pairs.png and hardest.png
-    here = siamese("compare", *PAIR, "--weights", trained, "--json")
-    there = siamese("compare", *PAIR, "--weights", "someone/digits", "--json", **environment)
-    assert json.loads(there.stdout) == json.loads(here.stdout), there.stderr
-    offline = siamese(
-        "compare", *PAIR, "--weights", "someone/digits", "--json", **{**environment, "HF_HUB_OFFLINE": "1"}
-    )
-    assert offline.stdout == there.stdout
-    card = ModelCard(server.files["someone/digits"]["README.md"].decode())
+    assert siamese("push", trained, "someone/digits", **environment).returncode == 0
+    return environment
+
+
+def test_pushed_weights_come_back_and_answer_the_same(server, trained, pushed):
+    again = siamese("push", trained, "someone/digits", **pushed)
+    assert again.stdout.strip() == f"{server.url}/someone/digits"
+    repository = server.repositories[DIGITS]
+    assert repository.messages == [FILES] * 2  # one commit each, without the photographs of pairs.png and hardest.png
+    here, there = ask(trained), ask("someone/digits", **pushed)
+    assert (here.returncode, there.returncode) == (0, 0), here.stderr + there.stderr
+    answers = [json.loads(run.stdout) for run in (here, there)]
+    assert answers[0].pop("model") == trained.name
+    assert answers[1].pop("model") == f"someone/digits@{repository.branches['main']}"
+    assert answers[0] == answers[1]
+    card = ModelCard(server.files(DIGITS)["README.md"].decode())
     assert 'siamese.load("someone/digits")' in card.text
-    assert TOKEN not in "".join([pushed.stdout, pushed.stderr, str(card)])
+    assert not [name for name, content in server.files(DIGITS).items() if TOKEN.encode() in content]
+
+
+def test_without_network_the_kept_copy_answers(server, pushed):
+    online = ask("someone/digits", **pushed).stdout
+    for trouble in ("offline", "gone", "error", "broken off"):
+        environment = {**pushed, "HF_HUB_OFFLINE": "1"} if trouble == "offline" else pushed
+        if trouble == "gone":
+            environment = {**pushed, "HF_ENDPOINT": "http://127.0.0.1:9"}
+        server.fault = {"error": Fault("/resolve/", 500), "broken off": Fault("/resolve/", "drop")}.get(trouble)
+        assert ask("someone/digits", **environment).stdout == online, trouble
+        told = siamese("compare", *PAIR, "--weights", "someone/digits", **environment)
+        assert "this is the copy of someone/digits that was kept." in told.stdout, trouble
+
+
+def test_an_update_that_breaks_off_leaves_the_kept_copy(server, pushed):
+    before = ask("someone/digits", **pushed).stdout
+    weights = server.files(DIGITS)["model.safetensors"]
+    server.put(DIGITS, {"model.safetensors": weights[:-4] + b"\0\0\0\0", "metrics.json": b"{}"})
+    server.fault = Fault("GET /large/", "drop")
+    assert ask("someone/digits", **pushed).stdout == before
+    server.fault = Fault("GET /someone/digits/resolve", "drop")
+    run = ask("someone/digits", **pushed)
+    assert run.stdout == before, run.stderr
+
+
+def test_a_revision_is_pinned(server, trained, pushed, tmp_path):
+    repository = server.repositories[DIGITS]
+    first = repository.branches["main"]
+    record = json.loads((trained / "metrics.json").read_text())
+    shutil.copytree(trained, tmp_path / "other")
+    (tmp_path / "other" / "metrics.json").write_text(json.dumps({**record, "minutes": 99}))
+    run = siamese("push", tmp_path / "other", "someone/digits", "--revision", "next", **pushed)
+    assert run.stdout.strip() == f"{server.url}/someone/digits/tree/next", run.stderr
+    assert (repository.branches["main"], len(repository.branches)) == (first, 2)
+    assert json.loads(server.files(DIGITS, "next")["metrics.json"])["minutes"] == 99
+    for revision in ("next", repository.branches["next"]):
+        answer = json.loads(ask(f"someone/digits@{revision}", **pushed).stdout)
+        assert answer["model"] == f"someone/digits@{repository.branches['next']}"
+    # A commit that is here needs no Hub.
+    assert ask(answer["model"], **{**pushed, "HF_HUB_OFFLINE": "1"}).returncode == 0
+    assert json.loads(ask("someone/digits", **pushed).stdout)["model"] == f"someone/digits@{first}"
+    run = ask("someone/digits@nowhere", **pushed)
+    assert (run.returncode, run.stderr) == (2, "error: someone/digits has no branch, tag or commit nowhere\n")
+
+
+def test_a_pull_request_is_opened_where_one_may_not_write(server, trained, pushed):
+    server.create("models/other/digits")
+    refused = siamese("push", trained, "other/digits", **pushed)
+    assert "the token may not write there" in refused.stderr
+    asked = siamese("push", trained, "other/digits", "--create-pr", **pushed)
+    assert asked.stdout.strip() == f"{server.url}/other/digits/discussions/1", asked.stderr
+    assert server.files("models/other/digits") == {}
+    assert sorted(server.files("models/other/digits", "refs/pr/1")) == FILES
+    assert ask("other/digits@refs/pr/1", **pushed).returncode == 0
+
+
+def test_a_private_repository_is_read_by_its_owner_alone(server, trained, tmp_path):
+    environment = server.environment(tmp_path / "cache")
+    assert siamese("push", trained, "someone/digits", "--private", **environment).returncode == 0
+    assert server.repositories[DIGITS].private
+    assert ask("someone/digits", **environment).returncode == 0
+    run = ask("someone/digits", **server.environment(tmp_path / "other", token=""))
+    assert "there is no someone/digits on the Hub, or it is private" in run.stderr
 
 
 def test_what_is_pushed_names_no_people_and_no_path(server, trained, tmp_path):
@@ -56,35 +129,33 @@ def test_what_is_pushed_names_no_people_and_no_path(server, trained, tmp_path):
     names = [f"Jane Doe the {name}th" for name in "0123456789"]
     record["people"] = {"training": names[:2] + names[3:9], "test": [names[2], names[9]]}
     record["confused"] = [[names[2], names[9], 0.25, 64]]
-    for init, published in ((ROOT / "weights" / "faces", "faces"), (tmp_path / "gone", "gone"), ("who/it", "who/it")):
+    for init, known_as in ((ROOT / "weights" / "faces", "faces"), (tmp_path / "gone", "gone"), ("who/it", "who/it")):
         record["recipe"] |= {"init": str(init), "freeze": 5}
         (folder / "metrics.json").write_text(json.dumps(record))
-        pushed = siamese("push", folder, "someone/digits", **environment)
-        assert pushed.returncode == 0, pushed.stderr
-        files = server.files["someone/digits"]
+        run = siamese("push", folder, "someone/digits", **environment)
+        assert run.returncode == 0, run.stderr
+        files = server.files(DIGITS)
         metrics, card = json.loads(files["metrics.json"]), files["README.md"].decode()
         for secret in (b"Jane", bytes(ROOT), bytes(tmp_path)):
             assert not [name for name, content in files.items() if secret in content]
         assert metrics["people"] == {"training": [0, 1, 3, 4, 5, 6, 7, 8], "test": [2, 9]}
         assert metrics["confused"] == [[2, 9, 0.25, 64]]
         assert "| 2 | 9 | 25% | 64 |" in card
-        assert metrics["recipe"] == {**record["recipe"], "init": published}
+        assert metrics["recipe"] == {**record["recipe"], "init": known_as}
         assert card == model_card(metrics, "someone/digits")
-        assert f"--init {published} --freeze 5" in card
+        assert f"--init {known_as} --freeze 5" in card
         assert metrics == {**record, **{key: metrics[key] for key in ("people", "confused", "recipe")}}
 
 
-def test_a_pushed_network_is_still_not_judged_by_people_it_was_trained_on(server, trained, digits, tmp_path):
-    environment = server.environment(tmp_path / "cache")
-    assert siamese("push", trained, "someone/digits", **environment).returncode == 0
+def test_a_pushed_network_is_still_not_judged_by_people_it_was_trained_on(trained, digits, pushed, tmp_path):
     here = siamese("evaluate", trained, "--data", digits)
-    there = siamese("evaluate", "someone/digits", "--data", digits, **environment)
+    there = siamese("evaluate", "someone/digits", "--data", digits, **pushed)
     assert (there.returncode, "note:" in there.stderr) == (0, False), there.stderr
     assert there.stdout == here.stdout
     # Of other data it cannot know; it says so, and judges by no calibration that may rest on these people.
     shutil.copytree(digits, tmp_path / "more")
     shutil.copy(digits / "3" / "0.png", tmp_path / "more" / "3" / "9.png")
-    more = siamese("evaluate", "someone/digits", "--data", tmp_path / "more", **environment)
+    more = siamese("evaluate", "someone/digits", "--data", tmp_path / "more", **pushed)
     assert (more.returncode, more.stderr.count("note: this network's metrics.json numbers the people")) == (0, 1)
     assert "10 in all" in more.stdout
 
@@ -95,50 +166,104 @@ def test_training_pushes_when_asked(server, digits, tmp_path):
         **server.environment(tmp_path / "cache"),
     )
     assert run.returncode == 0, run.stderr
-    assert sorted(server.files["someone/new"]) == FILES
+    assert sorted(server.files("models/someone/new")) == FILES
 
 
-def test_an_interrupted_push_can_be_repeated(server, trained, tmp_path):
+@pytest.mark.parametrize("part", ["/api/repos/create", "/preupload/", "/objects/batch", "/large/", "/commit/"])
+@pytest.mark.parametrize("how", [500, "drop"])
+def test_an_interrupted_push_changes_nothing_and_can_be_repeated(server, trained, tmp_path, part, how):
     environment = server.environment(tmp_path / "cache")
-    server.down = "/commit/"
+    server.fault = Fault(part, how)
     refused = siamese("push", trained, "someone/digits", **environment)
     assert refused.returncode == 2
-    assert "error: the Hub did not take someone/digits" in refused.stderr
-    assert server.files["someone/digits"] == {}
-    server.down = None
+    assert refused.stderr.splitlines()[-1].startswith("error: the Hub ")
+    assert f"run `siamese push {trained} someone/digits` again" in refused.stderr
+    assert DIGITS not in server.repositories or server.files(DIGITS) == {}
+    server.fault = None
     assert siamese("push", trained, "someone/digits", **environment).returncode == 0
+    assert sorted(server.files(DIGITS)) == FILES
+
+
+def test_what_others_have_put_there_is_not_written_over(server, trained, tmp_path):
+    environment = server.environment(tmp_path / "cache")
+    for card in (b"", b"---\ntags:\n- cats\n---\n# Cats", b"# Cats"):
+        theirs = {"config.json": b"{}", "model.safetensors": b"cats"} | ({"README.md": card} if card else {})
+        server.create(DIGITS, theirs)
+        run = siamese("push", trained, "someone/digits", **environment)
+        assert (run.returncode, "someone/digits holds something else" in run.stderr) == (2, True), run.stderr
+        assert server.files(DIGITS) == theirs
 
 
 def test_refusals_are_sentences(server, trained, tmp_path):
     good, none = server.environment(tmp_path / "cache"), server.environment(tmp_path / "cache", token="")
     wrong = server.environment(tmp_path / "cache", token="hf_wrong")
     away = {**good, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    offline = {**good, "HF_HUB_OFFLINE": "1"}
     for folder, name, environment, says in (
         (trained, "digits", good, "USER/NAME"),
         (trained, "some one/digits", good, "USER/NAME"),
         (tmp_path, "someone/digits", good, "is not a trained network"),
         (trained, "someone/digits", none, "no Hugging Face token"),
         (trained, "someone/digits", wrong, "token is not valid"),
+        (trained, "else/digits", good, "may not write there"),
         (trained, "someone/digits", away, "cannot be reached"),
+        (trained, "someone/digits", offline, "HF_HUB_OFFLINE is set"),
     ):
         run = siamese("push", folder, name, **environment)
         assert run.returncode == 2
         assert run.stderr.startswith("error: ")
         assert says in run.stderr, run.stderr
-        assert "hf_" not in run.stderr
-    missing = siamese("compare", *PAIR, "--weights", "someone/nothing", **good)
-    assert (missing.returncode, "holds no trained network" in missing.stderr) == (2, True)
-    unreachable = siamese("compare", *PAIR, "--weights", "someone/nothing", **away)
-    assert (unreachable.returncode, "cannot be reached" in unreachable.stderr) == (2, True)
+    for environment, says in (
+        (good, "there is no someone/nothing on the Hub, or it is private"),
+        (away, "the Hub cannot be reached, and no copy was kept"),
+        (offline, "the Hub is not to be asked (HF_HUB_OFFLINE), and no copy was kept"),
+    ):
+        run = ask("someone/nothing", **environment)
+        assert (run.returncode, run.stdout) == (2, "")
+        assert says in run.stderr, run.stderr
+    both = siamese("push", trained, "someone/digits", "--revision", "a", "--create-pr", **good)
+    assert "leave out one of" in both.stderr
 
 
-def test_a_repository_with_a_pickle_is_refused(server, trained, tmp_path):
-    environment = server.environment(tmp_path / "cache")
-    assert siamese("push", trained, "someone/digits", **environment).returncode == 0
-    files = server.files["someone/digits"]
-    files["pytorch_model.bin"] = files.pop("model.safetensors")
-    run = siamese("compare", *PAIR, "--weights", "someone/digits", **server.environment(tmp_path / "other"))
-    assert (run.returncode, "holds no trained network" in run.stderr) == (2, True)
+def test_a_hostile_repository_is_refused_before_anything_is_fetched_or_run(server, pushed, tmp_path):
+    good = server.files(DIGITS)
+    config = json.loads(good["config.json"])
+    pickle = b"cos\nsystem\n(S'touch " + bytes(tmp_path / "owned") + b"'\ntR."
+    cases = (
+        ({"model.safetensors": None, "pytorch_model.bin": pickle}, "model.safetensors is missing there"),
+        ({"model.safetensors": pickle}, "is damaged, or not the one"),
+        ({"model.safetensors": bytes((64 << 20) + 1)}, "and that of a network at most 67,108,864; it was not fetched"),
+        ({"config.json": b" " * (1 << 20) + good["config.json"]}, "at most 1,048,576; it was not fetched"),
+        ({"config.json": json.dumps({**config, "backbone": "os.system"}).encode()}, "unknown backbone 'os.system'"),
+        ({"config.json": json.dumps({**config, "embedding_dim": 10**9}).encode()}, "whole number from 1 to 1024"),
+        ({"config.json": b"[" * 100_000}, "lacks what `siamese train` writes"),
+        ({"model.safetensors": good["model.safetensors"][:-1] + b"?"}, "is damaged, or not the one"),
+    )
+    for number, (files, says) in enumerate(cases):
+        server.repositories.pop(DIGITS)
+        server.create(DIGITS, {"README.md": b""})
+        server.put(DIGITS, good | files)
+        server.asked.clear()
+        run = ask("someone/digits", **server.environment(tmp_path / str(number)))
+        assert (run.returncode, run.stdout) == (2, ""), files
+        assert says in run.stderr, run.stderr
+        if "fetched" in says:
+            assert not [asked for asked in server.asked if "GET /someone" in asked]
+    assert not (tmp_path / "owned").exists()
+    assert not list(tmp_path.rglob("pytorch_model.bin"))
+
+
+def test_a_damaged_copy_names_what_to_delete(server, pushed, tmp_path):
+    assert ask("someone/digits", **pushed).returncode == 0
+    (weights,) = (tmp_path / "cache").rglob("model.safetensors")
+    kept = weights.resolve()
+    kept.write_bytes(kept.read_bytes()[:-4] + b"\1\1\1\1")
+    run = ask("someone/digits", **pushed)
+    assert (run.returncode, f"delete {weights.parent}, and it is fetched anew" in run.stderr) == (2, True), run.stderr
+    shutil.rmtree(weights.parent)
+    kept.unlink()
+    assert ask("someone/digits", **pushed).returncode == 0
+    assert load_file(weights)
 
 
 def test_cards_are_written_from_the_metrics_beside_them(trained):

@@ -1,0 +1,98 @@
+"""A network on the Hugging Face Hub → its files here, all of one commit."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+# What is fetched, and how many bytes each may have: no network that this version knows comes near.
+MOST = {"model.safetensors": 64 << 20, "metrics.json": 16 << 20, "config.json": 1 << 20}
+
+
+class Pulled(NamedTuple):
+    """A network's files.
+
+    Attributes:
+        folder: where they lie, in the Hub's cache.
+        revision: the commit that they are of.
+        note: a sentence where the Hub could not be asked, so that there may be newer ones; else empty.
+    """
+
+    folder: Path
+    revision: str
+    note: str = ""
+
+
+def is_id(name: str) -> bool:
+    """Whether a repository on the Hub may be named like this: USER/NAME."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
+
+
+def pull(name: str, revision: str | None = None) -> Pulled:
+    """Fetch a network, or where the Hub cannot be reached, find the copy that an earlier call kept.
+
+    Args:
+        name: USER/NAME.
+        revision: a branch, tag or commit; None for the main branch.
+
+    Raises:
+        FileNotFoundError: where there is no such repository or revision, or it holds no network.
+        ValueError: where a file is larger than it can be; it is not fetched.
+        ConnectionError: where the Hub cannot be reached, and no copy is here.
+    """
+    try:
+        return _fetch(name, revision)
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{name} has no branch, tag or commit {revision}") from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no {name} on the Hub, or it is private: then run `hf auth login`, or set HF_TOKEN"
+        ) from error
+    except RemoteEntryNotFoundError as error:
+        missing = error.response.url.path.rpartition("/")[2]
+        raise FileNotFoundError(f"{name} holds no trained network: {missing} is missing there") from error
+    except HfHubHTTPError as error:
+        why = f"the Hub answered {error.response.status_code}"
+    except (HTTPError, LocalEntryNotFoundError):
+        why = "the Hub cannot be reached"
+    except OfflineModeIsEnabled:
+        why = "the Hub is not to be asked (HF_HUB_OFFLINE)"
+    try:
+        files = [Path(hf_hub_download(name, file, revision=revision, local_files_only=True)) for file in MOST]
+    except LocalEntryNotFoundError as error:
+        raise ConnectionError(f"{name} is no folder here, {why}, and no copy was kept") from error
+    folder = files[0].parent
+    return Pulled(folder, folder.name, f"{why[0].upper()}{why[1:]}; this is the copy of {name} that was kept.")
+
+
+def _fetch(name: str, revision: str | None) -> Pulled:
+    commit = revision
+    for file, most in MOST.items():
+        found = get_hf_file_metadata(hf_hub_url(name, file, revision=commit))
+        if (found.size or 0) > most:
+            raise ValueError(
+                f"{name}: {file} has {found.size:,} bytes, and that of a network at most {most:,}; it was not fetched"
+            )
+        commit = found.commit_hash
+    # By the last one the cache learns where the branch now points, so that it never points at half a network.
+    *others, config = (
+        Path(hf_hub_download(name, file, revision=revision if file == "config.json" else commit)) for file in MOST
+    )
+    if any(other.parent != config.parent for other in others):  # the branch has moved meanwhile
+        return _fetch(name, revision)
+    return Pulled(config.parent, commit)

@@ -1,0 +1,160 @@
+"""The way to a Hugging Face Space: the page, with a network, for everybody."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceCard, SpaceHardware, constants
+
+from siamese import hub, store
+from siamese.compare import Model
+
+ROOT = Path(__file__).parent.parent
+# The page, and the package as pip installs it. What training leaves beside the weights stays here.
+WANTED = (
+    *("app.py", "app.css", "requirements.txt", "pyproject.toml", "LICENSE", "docs/page.png", "examples/*"),
+    *("siamese/*.py", "weights/mtcnn/model.safetensors", "weights/mtcnn/README.md"),
+    *(f"weights/{name}/{file}" for name in ("att", "faces") for file in (*hub.NEEDED, *hub.PICTURES, "README.md")),
+)
+OURS = ("examples/", "runs/", "siamese/", "weights/")  # of these folders a Space keeps no other file
+COMING = ("NO_APP_FILE", "BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING")
+POLL, PATIENCE = 2, 1200  # seconds
+OWN = """
+# {title}
+
+Two pictures in, how alike they are out: the Euclidean distance between two embeddings made with the same weights, and
+the probability that both show the same. [The card of this network]({card}) says how well it does.
+
+The page comes from a project in which anyone can train such a network on a folder of images: `siamese train`, then
+`siamese deploy`. Uploads are deleted within the hour.
+"""
+
+
+class Space(NamedTuple):
+    """What a Space consists of.
+
+    Attributes:
+        files: path there → file or contents.
+        card: the README.md among them, with its front matter.
+        weights: what SIAMESE_WEIGHTS is there.
+    """
+
+    files: dict[str, Path | bytes]
+    card: SpaceCard
+    weights: str
+
+
+def plan(repo_id: str, weights: str | Path = store.DEFAULT) -> Space:
+    """Put together what a Space needs. Nothing is sent.
+
+    Args:
+        repo_id: USER/SPACE.
+        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub; by default the face network.
+
+    Raises:
+        FileNotFoundError: where this is no clone of the project, as an installed package has no page.
+        ValueError, FileNotFoundError, ConnectionError: where `weights` is no network, see `store.load`.
+    """
+    if not (ROOT / "app.py").is_file():
+        raise FileNotFoundError("the page is not here: clone the project, and run `siamese deploy` there")
+    model = store.load(weights, device="cpu")
+    files = {str(file.relative_to(ROOT)): file for name in WANTED for file in sorted(ROOT.glob(name))}
+    card = SpaceCard((ROOT / "README.md").read_text())
+    card.data.thumbnail = f"{constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{card.data.thumbnail}"
+    place = "weights/faces"
+    if model.revision:
+        place, address = str(weights), f"{constants.ENDPOINT}/{model.name}"
+        card.data.models = [model.name]
+        _own(card, model, address)
+    elif Path(weights).resolve() != store.DEFAULT.resolve():
+        place = f"runs/{model.id}"
+        files |= {f"{place}/{name}": content for name, content in hub.published(Path(weights), place).items()}
+        _own(card, model, f"{place}/README.md")
+    files["README.md"] = str(card).encode()
+    return Space(dict(sorted(files.items())), card, place)
+
+
+def deploy(
+    repo_id: str,
+    weights: str | Path = store.DEFAULT,
+    hardware: str | None = None,
+    private: bool = False,
+    tell: Callable[[str], None] = print,
+) -> str:
+    """Bring the page to a Space, new or there already, and wait until it runs; safe to repeat.
+
+    Args:
+        repo_id: USER/SPACE.
+        weights: see `plan`.
+        hardware: the Hub's name of a machine, such as "zero-a10g"; None for the one that it has, or the Hub's default.
+        private: whether a new Space is to be private.
+        tell: called with a word on how far it is.
+
+    Returns:
+        The address of the Space.
+
+    Raises:
+        ValueError, FileNotFoundError: see `plan`; also where the name, the token or the hardware will not do, or the
+            Space holds something else.
+        ConnectionError: where the Hub cannot be reached or refuses; it can be run again.
+        RuntimeError: where the Space does not come to run.
+    """
+    hub.check(repo_id)
+    if hardware and hardware not in (known := [kind.value for kind in SpaceHardware]):
+        raise ValueError(f"the Hub has no hardware {hardware!r}; it has {', '.join(known)}")
+    space = plan(repo_id, weights)
+    api, variables = HfApi(), [{"key": "SIAMESE_WEIGHTS", "value": space.weights}]
+    with hub.sentences(repo_id, f"run `siamese deploy {repo_id}` again"):
+        for name in space.card.data.models or ():
+            if api.model_info(name).private:
+                tell(f"{name} is private: the Space can only read it with a secret HF_TOKEN, to be set in its settings")
+        url = str(
+            api.create_repo(
+                repo_id,
+                repo_type="space",
+                space_sdk="gradio",
+                private=private or None,
+                space_hardware=hardware,
+                space_variables=variables,
+                exist_ok=True,
+            )
+        )
+        hub.spare(api, repo_id, "space")
+        # A Space that was there already may have others.
+        api.add_space_variable(repo_id, **variables[0])
+        if hardware and api.get_space_runtime(repo_id).requested_hardware != hardware:
+            api.request_space_hardware(repo_id, hardware)
+        tell(f"sending {len(space.files)} files")
+        there = api.list_repo_files(repo_id, repo_type="space")
+        gone = [name for name in there if name.startswith(OURS) and name not in space.files]
+        operations = [CommitOperationAdd(name, content) for name, content in space.files.items()]
+        operations += [CommitOperationDelete(name) for name in gone]
+        commit = api.create_commit(repo_id, operations, repo_type="space", commit_message="Deploy Siamese network")
+        _wait(api, repo_id, commit.oid, url, tell)
+    return url
+
+
+def _own(card: SpaceCard, model: Model, address: str) -> None:
+    """Make the project's card that of a Space with a network of the user's own."""
+    title = f"Siamese network, {model.record['data']['name'] if model.record['recipe'] else 'faces'}"
+    card.data.title = title
+    card.data.short_description = "Two pictures in, how alike they are out"
+    card.text = OWN.format(title=title, card=address)
+
+
+def _wait(api: HfApi, repo_id: str, commit: str, url: str, tell: Callable[[str], None]) -> None:
+    """Wait until a commit runs."""
+    told, began = None, time.monotonic()
+    while time.monotonic() - began < PATIENCE:
+        runtime = api.get_space_runtime(repo_id)
+        current = runtime.raw.get("sha") in (None, commit)  # else it still speaks of an earlier one
+        if current and runtime.stage != told:
+            told = runtime.stage
+            tell(told.lower().replace("_", " "))
+        if current and told == "RUNNING":
+            return
+        if current and told not in COMING:
+            raise RuntimeError(f"the Space does not run, its stage is {told}: {url}?logs=build says why")
+        time.sleep(POLL)
+    raise RuntimeError(f"the Space did not run within {PATIENCE // 60} minutes; {url}?logs=build says how far it is")

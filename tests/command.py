@@ -1,0 +1,44 @@
+"""The command line in a process of its own, which costs no import of PyTorch: it is forked from one that has it.
+
+The Hub's client reads its environment when it is imported, so that commands of different environments cannot share a
+process. This module imports nothing of it.
+"""
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["torch", "torchvision.ops", "PIL.Image"])
+
+
+class Run(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments, **environment: str) -> Run:
+    """Run `siamese` with these arguments, and with this environment beside the present one."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        command = [str(argument) for argument in arguments]
+        process = forks.Process(target=_main, args=(command, {**os.environ, **environment}, out, err))
+        process.start()
+        process.join(300)
+        return Run(process.exitcode, out.read_text(), err.read_text())
+
+
+def _main(arguments: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
+    for file, stream in ((out, sys.stdout), (err, sys.stderr)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), stream.fileno())
+    os.environ.update(environment)
+    sleep = time.sleep
+    time.sleep = lambda seconds: sleep(min(seconds, 0.05))  # the client waits longer and longer before it tries again
+    from siamese.cli import main
+
+    sys.exit(main(arguments))
