@@ -404,6 +404,7 @@ def launch(**settings) -> None:
         run_history=False,
         state_session_capacity=256,
         enable_monitoring=False,
+        ssr_mode=False,
         mcp_server=mcp,
         **settings,
     )

@@ -1,0 +1,85 @@
+"""What a Space installs, and how long it takes to come up: the files of `siamese deploy`, and their requirements alone.
+
+    python benchmarks/space.py --json benchmarks/results/space.json
+
+The environment is that of the Python that runs this, installed by uv from what it has at hand. The first start has no
+bytecode yet, as in a new container.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from siamese import space
+
+PORT = 7877
+# Of the installed packages, what computes on NVIDIA's GPUs and on nothing else.
+CUDA = ("nvidia", "triton", "cuda")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        app, env = Path(folder, "app"), Path(folder, "env")
+        for name, content in space.plan("USER/SPACE").files.items():
+            (app / name).parent.mkdir(parents=True, exist_ok=True)
+            (app / name).write_bytes(content.read_bytes() if isinstance(content, Path) else content)
+        uv, python = Path(sys.executable).with_name("uv"), env / "bin" / "python"
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, env], check=True)
+        subprocess.run(
+            [uv, "pip", "install", "--quiet", "--python", python, "-r", app / "requirements.txt"], check=True
+        )
+        packages = next(env.glob("lib/python*/site-packages"))
+        starts = [start(app, python) for _ in range(2)]
+        result = {
+            "uploaded_mb": round(megabytes(app), 1),
+            "installed_mb": round(megabytes(packages)),
+            "of_which_for_cuda_mb": round(sum(megabytes(packages / name) for name in CUDA)),
+            "packages": len(list(packages.glob("*.dist-info"))),
+            "first_start_s": round(starts[0], 1),
+            "second_start_s": round(starts[1], 1),
+            "cores": os.cpu_count(),
+        }
+    print(json.dumps(result, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def megabytes(folder: Path) -> float:
+    """Return the size of all files in a folder, but for bytecode, which Python writes as it runs."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc")
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def start(app: Path, python: Path) -> float:
+    """Start the page as a Space does. Returns the seconds until it answers."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(app.parent),
+        "SYSTEM": "spaces",
+        "SPACE_ID": "USER/SPACE",
+        "GRADIO_SERVER_NAME": "0.0.0.0",
+        "GRADIO_SERVER_PORT": str(PORT),
+    }
+    began = time.perf_counter()
+    with subprocess.Popen([python, "app.py"], cwd=app, env=environment, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{PORT}"):
+                seconds = time.perf_counter() - began
+                process.terminate()
+                return seconds
+            time.sleep(0.05)
+    raise RuntimeError("the page ended instead of serving")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""From a folder of images to a Space that runs: against a Hub on loopback, in environments of its own."""
+
+import ast
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from gradio_client import Client, handle_file
+
+from siamese import space
+
+from . import command
+from .conftest import EXAMPLES, ROOT
+from .hub_server import Fault, Hub
+
+TOKEN = "hf_planted_secret_token"
+PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
+README = (ROOT / "README.md").read_text()
+SPACE = "spaces/USER/SPACE"
+
+
+@pytest.fixture
+def server():
+    return Hub(TOKEN, "USER")
+
+
+def siamese(*arguments, **environment) -> command.Run:
+    run = command.run(*arguments, **environment)
+    assert "hf_" not in run.stdout + run.stderr, "a token was printed"
+    return run
+
+
+def python(version: str) -> str:
+    """Return a Python of this version, on the path or of pyenv."""
+    kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions").glob(f"{version}.*/bin/python")
+    for candidate in (shutil.which(f"python{version}"), *map(str, sorted(kept))):
+        # What pyenv puts on the path may only say which version to choose.
+        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
+            return candidate
+    return pytest.skip(f"needs Python {version}, which Spaces have: install it")
+
+
+@contextlib.contextmanager
+def booted(server: Hub, folder: Path, version: str):
+    """Copy a Space's files into an empty folder, install its requirements, and nothing else, and start it as a Space
+    does. Yields its address."""
+    interpreter, run = python(version), folder / "env" / "bin" / "python"
+    for name, content in server.files(SPACE).items():
+        (folder / "app" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "app" / name).write_bytes(content)
+    uv = Path(sys.executable).with_name("uv")
+    requirements = folder / "app" / "requirements.txt"
+    subprocess.run([uv, "venv", "--quiet", "--python", interpreter, folder / "env"], check=True)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", run, "-r", requirements], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "SYSTEM": "spaces",
+        "SPACE_ID": "USER/SPACE",
+        "SPACE_HOST": "user-space.hf.space",
+        "GRADIO_SERVER_NAME": "0.0.0.0",
+        "GRADIO_SERVER_PORT": str(port),
+        **server.environment(folder / "cache", token=""),
+        **server.repositories[SPACE].variables,
+    }
+    log = (folder / "log").open("w+")
+    process = subprocess.Popen([run, "app.py"], cwd=folder / "app", env=environment, stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + 120
+        while time.monotonic() < until and process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(address):
+                yield address
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail(f"the Space did not come up: {(folder / 'log').read_text()}")
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder / "env")  # gigabytes
+    assert "hf_" not in (folder / "log").read_text()
+    assert str(PAIR[0].name) not in (folder / "log").read_text()
+
+
+def test_the_four_commands_of_the_readme(server, digits, trained, tmp_path, monkeypatch):
+    block = re.search(r"### From a folder to a Space\n.*?```bash\n(.*?)```", README, re.DOTALL)[1]
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert [words[:2] for words in commands[:3]] == [["siamese", verb] for verb in ("train", "push", "deploy")]
+    assert commands[3] == ["open", "https://huggingface.co/spaces/USER/SPACE"]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(digits, "FOLDER")
+    environment = server.environment(tmp_path / "cache")
+    for words in commands[:3]:
+        run = siamese(*words[1:], **environment)
+        assert run.returncode == 0, run.stderr
+    assert run.stdout == commands[3][1].replace("https://huggingface.co", server.url) + "\n"
+    assert run.stderr.splitlines()[-3:] == ["building", "app starting", "running"]
+    front = yaml.safe_load(server.files(SPACE)["README.md"].decode().split("---")[1])
+    assert (front["title"], front["models"]) == ("Siamese network, FOLDER", ["USER/NAME"])
+    for files in (server.files(SPACE), server.files("models/USER/NAME")):
+        assert not [name for name, content in files.items() if TOKEN.encode() in content]
+    pair = [str(tmp_path / "FOLDER" / digit / "0.png") for digit in "47"]
+    here = json.loads(siamese("compare", *pair, "--weights", "runs/FOLDER", "--json").stdout)
+    (tmp_path / "space").mkdir()
+    with booted(server, tmp_path / "space", "3.12") as address:
+        there = Client(address, verbose=False).predict(*map(handle_file, pair), api_name="/compare")
+    assert there.pop("model") == f"USER/NAME@{server.repositories['models/USER/NAME'].branches['main']}"
+    assert there["dissimilarity"] == pytest.approx(here["dissimilarity"], rel=1e-3)
+    assert there["verdict"] == here["verdict"]
+
+
+def test_the_face_network_in_a_space_with_the_oldest_python(server, tmp_path):
+    """Deployed as it is; started without the Hub, which it does not need."""
+    run = siamese("deploy", "USER/SPACE", **server.environment(tmp_path / "cache"))
+    assert run.returncode == 0, run.stderr
+    assert server.repositories[SPACE].variables == {"SIAMESE_WEIGHTS": "weights/faces"}
+    server.fault = Fault("", "drop")
+    with booted(server, tmp_path, "3.10") as address:
+        answer = Client(address, verbose=False).predict(*map(handle_file, PAIR), api_name="/compare")
+    here = json.loads(siamese("compare", *PAIR, "--json").stdout)
+    assert answer["dissimilarity"] == pytest.approx(here["dissimilarity"], rel=1e-3)
+    assert (answer["verdict"], answer["model"]) == (here["verdict"], "faces")
+
+
+def test_a_dry_run_lists_what_a_deployment_sends_and_sends_nothing(server, trained, tmp_path):
+    environment = server.environment(tmp_path / "cache")
+    tokenless = {**server.environment(tmp_path / "none", token=""), "HF_HUB_OFFLINE": "1"}
+    dry = siamese("deploy", "USER/SPACE", "--weights", trained, "--dry-run", **tokenless)
+    assert (dry.returncode, server.asked) == (0, []), dry.stderr
+    run = siamese("deploy", "USER/SPACE", "--weights", trained, "--private", **environment)
+    assert run.returncode == 0, run.stderr
+    files, repository = server.files(SPACE), server.repositories[SPACE]
+    listing, front = dry.stdout.split("\n\n", 1)
+    listed = dict(reversed(line.split()) for line in listing.splitlines())
+    assert {name: int(size.replace(",", "")) for name, size in listed.items()} == {
+        name: len(content) for name, content in files.items()
+    }
+    assert repository.private
+    assert repository.variables == {"SIAMESE_WEIGHTS": "runs/digits"}
+    assert front.startswith("SIAMESE_WEIGHTS=runs/digits\n")
+    assert yaml.safe_load(front.split("---")[1]) == yaml.safe_load(files["README.md"].decode().split("---")[1])
+    # What it needs, and no tests, no data, nobody's names.
+    assert {name.split("/")[0] for name in files} == {
+        *("LICENSE", "README.md", "app.css", "app.py", "docs", "examples", "pyproject.toml", "requirements.txt"),
+        *("runs", "siamese", "weights"),
+    }
+    assert not [name for name in files if "pairs.png" in name or "hardest.png" in name]
+    assert json.loads(files["runs/digits/metrics.json"])["people"]["test"] == [4, 6]
+    assert not [name for name, content in files.items() if bytes(ROOT) in content or bytes(tmp_path) in content]
+
+
+def test_a_second_deployment_replaces_the_first_and_keeps_what_is_not_ours(server, trained, tmp_path):
+    environment = server.environment(tmp_path / "cache")
+    assert siamese("deploy", "USER/SPACE", "--weights", trained, **environment).returncode == 0
+    server.put(SPACE, {"NOTES.md": b"mine", "siamese/old.py": b"gone"})
+    run = siamese("deploy", "USER/SPACE", "--hardware", "zero-a10g", **environment)
+    assert run.returncode == 0, run.stderr
+    repository, files = server.repositories[SPACE], server.files(SPACE)
+    assert repository.hardware == "zero-a10g"
+    assert repository.variables == {"SIAMESE_WEIGHTS": "weights/faces"}
+    assert files.pop("NOTES.md") == b"mine"
+    assert sorted(files) == sorted(space.plan("USER/SPACE").files)
+    front = yaml.safe_load(files["README.md"].decode().split("---")[1])
+    assert front["thumbnail"] == f"{server.url}/spaces/USER/SPACE/resolve/main/docs/page.png"
+
+
+def test_a_space_reads_a_private_network_only_with_a_secret(server, trained, tmp_path):
+    environment = server.environment(tmp_path / "cache")
+    assert siamese("push", trained, "USER/NAME", "--private", **environment).returncode == 0
+    run = siamese("deploy", "USER/SPACE", "--weights", "USER/NAME", **environment)
+    assert (run.returncode, "USER/NAME is private: the Space can only read it with" in run.stderr) == (0, True)
+
+
+def test_refusals_are_sentences(server, tmp_path):
+    good = server.environment(tmp_path / "cache")
+    cats = {"app.py": b"cats", "README.md": b"---\nsdk: gradio\n---\n# Cats"}
+    server.create("spaces/USER/cats", cats)
+    for arguments, environment, says in (
+        (("SPACE",), good, "a repository on the Hub is named USER/NAME, got 'SPACE'"),
+        (("USER/SPACE", "--hardware", "t4"), good, "the Hub has no hardware 't4'; it has cpu-basic"),
+        (("USER/SPACE", "--weights", tmp_path), good, "holds no trained network"),
+        (("USER/SPACE", "--weights", "USER/nothing"), good, "there is no USER/nothing on the Hub"),
+        (("USER/SPACE",), server.environment(tmp_path / "cache", token=""), "no Hugging Face token"),
+        (("USER/SPACE",), {**good, "HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached"),
+        (("else/SPACE",), good, "may not write there. Once that is mended, run `siamese deploy else/SPACE` again"),
+        (("USER/cats",), good, "USER/cats holds something else: its card has no tag 'siamese-network'"),
+    ):
+        run = siamese("deploy", *arguments, **environment)
+        assert (run.returncode, run.stdout) == (2, "")
+        assert says in run.stderr, run.stderr
+    assert server.files("spaces/USER/cats") == cats
+    server.fault = Fault("/api/repos/create", 402)
+    run = siamese("deploy", "USER/SPACE", **good)
+    assert "free accounts have Spaces with `--hardware zero-a10g`" in run.stderr
+    assert SPACE not in server.repositories
+
+
+def test_a_deployment_that_breaks_off_can_be_repeated(server, tmp_path):
+    environment = server.environment(tmp_path / "cache")
+    for part in ("/variables", "/commit/", "/runtime"):
+        server.fault = Fault(part, "drop")
+        run = siamese("deploy", "USER/SPACE", **environment)
+        assert (run.returncode, "With a network, run `siamese deploy USER/SPACE` again" in run.stderr) == (2, True)
+        assert bool(server.files(SPACE)) == (part == "/runtime")  # all files or none
+    server.fault = None
+    assert siamese("deploy", "USER/SPACE", **environment).returncode == 0
+
+
+def test_a_space_that_does_not_come_up_says_where_to_look(server, tmp_path):
+    server.stages = ("BUILDING", "BUILD_ERROR")
+    run = siamese("deploy", "USER/SPACE", **server.environment(tmp_path / "cache"))
+    assert run.returncode == 2
+    assert f"its stage is BUILD_ERROR: {server.url}/spaces/USER/SPACE?logs=build says why" in run.stderr
+
+
+def test_a_page_without_its_network_shows_the_one_in_the_repository_and_says_so(server, trained, start_page, tmp_path):
+    environment = server.environment(tmp_path / "cache")
+    assert siamese("push", trained, "USER/NAME", **environment).returncode == 0
+    server.fault = Fault("", "drop")
+    environment["SIAMESE_WEIGHTS"] = "USER/NAME"
+    notice = "the Hub cannot be reached, and no copy was kept: this is the network that comes with the project."
+    for kept in (False, True):
+        if kept:
+            server.fault = None
+            assert siamese("compare", *PAIR, "--weights", "USER/NAME", **environment).returncode == 0
+            server.fault = Fault("", "drop")
+            notice = "The Hub cannot be reached; this is the copy of USER/NAME that was kept."
+        page = start_page(**environment)
+        with urllib.request.urlopen(f"{page}/config") as config:
+            texts = str(json.load(config)["components"])
+        assert notice in texts
+        answer = Client(page, verbose=False).predict(*map(handle_file, PAIR), api_name="/compare")
+        assert answer["model"].split("@")[0] == ("USER/NAME" if kept else "faces")
+
+
+def test_what_runs_on_a_zerogpu_runs_in_its_functions():
+    code = """
+import app
+pair = ("examples/obama-speaking.jpg", "examples/obama-standing.jpg")
+assert app.compare.duration == 15
+card, seen = app.show(*pair, 0.0)
+assert app.changed(*pair, 0.0) == ((0, 0), card, seen)
+assert app.changed(None, None, 0.0)[2] == ""
+assert app.judge(*pair, 0.0, (0, 0)) == card
+assert app.compare(*pair)["verdict"] == "same"
+assert len(app.group_photos(list(pair))["faces"]) == 2
+assert len(app.gather(list(pair), 0.0, app.gr.Progress())[0].faces) == 2
+assert "tutorial" in app.side_by_side(*pair, (0, 0))
+try:
+    app.compare(pair[0], None)
+except app.gr.Error as error:
+    print(error.message)
+try:
+    app.model.embed(pair)
+except RuntimeError as error:
+    print(error)
+"""
+    path = os.pathsep.join([str(ROOT / "tests" / "zerogpu"), str(ROOT)])
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert run.stdout.splitlines() == [
+        "The second picture is missing.",
+        "a network was run where ZeroGPU has no GPU",
+    ], run.stderr
+
+
+def test_a_space_installs_what_the_page_imports_and_nothing_else():
+    names = "[name for name in sys.modules if name.split('.')[0] == 'siamese']"
+    code = f"import json, sys, app; print(json.dumps({names}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    files = [ROOT / "app.py"]
+    for name in json.loads(run.stdout.splitlines()[-1]):
+        place = ROOT / name.replace(".", "/")
+        files.append(place / "__init__.py" if place.is_dir() else place.with_suffix(".py"))
+    imported = set()
+    for node in (node for file in files for node in ast.parse(file.read_text()).body):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.split(".")[0])
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    wanted = [re.match(r"(\w+)[>=]=[\d.]+  # \w+", line) for line in lines if not line.startswith("#")]
+    assert all(wanted), "each with its reason"
+    installed = {match[1].replace("pillow", "PIL") for match in wanted}
+    assert imported - sys.stdlib_module_names - {"siamese"} == installed
+
+
+def test_the_front_matter_is_whole():
+    import gradio
+
+    front = yaml.safe_load(README.split("---")[1])
+    assert (front["sdk"], front["sdk_version"]) == ("gradio", gradio.__version__)
+    assert front["python_version"] == "3.12"
+    assert len(front["short_description"]) <= 60
+    assert front["models"] == []  # the weights are in the repository
+    assert "siamese-network" in front["tags"]
+    for file in (front["app_file"], front["thumbnail"]):
+        assert (ROOT / file).is_file()
+
+
+def test_the_workflow_deploys_main_once_it_is_switched_on():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "space.yml").read_text())
+    assert workflow[True]["push"] == {"branches": ["main"]}  # YAML takes "on" for true
+    job = workflow["jobs"]["deploy"]
+    assert job["if"] == "vars.SPACE != ''"
+    last = job["steps"][-1]
+    assert last["run"] == 'python -m siamese deploy "$SPACE"'
+    assert last["env"] == {"SPACE": "${{ vars.SPACE }}", "HF_TOKEN": "${{ secrets.HF_TOKEN }}"}
