@@ -98,7 +98,7 @@ def booted(server: Hub, folder: Path, version: str):
 
 
 def test_the_four_commands_of_the_readme(server, digits, trained, tmp_path, monkeypatch):
-    block = re.search(r"### From a folder to a Space\n.*?```bash\n(.*?)```", README, re.DOTALL)[1]
+    block = re.search(r"## From a folder to a Space\n.*?```bash\n(.*?)```", README, re.DOTALL)[1]
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert [words[:2] for words in commands[:3]] == [["siamese", verb] for verb in ("train", "push", "deploy")]
     assert commands[3] == ["open", "https://huggingface.co/spaces/USER/SPACE"]
