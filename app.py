@@ -156,7 +156,7 @@ def changed(first: str | None, second: str | None, fmr: float) -> tuple[tuple[in
 
 def missing(first: str | None, second: str | None) -> str:
     pictures = "the second picture" if first else "the first picture" if second else "two pictures"
-    return f"Add {pictures}, or click an example."
+    return f"Add {pictures}, or click an example." if faces else f"Add {pictures}."
 
 
 def ask(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int]) -> Comparison | str:
@@ -320,8 +320,9 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         fmr = strictness()
         seen = gr.HTML(js_on_load=CHOOSE)
         chosen = gr.State((0, 0))
-        pairs = [[str(EXAMPLES / name) for name in pair] for pair in PAIRS]
-        gr.Examples(pairs, [first, second], label="Examples", elem_id="examples")
+        if faces:
+            pairs = [[str(EXAMPLES / name) for name in pair] for pair in PAIRS]
+            gr.Examples(pairs, [first, second], label="Examples", elem_id="examples")
     with gr.Tab("Group"):
         files = gr.File(label=f"Up to {MOST_PHOTOS} photos", file_count="multiple", file_types=["image"], height=180)
         group_fmr = strictness()
@@ -398,7 +399,7 @@ def launch(**settings) -> None:
     demo.queue(max_size=64).launch(
         theme=THEME,
         css_paths=HERE / "app.css",
-        js=NAME_EXAMPLES,
+        js=NAME_EXAMPLES if faces else None,
         footer_links=["api"],
         max_file_size="10mb",
         run_history=False,

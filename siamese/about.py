@@ -7,7 +7,8 @@ from siamese.compare import Model
 TRAIN_YOUR_OWN = """
 **Train your own.** `siamese train --data FOLDER`, with one folder of pictures for each person or thing, makes a
 network for this page: `SIAMESE_WEIGHTS=runs/FOLDER python app.py`.
-
+"""
+CREDIT = """
 Example photographs: the White House and NASA, in the public domain.
 """
 FACES_FAIL = """
@@ -40,7 +41,7 @@ people {report["auc"]:.1%} of the time (ROC AUC).
 
 {looks} Other lighting, backgrounds and cameras than in its pictures mislead it. Do not decide anything that matters by
 it.
-{TRAIN_YOUR_OWN}"""
+{TRAIN_YOUR_OWN}{CREDIT if model.align == "faces" else ""}"""
 
 
 def _faces(model: Model) -> str:
@@ -61,7 +62,7 @@ of the two points. On the {folds["images"]:,} photographs of LFW, of people whom
 into the public domain.
 
 {FACES_FAIL}
-{TRAIN_YOUR_OWN}"""
+{TRAIN_YOUR_OWN}{CREDIT}"""
 
 
 def introduction(model: Model, notice: str = "") -> str:
