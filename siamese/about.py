@@ -33,11 +33,12 @@ def about(model: Model) -> str:
     start = ", having begun from other weights" if record["recipe"].get("init") else ""
     if model.align == "faces":
         looks = f"It finds the faces, and brings them upright.\n{FACES_FAIL}"
+    one, many = _kinds(model)
     return f"""
 Each picture becomes a point, by the same weights; the dissimilarity is the distance of the two points. This network,
-**{name}**{at}, learned from pictures of {len(record["people"]["training"])} people{start}. Networks of its recipe,
-tested on {tested} people whom they had not seen, put two pictures of one person closer together than two of different
-people {report["auc"]:.1%} of the time (ROC AUC).
+**{name}**{at}, learned from pictures of {len(record["people"]["training"])} {many}{start}. Networks of its recipe,
+tested on {tested} {many} that they had not seen, put two pictures of one {one} closer together than two of different
+{many} {report["auc"]:.1%} of the time (ROC AUC).
 
 {looks} Other lighting, backgrounds and cameras than in its pictures mislead it. Do not decide anything that matters by
 it.
@@ -77,8 +78,13 @@ def introduction(model: Model, notice: str = "") -> str:
         text += f"\n\n> **Note.** {notice}"
     if model.align == "faces":
         return text
-    people = len(model.record["people"]["training"])
+    count, (_, many) = len(model.record["people"]["training"]), _kinds(model)
     return (
-        f"{text}\n\nThis network learned from pictures of {people} people, and knows little beyond: with pictures "
+        f"{text}\n\nThis network learned from pictures of {count} {many}, and knows little beyond: with pictures "
         "unlike those, expect mistakes."
     )
+
+
+def _kinds(model: Model) -> tuple[str, str]:
+    """Return what the network tells apart, one and many."""
+    return ("person", "people") if model.align == "faces" else ("kind", "kinds")

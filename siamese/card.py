@@ -6,6 +6,19 @@ from siamese import metrics
 from siamese.datasets import ATT_NAME
 
 TAG = "siamese-network"  # of every card that this project writes
+LOAD = """```python
+import siamese
+
+model = siamese.load("{weights}")
+print(f"ROC AUC {{model.record['test']['auc']:.4f}}")
+```
+
+```text
+ROC AUC {auc:.4f}
+```
+
+`model.compare("a.jpg", "b.jpg")` answers with `dissimilarity`, `threshold`, `probability` and `verdict`.
+"""
 TRAINING_LOSS = """
 ![Training loss](loss.png)
 """
@@ -14,7 +27,7 @@ The AT&T (ORL) faces are by courtesy of the Olivetti Research Laboratory: Samari
 Stochastic Model for Human Face Identification", WACV 1994.
 """
 CONFUSED = """
-Of the held-out people, these are confused most:
+Of the held-out {kinds}, these are confused most:
 
 | one | the other | pairs of the two at most the threshold apart | of |
 |---|---|---|---|
@@ -31,12 +44,12 @@ def model_card(record: dict, weights: str) -> str:
     return _trained(record, weights) if record["recipe"] else _faces(record, weights)
 
 
-def _front(title: str, license: str | None, results: list[EvalResult]) -> str:
+def _front(title: str, license: str | None, results: list[EvalResult], faces: bool) -> str:
     return ModelCardData(
         license=license,
         library_name="siamese",
         pipeline_tag="image-feature-extraction",
-        tags=[TAG, "contrastive-loss", "image-similarity", "face-verification"],
+        tags=[TAG, "contrastive-loss", "image-similarity", *(["face-verification"] if faces else [])],
         metrics=["roc_auc"],
         model_name=f"Siamese network, {title}",
         eval_results=results,
@@ -55,14 +68,15 @@ def _trained(record: dict, weights: str) -> str:
     recipe, people, test, folds = record["recipe"], record["people"], record["test"], record["folds"]
     title = record["data"]["name"]
     att = title == ATT_NAME
-    results = [("held-out people", test)] + ([("cross-validation", folds["pooled"])] if folds else [])
+    kinds = "people" if att or recipe.get("align") == "faces" else "kinds"
+    results = [(f"held-out {kinds}", test)] + ([("cross-validation", folds["pooled"])] if folds else [])
     # Of a network of their own, users say the licence.
-    front = _front(title, "mit" if att and "init" not in recipe else None, _results(title, results))
+    front = _front(title, "mit" if att and "init" not in recipe else None, _results(title, results), kinds == "people")
     calibrated_on = (
-        f"pairs of {len(people['training'])} people, each scored by a network of this recipe that had not seen them."
+        f"pairs of {len(people['training'])} {kinds}, each scored by a network of this recipe that had not seen them."
         if folds
-        else "the pairs of the held-out people. (The accuracy and calibration error above are at a curve fitted on\n"
-        "the training people, so that they do not judge themselves, and worse for it; `--folds 5` does better.)"
+        else f"the pairs of the held-out {kinds}. (The accuracy and calibration error above are at a curve fitted on\n"
+        f"the training {kinds}, so that they do not judge themselves, and worse for it; `--folds 5` does better.)"
     )
     command = f"siamese train --data {'att' if att else title}" + (f" --folds {len(folds['each'])}" if folds else "")
     settings = recipe if att or "recipe" in recipe else {"recipe": "seed", **recipe}
@@ -73,13 +87,11 @@ def _trained(record: dict, weights: str) -> str:
     )
     spread = ""
     if "confused" in record:  # earlier records have none, and no distances.png beside them
-        spread = (
-            "\n![Distances of pairs of the held-out people, and the threshold that the accuracy is at](distances.png)\n"
-        )
+        spread = f"\n![Distances of pairs of the held-out {kinds}, and the accuracy's threshold](distances.png)\n"
         if rows := [f"| {a} | {b} | {share:.0%} | {count:,} |" for a, b, share, count in record["confused"]]:
-            spread += CONFUSED + "\n".join(rows) + "\n"
+            spread += CONFUSED.format(kinds=kinds) + "\n".join(rows) + "\n"
     count = len(people["training"])
-    learned = f"Trained with the contrastive loss on pairs of {count} people."
+    learned = f"Trained with the contrastive loss on pairs of {count} {kinds}."
     if "init" in recipe and recipe["epochs"]:
         kept = f" and kept the first {recipe['freeze']} of its stages as they were" if recipe["freeze"] else ""
         learned += (
@@ -88,7 +100,7 @@ def _trained(record: dict, weights: str) -> str:
     elif "init" in recipe:
         learned = (
             f"The network is that of the weights {recipe['init']}, whose\ncard says whom it has seen, with a last "
-            f"layer fitted to {count} people, where that helped others."
+            f"layer fitted to {count} {kinds}, where that helped others."
         )
     return f"""---
 {front}
@@ -99,23 +111,17 @@ def _trained(record: dict, weights: str) -> str:
 Two images in, one number out: the Euclidean distance between two embeddings made with the same weights. Lower is more
 alike. {learned}
 
-```python
-import siamese
-
-model = siamese.load("{weights}")
-print(model.compare("a.jpg", "b.jpg").dissimilarity)
-```
-
+{LOAD.format(weights=weights, auc=record["test"]["auc"])}
 ## How well it does
 
-People whom it has not seen; every pair of their images, or of very many a sample.
+Of {kinds} that it has not seen; every pair of their images, or of very many a sample.
 
-{metrics.table(f"{len(people['test'])} held-out people", test, folds, record.get("before"))}
+{metrics.table(f"{len(people['test'])} held-out {kinds}", test, folds, record.get("before"))}
 
 A distance becomes a probability by a logistic curve fitted on
 {calibrated_on}
 
-![ROC curve of the held-out people](roc.png)
+![ROC curve of the held-out {kinds}](roc.png)
 {spread}
 ## How it was made
 
@@ -134,7 +140,7 @@ def _faces(record: dict, weights: str) -> str:
         for point in record["test_calibration"]["points"]
     )
     return f"""---
-{_front("faces", "cc0-1.0", _results("LFW", [("View 2", folds["pooled"])]))}
+{_front("faces", "cc0-1.0", _results("LFW", [("View 2", folds["pooled"])]), faces=True)}
 ---
 
 # Siamese network, faces
@@ -142,13 +148,7 @@ def _faces(record: dict, weights: str) -> str:
 Two photographs in, one number out: the Euclidean distance between the embeddings of the two faces, made with the same
 weights. Lower is more alike; 0 to 2. The faces are found and brought upright first.
 
-```python
-import siamese
-
-model = siamese.load("{weights}")
-print(model.compare("a.jpg", "b.jpg").verdict)
-```
-
+{LOAD.format(weights=weights, auc=record["test"]["auc"])}
 ## What it is
 
 Davis King's face network of dlib, a residual network of 29 convolutions that was trained on about three million

@@ -51,7 +51,7 @@ def _train(args: argparse.Namespace) -> None:
     record = train.train(config)
     if not devices.first():
         return
-    held_out = _people("held-out people", record["people"]["test"])
+    held_out = _people("held out", record["people"]["test"])
     print(metrics.table(held_out, record["test"], record["folds"], record["before"]))
     print(f"\nWritten to {args.out}. Compare two pictures: siamese compare A B --weights {args.out}")
     if args.push_to_hub:

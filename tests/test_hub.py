@@ -1,6 +1,9 @@
 """Push and pull through the real client, against a Hub on loopback."""
 
+import contextlib
+import io
 import json
+import re
 import shutil
 import subprocess
 
@@ -269,10 +272,16 @@ def test_a_damaged_copy_names_what_to_delete(server, pushed, tmp_path):
 def test_cards_are_written_from_the_metrics_beside_them(trained):
     for folder, name in ((ROOT / "weights" / "att", "weights/att"), (trained, "path/to/digits")):
         record = json.loads((folder / "metrics.json").read_text())
-        assert (folder / "README.md").read_text() == model_card(record, name)
+        text = (folder / "README.md").read_text()
+        assert text == model_card(record, name)
+        code, printed = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL).groups()
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(code.replace(f'"{name}"', f'"{folder}"'), {})
+        assert out.getvalue() == printed
         card = ModelCard.load(folder / "README.md")
         assert card.data.license == ("mit" if name == "weights/att" else None)
         values = [result.metric_value for result in card.data.eval_results]
+        assert ("face-verification" in card.data.tags) == (name == "weights/att")
         assert values[:2] == [round(record["test"][key], 4) for key in ("auc", "eer")]
 
 
