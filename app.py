@@ -77,7 +77,10 @@ except ConnectionError as error:
     notice = f"{error}: this is the network that comes with the project."
 except (OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
-spread = charts.Spread(model.record["curves"])
+try:
+    spread, ABOUT, INTRODUCTION = charts.Spread(model.record["curves"]), about(model), introduction(model, notice)
+except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    raise SystemExit(f"error: {model.id}: metrics.json lacks what `siamese train` writes ({error!r})") from error
 faces = model.align == "faces"
 tutorial = siamese.load(shipped("att")) if faces else None
 if faces:
@@ -85,7 +88,7 @@ if faces:
 TITLE = "How alike are two faces?" if faces else "How alike are two pictures?"
 # On a ZeroGPU Space a function may use the GPU while it runs, for at most so many seconds, in a process of its own: so
 # every network is loaded above, and what these functions take and return is plain. Elsewhere it changes nothing.
-BRIEFLY, LONGER = spaces.GPU(duration=15), spaces.GPU(duration=60)
+BRIEFLY, LONGER = spaces.GPU(duration=15), spaces.GPU(duration=lambda files, *_: 5 + len(files or ()))
 
 
 class Photo(gr.Image):
@@ -302,7 +305,7 @@ NETWORK = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility"
 GROUP = {**NETWORK, "concurrency_limit": 1, "concurrency_id": "group"}
 
 with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
-    gr.Markdown(f"# {TITLE}\n{introduction(model, notice)}")
+    gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
     with gr.Tab("Compare"):
         with gr.Row():
             first, second = (
@@ -329,7 +332,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         found = gr.State(time_to_live=1800)
         who = gr.HTML(regroup(None, None, 0.0), js_on_load=LIVE)
     with gr.Tab("About this model") as about_tab:
-        gr.Markdown(about(model))
+        gr.Markdown(ABOUT)
         gr.HTML(charts.charts(spread, faces))
         if faces:
             gr.Markdown(

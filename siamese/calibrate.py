@@ -54,7 +54,10 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: dict) -> "Calibration":
         """Return what `dataclasses.asdict` took apart."""
-        points = tuple(OperatingPoint(**point) for point in values.get("points", ()))
+        points = tuple(
+            OperatingPoint(float(point["fmr"]), float(point["distance"]), float(point["fnmr"]))
+            for point in values.get("points", ())
+        )
         covariance = values.get("covariance")
         if covariance is not None:
             covariance = tuple(map(float, covariance))

@@ -62,7 +62,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from siamese import evaluate, metrics
     from siamese.datasets import find_lfw
 
-    model = store.load(args.weights, device=args.device)
+    model = _load(args.weights, args.device)
     if lfw := find_lfw(args.data):
         result = evaluate.evaluate_lfw(model, lfw, args.folds, not args.no_cache).record
         title, folds = "LFW", result["folds"]
@@ -76,12 +76,19 @@ def _evaluate(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def _load(weights: str, device: str):
+    model = store.load(weights, device=device)
+    if model.note:
+        print(f"note: {model.note}", file=sys.stderr)
+    return model
+
+
 def _people(title: str, names: list[str]) -> str:
     return f"{title}: {', '.join(names[:5])}" + (f" … {len(names)} in all" if len(names) > 5 else "")
 
 
 def _compare(args: argparse.Namespace) -> None:
-    model = store.load(args.weights, device=args.device)
+    model = _load(args.weights, args.device)
     answer = model.compare(args.a, args.b, face=tuple(args.face), fmr=args.fmr)
     if args.json:
         print(json.dumps(answer.to_dict()))
@@ -96,14 +103,12 @@ def _compare(args: argparse.Namespace) -> None:
         print(f"Note: {warning}")
     if model.revision:
         print(f"Network: {answer.model}")
-    if model.note:
-        print(f"Note: {model.note}")
 
 
 def _export(args: argparse.Namespace) -> None:
     from siamese import export
 
-    difference = export.to_onnx(store.load(args.weights, device="cpu"), args.onnx)
+    difference = export.to_onnx(_load(args.weights, "cpu"), args.onnx)
     print(f"Written to {args.onnx}: in onnxruntime its embeddings are PyTorch's to {difference:.0e}.")
 
 
@@ -120,7 +125,7 @@ def _deploy(args: argparse.Namespace) -> None:
         tell = functools.partial(print, file=sys.stderr)
         print(space.deploy(args.space, args.weights, args.hardware, args.private, tell))
         return
-    planned = space.plan(args.space, args.weights)
+    planned = space.plan(args.space, args.weights or store.DEFAULT)
     for name, content in planned.files.items():
         print(f"{content.stat().st_size if isinstance(content, Path) else len(content):>12,}  {name}")
     print(f"\nSIAMESE_WEIGHTS={planned.weights}\n\n---\n{planned.card.data.to_yaml()}\n---")
@@ -218,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_deploy)
     command.add_argument("space", metavar="USER/SPACE")
-    command.add_argument("--weights", default=store.DEFAULT, help=WEIGHTS_HELP + " (default: the face network)")
+    command.add_argument("--weights", help=WEIGHTS_HELP + " (default: what the Space has, or the face network)")
     command.add_argument("--hardware", help="such as zero-a10g or cpu-basic (default: the one it has, or the Hub's)")
     command.add_argument("--private", action="store_true", help="make a new Space private")
     command.add_argument("--dry-run", action="store_true", help="only list the files and the front matter")

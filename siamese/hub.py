@@ -7,16 +7,18 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled, RemoteEntryNotFoundError
+from yaml import YAMLError
 
 from siamese.card import TAG, model_card
 from siamese.pull import is_id
+from siamese.store import load
 
 NEEDED = ("config.json", "model.safetensors", "metrics.json")
 # Not pairs.png and hardest.png: they show photographs of the data, which may not be the user's to publish.
 PICTURES = ("loss.png", "roc.png", "distances.png")
 REFUSED = {
     401: "the token is not valid",
-    402: "the account's plan does not cover that; free accounts have Spaces with `--hardware zero-a10g`",
+    402: "the account's plan does not cover that hardware",
     403: "the token may not write there",
 }
 
@@ -55,11 +57,12 @@ def push(
     if revision and create_pr:
         raise ValueError("a pull request makes its own branch: leave out one of revision and create_pr")
     check(repo_id)
+    load(folder, device="cpu")  # else something broken might be pushed
     operations = [CommitOperationAdd(name, content) for name, content in published(folder, repo_id).items()]
     api = HfApi()
     with sentences(repo_id, f"run `siamese push {folder} {repo_id}` again"):
         url = str(api.create_repo(repo_id, private=private or None, exist_ok=True))
-        spare(api, repo_id, "model")
+        spare(api, repo_id, "model", private)
         if revision:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
             url += f"/tree/{revision}"
@@ -87,27 +90,33 @@ def published(folder: Path, weights: str) -> dict[str, Path | bytes]:
     """
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise ValueError(f"{folder} is not a trained network: {', '.join(missing)} missing; `siamese train` makes them")
-    record = _public(json.loads((folder / "metrics.json").read_text()))
+    record = _public(json.loads((folder / "metrics.json").read_text("utf-8")))
     files: dict[str, Path | bytes] = {name: folder / name for name in (*NEEDED, *PICTURES) if (folder / name).is_file()}
     files["metrics.json"] = (json.dumps(record, indent=1) + "\n").encode()
     files["README.md"] = model_card(record, weights).encode()
     return files
 
 
-def spare(api: HfApi, repo_id: str, repo_type: str) -> None:
-    """Refuse to write over what somebody has put there.
+def spare(api: HfApi, repo_id: str, repo_type: str, private: bool) -> None:
+    """Refuse to write over what somebody has put there, or in public what is to be private.
 
     Raises:
         ValueError: where the repository holds more than the Hub itself puts into a new one, and its card does not say
-            that this project wrote it.
+            that this project wrote it; or where it is public and `private` is true.
     """
-    if set(api.list_repo_files(repo_id, repo_type=repo_type)) <= {".gitattributes", "README.md"}:
+    if private and not api.repo_info(repo_id, repo_type=repo_type).private:
+        raise ValueError(f"{repo_id} is there already, and public: make it private in its settings first")
+    files = set(api.list_repo_files(repo_id, repo_type=repo_type))
+    if not files - {".gitattributes"}:
         return
     try:
-        ours = TAG in (RepoCard.load(repo_id, repo_type=repo_type).data.to_dict().get("tags") or ())
-    except (ValueError, RemoteEntryNotFoundError):  # a card without front matter, or none
-        ours = False
-    if not ours:
+        card = RepoCard.load(repo_id, repo_type=repo_type, ignore_metadata_errors=True)
+        tags, text = card.data.to_dict().get("tags"), card.text.strip()
+    except (RemoteEntryNotFoundError, ValueError, YAMLError):
+        tags, text = None, "?"
+    ours = isinstance(tags, list) and TAG in tags
+    new = not files - {".gitattributes", "README.md"} and (not text or "spaces-config-reference" in text)
+    if not (ours or new):
         raise ValueError(
             f"{repo_id} holds something else: its card has no tag {TAG!r}. Choose another name, or empty it first"
         )
@@ -128,16 +137,14 @@ def sentences(repo_id: str, again: str) -> Iterator[None]:
         yield
     except OfflineModeIsEnabled as error:
         raise ConnectionError("HF_HUB_OFFLINE is set; unset it to write to the Hub") from error
-    except (HTTPError, RuntimeError) as error:  # the client's own, whichever HTTP library it uses
-        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # uploading, it tells only which file
+    except (HTTPError, OSError, RuntimeError) as error:  # the last two from its own protocol for large files, too
+        cause = error if isinstance(error, HTTPError) else error.__cause__ or error
         if isinstance(cause, HfHubHTTPError):
             status = cause.response.status_code
             reason = REFUSED.get(status, f"it answered {status}")
             why = f"the Hub did not take {repo_id}: {reason}. Once that is mended,"
-        elif isinstance(cause, HTTPError):
-            why = f"the Hub cannot be reached ({cause}). With a network,"
         else:
-            raise
+            why = f"the Hub cannot be reached ({str(cause).strip().splitlines()[0]}). With a network,"
         raise ConnectionError(f"{why} {again}") from error
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     HTTPError,
@@ -17,7 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 # What is fetched, and how many bytes each may have: no network that this version knows comes near.
-MOST = {"model.safetensors": 64 << 20, "metrics.json": 16 << 20, "config.json": 1 << 20}
+MOST = {"model.safetensors": 64 << 20, "metrics.json": 4 << 20, "config.json": 1 << 20}
 
 
 class Pulled(NamedTuple):
@@ -52,6 +54,7 @@ def pull(name: str, revision: str | None = None) -> Pulled:
 
     Raises:
         FileNotFoundError: where there is no such repository or revision, or it holds no network.
+        PermissionError: where the Hub refuses it to this token.
         ValueError: where a file is larger than it can be; it is not fetched.
         ConnectionError: where the Hub cannot be reached, and no copy is here.
     """
@@ -59,6 +62,8 @@ def pull(name: str, revision: str | None = None) -> Pulled:
         return _fetch(name, revision)
     except RevisionNotFoundError as error:
         raise FileNotFoundError(f"{name} has no branch, tag or commit {revision}") from error
+    except GatedRepoError as error:
+        raise PermissionError(f"{name} asks its readers to agree to something first: see {ENDPOINT}/{name}") from error
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
             f"there is no {name} on the Hub, or it is private: then run `hf auth login`, or set HF_TOKEN"
@@ -67,11 +72,17 @@ def pull(name: str, revision: str | None = None) -> Pulled:
         missing = error.response.url.path.rpartition("/")[2]
         raise FileNotFoundError(f"{name} holds no trained network: {missing} is missing there") from error
     except HfHubHTTPError as error:
-        why = f"the Hub answered {error.response.status_code}"
-    except (HTTPError, LocalEntryNotFoundError):
-        why = "the Hub cannot be reached"
+        status = error.response.status_code
+        if status < 500 and status != 429:
+            why = "the token is not valid" if status == 401 else f"it answered {status}"
+            raise PermissionError(f"the Hub does not give {name}: {why}") from error
+        why = f"the Hub answered {status}"
     except OfflineModeIsEnabled:
         why = "the Hub is not to be asked (HF_HUB_OFFLINE)"
+    except (HTTPError, LocalEntryNotFoundError):
+        why = "the Hub cannot be reached"
+    except (OSError, RuntimeError) as error:  # such as those of the Hub's own protocol for large files
+        why = f"fetching it failed ({str(error).strip().splitlines()[0]})"
     try:
         files = [Path(hf_hub_download(name, file, revision=revision, local_files_only=True)) for file in MOST]
     except LocalEntryNotFoundError as error:
@@ -84,15 +95,13 @@ def _fetch(name: str, revision: str | None) -> Pulled:
     commit = revision
     for file, most in MOST.items():
         found = get_hf_file_metadata(hf_hub_url(name, file, revision=commit))
-        if (found.size or 0) > most:
+        if found.size is None or found.size > most:
             raise ValueError(
-                f"{name}: {file} has {found.size:,} bytes, and that of a network at most {most:,}; it was not fetched"
+                f"{name}: {file} has {found.size or 0:,} bytes, and that of a network at most {most:,}; it was not "
+                "fetched"
             )
         commit = found.commit_hash
-    # By the last one the cache learns where the branch now points, so that it never points at half a network.
-    *others, config = (
-        Path(hf_hub_download(name, file, revision=revision if file == "config.json" else commit)) for file in MOST
-    )
-    if any(other.parent != config.parent for other in others):  # the branch has moved meanwhile
-        return _fetch(name, revision)
-    return Pulled(config.parent, commit)
+    files = [Path(hf_hub_download(name, file, revision=commit)) for file in MOST]
+    # By this the cache learns where the branch now points: when all is there, so that it never points at half of it.
+    hf_hub_download(name, "config.json", revision=revision)
+    return Pulled(files[0].parent, commit)

@@ -49,6 +49,7 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         FileNotFoundError: where there is neither such a folder nor such a repository.
         ValueError: where it does not hold a whole, known network with its calibration. A file that is larger than it
             can be is not fetched.
+        PermissionError: where the Hub refuses it.
         ConnectionError: where the Hub cannot be reached and no copy was kept here.
     """
     device = pick_device(device)
@@ -58,13 +59,14 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
             raise ValueError(f"{name} is a folder, which has no revisions; got {revision!r}")
     else:
         name, _, at = name.partition("@")
-        if isinstance(weights, Path) or not is_id(name):
+        # Result folders are named like repositories: in the wrong place, they are not to be looked for on the Hub.
+        if isinstance(weights, Path) or not is_id(name) or name.startswith(("runs/", "weights/")):
             raise FileNotFoundError(f"there is no folder {weights}, and a network on the Hub is named USER/NAME")
         if revision and at:
             raise ValueError(f"name one revision, got {at!r} and {revision!r}")
         folder, revision, note = pull(name, revision or at or None)
     try:
-        config, record = (json.loads((folder / file).read_text()) for file in ("config.json", "metrics.json"))
+        config, record = (_read(folder / file) for file in ("config.json", "metrics.json"))
         calibration = Calibration.from_dict(config["calibration"])
         if missing := {"people", "recipe", "test", "curves", "test_calibration", "folds"} - record.keys():
             raise KeyError(*missing)
@@ -80,7 +82,14 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         return Model(network, calibration, record, name, config.get("align", "none"), revision, note)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name} holds no trained network: {error}") from error
-    except (AttributeError, KeyError, TypeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(
             f"{name}: config.json or metrics.json lacks what `siamese train` writes ({error!r})"
         ) from error
+
+
+def _read(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON that `siamese train` writes ({error})") from error

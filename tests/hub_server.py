@@ -28,6 +28,7 @@ class Repository:
     variables: dict[str, str] = field(default_factory=dict)
     hardware: str | None = None
     stages: list[str] = field(default_factory=list)
+    ran: str | None = None  # the commit before the last, until somebody asks
 
     def commit(self, branch: str, files: dict[str, bytes]) -> str:
         oid = hashlib.sha1(repr((branch, len(self.commits), sorted(files))).encode()).hexdigest()
@@ -52,12 +53,13 @@ class Hub:
         users: token → user.
         repositories: "models/USER/NAME" or "spaces/USER/NAME" → repository.
         fault: what is to go wrong, or None.
+        free: whether accounts have Spaces on ZeroGPU alone.
     """
 
     def __init__(self, token: str, user: str = "someone"):
         self.users, self.repositories, self.large, self.fault = {token: user}, {}, {}, None
         self.asked: list[str] = []
-        self.stages = STAGES
+        self.stages, self.free = STAGES, False
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -112,8 +114,8 @@ class Request:
 
     def __init__(self, hub: Hub, http: http.server.BaseHTTPRequestHandler):
         self.hub, self.http = hub, http
-        path, _, query = http.path.partition("?")
-        self.path, self.query = urllib.parse.unquote(path), urllib.parse.parse_qs(query)
+        self.path, _, query = http.path.partition("?")
+        self.query = urllib.parse.parse_qs(query)
         self.body = http.rfile.read(int(http.headers.get("Content-Length") or 0))
         token = (http.headers.get("Authorization") or "").removeprefix("Bearer ")
         self.user, self.anonymous = hub.users.get(token), not token
@@ -131,7 +133,7 @@ class Request:
             return self.send(401, {"error": "Invalid credentials"})
         for pattern, handler in ROUTES:
             if found := re.fullmatch(pattern, asked):
-                return handler(self, *found.groups())
+                return handler(self, *map(urllib.parse.unquote, found.groups()))
         self.send(404, {"error": f"no route for {asked}"})
 
     def send(self, status: int, content: dict | list | bytes, headers: dict | None = None) -> None:
@@ -170,6 +172,8 @@ class Request:
             return self.send(409, {"error": "exists", "url": url})
         if kind == "spaces" and wanted["sdk"] != "gradio":
             return self.send(400, {"error": "no such sdk"})
+        if kind == "spaces" and self.hub.free and wanted.get("hardware") != "zero-a10g":
+            return self.send(402, {"error": "Payment required"})
         repository = self.hub.create(name, private=wanted.get("visibility") == "private")
         repository.hardware = wanted.get("hardware", "cpu-basic") if kind == "spaces" else None
         repository.variables = {one["key"]: one["value"] for one in wanted.get("variables", ())}
@@ -184,11 +188,13 @@ class Request:
 
     def preupload(self, name: str, revision: str) -> None:
         if (repository := self.repository(name, "create_pr" not in self.query)) and self.revision(repository, revision):
+            files = repository.commits[repository.at(revision)]
             modes = [
                 {
                     "path": file["path"],
                     "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
                     "shouldIgnore": False,
+                    "oid": oid(file["path"], files[file["path"]]) if file["path"] in files else None,
                 }
                 for file in json.loads(self.body)["files"]
             ]
@@ -229,7 +235,7 @@ class Request:
         branch = f"refs/pr/{len(repository.commits)}" if pull_request else revision
         oid = repository.commit(branch, files)
         repository.messages.append(sorted(paths))
-        repository.stages = list(self.hub.stages)
+        repository.stages, repository.ran = list(self.hub.stages), base
         url = f"{self.hub.url}/{name.removeprefix('models/')}"
         extra = {"pullRequestUrl": f"{url}/discussions/{branch.rpartition('/')[2]}"} if pull_request else {}
         self.send(200, {"success": True, "commitOid": oid, "commitUrl": f"{url}/commit/{oid}", **extra})
@@ -270,8 +276,9 @@ class Request:
 
     def variables(self, name: str) -> None:
         if repository := self.repository(name, to_write=True):
-            wanted = json.loads(self.body)
-            repository.variables[wanted["key"]] = wanted["value"]
+            if self.body:
+                wanted = json.loads(self.body)
+                repository.variables[wanted["key"]] = wanted["value"]
             self.send(200, {key: {"value": value} for key, value in repository.variables.items()})
 
     def hardware(self, name: str) -> None:
@@ -281,10 +288,26 @@ class Request:
 
     def runtime(self, name: str) -> None:
         if repository := self.repository(name):
+            hardware = {"current": repository.hardware, "requested": repository.hardware}
+            if repository.ran:  # at first it still runs what was there before
+                self.send(200, {"stage": "RUNNING", "hardware": hardware, "sha": repository.ran})
+                repository.ran = None
+                return
             stage = repository.stages[0] if repository.stages else "NO_APP_FILE"
             repository.stages = repository.stages[1:] or repository.stages
-            hardware = {"current": repository.hardware, "requested": repository.hardware}
             self.send(200, {"stage": stage, "hardware": hardware, "sha": repository.branches["main"]})
+
+    def restart(self, name: str) -> None:
+        if repository := self.repository(name, to_write=True):
+            repository.stages = list(self.hub.stages)
+            self.runtime(name)
+
+
+def oid(path: str, content: bytes) -> str:
+    """Return by what the client knows a file that has not changed: Git's hash, and of large files SHA-256."""
+    if path.endswith(".safetensors"):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 NAME = r"((?:models|spaces)/[^/]+/[^/]+)"
@@ -294,7 +317,8 @@ ROUTES = (
     (rf"POST /api/{NAME}/branch/(.+)", Request.branch),
     (rf"POST /api/{NAME}/preupload/(.+)", Request.preupload),
     (rf"POST /api/{NAME}/commit/(.+)", Request.commit),
-    (rf"POST /api/{NAME}/variables", Request.variables),
+    (rf"(?:GET|POST) /api/{NAME}/variables", Request.variables),
+    (rf"POST /api/{NAME}/restart", Request.restart),
     (rf"POST /api/{NAME}/hardware", Request.hardware),
     (rf"GET /api/{NAME}/runtime", Request.runtime),
     (rf"GET /api/{NAME}/tree/(.+)", Request.tree),
@@ -303,5 +327,5 @@ ROUTES = (
     (r"POST /(.+)\.git/info/lfs/objects/batch", Request.batch),
     (r"PUT /large/(\w+)", Request.upload),
     (r"(?:GET|HEAD) /large/(\w+)", Request.download),
-    (r"(?:GET|HEAD) /((?:spaces/)?[^/]+/[^/]+)/resolve/((?:refs/pr/)?[^/]+)/(.+)", Request.resolve),
+    (r"(?:GET|HEAD) /((?:spaces/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", Request.resolve),
 )

@@ -164,19 +164,41 @@ def test_a_dry_run_lists_what_a_deployment_sends_and_sends_nothing(server, train
     assert not [name for name, content in files.items() if bytes(ROOT) in content or bytes(tmp_path) in content]
 
 
-def test_a_second_deployment_replaces_the_first_and_keeps_what_is_not_ours(server, trained, tmp_path):
+def test_a_second_deployment_keeps_the_network_and_what_is_not_ours(server, trained, tmp_path):
     environment = server.environment(tmp_path / "cache")
     assert siamese("deploy", "USER/SPACE", "--weights", trained, **environment).returncode == 0
+    repository, first = server.repositories[SPACE], server.files(SPACE)
     server.put(SPACE, {"NOTES.md": b"mine", "siamese/old.py": b"gone"})
-    run = siamese("deploy", "USER/SPACE", "--hardware", "zero-a10g", **environment)
+    # As the workflow does it: the page is new, the network and its card stay.
+    run = siamese("deploy", "USER/SPACE", **environment)
     assert run.returncode == 0, run.stderr
-    repository, files = server.repositories[SPACE], server.files(SPACE)
-    assert repository.hardware == "zero-a10g"
-    assert repository.variables == {"SIAMESE_WEIGHTS": "weights/faces"}
-    assert files.pop("NOTES.md") == b"mine"
-    assert sorted(files) == sorted(space.plan("USER/SPACE").files)
+    assert server.files(SPACE) == first | {"NOTES.md": b"mine"}
+    assert repository.variables == {"SIAMESE_WEIGHTS": "runs/digits"}
+    faces = ROOT / "weights" / "faces"
+    run = siamese("deploy", "USER/SPACE", "--weights", faces, "--hardware", "zero-a10g", **environment)
+    assert run.returncode == 0, run.stderr
+    assert (repository.hardware, repository.variables) == ("zero-a10g", {"SIAMESE_WEIGHTS": "weights/faces"})
+    files = server.files(SPACE)
+    assert files.keys() >= space.plan("USER/SPACE").files.keys()
     front = yaml.safe_load(files["README.md"].decode().split("---")[1])
+    assert front["title"] == "How alike are two faces?"
     assert front["thumbnail"] == f"{server.url}/spaces/USER/SPACE/resolve/main/docs/page.png"
+
+
+def test_a_space_that_is_paused_is_woken(server, tmp_path):
+    environment = server.environment(tmp_path / "cache")
+    assert siamese("deploy", "USER/SPACE", **environment).returncode == 0
+    server.repositories[SPACE].stages = ["PAUSED"]
+    run = siamese("deploy", "USER/SPACE", **environment)
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (0, "running")
+
+
+def test_free_accounts_have_their_spaces_on_zerogpu(server, tmp_path):
+    server.free = True
+    run = siamese("deploy", "USER/SPACE", **server.environment(tmp_path / "cache"))
+    assert run.returncode == 0, run.stderr
+    assert "the account's plan has no Spaces on a CPU: taking zero-a10g" in run.stderr
+    assert server.repositories[SPACE].hardware == "zero-a10g"
 
 
 def test_a_space_reads_a_private_network_only_with_a_secret(server, trained, tmp_path):
@@ -204,28 +226,34 @@ def test_refusals_are_sentences(server, tmp_path):
         assert (run.returncode, run.stdout) == (2, "")
         assert says in run.stderr, run.stderr
     assert server.files("spaces/USER/cats") == cats
-    server.fault = Fault("/api/repos/create", 402)
-    run = siamese("deploy", "USER/SPACE", **good)
-    assert "free accounts have Spaces with `--hardware zero-a10g`" in run.stderr
+    server.free = True
+    run = siamese("deploy", "USER/SPACE", "--hardware", "t4-small", **good)
+    assert "the account's plan does not cover that hardware" in run.stderr
     assert SPACE not in server.repositories
 
 
-def test_a_deployment_that_breaks_off_can_be_repeated(server, tmp_path):
+def test_a_deployment_that_breaks_off_changes_nothing_and_can_be_repeated(server, trained, tmp_path):
     environment = server.environment(tmp_path / "cache")
-    for part in ("/variables", "/commit/", "/runtime"):
-        server.fault = Fault(part, "drop")
-        run = siamese("deploy", "USER/SPACE", **environment)
-        assert (run.returncode, "With a network, run `siamese deploy USER/SPACE` again" in run.stderr) == (2, True)
-        assert bool(server.files(SPACE)) == (part == "/runtime")  # all files or none
-    server.fault = None
     assert siamese("deploy", "USER/SPACE", **environment).returncode == 0
+    repository, first = server.repositories[SPACE], server.files(SPACE)
+    for part in ("/runtime", "GET /api/spaces/USER/SPACE/variables", "/commit/"):
+        server.fault = Fault(part, "drop")
+        run = siamese("deploy", "USER/SPACE", "--weights", trained, **environment)
+        assert (run.returncode, "With a network, run `siamese deploy USER/SPACE` again" in run.stderr) == (2, True)
+        assert (server.files(SPACE), repository.variables) == (first, {"SIAMESE_WEIGHTS": "weights/faces"})
+    server.fault = Fault("POST /api/spaces/USER/SPACE/variables", "drop")  # the old network is there still, and shown
+    assert siamese("deploy", "USER/SPACE", "--weights", trained, **environment).returncode == 2
+    assert server.files(SPACE).keys() > first.keys()
+    server.fault = None
+    assert siamese("deploy", "USER/SPACE", "--weights", trained, **environment).returncode == 0
+    assert repository.variables == {"SIAMESE_WEIGHTS": "runs/digits"}
 
 
 def test_a_space_that_does_not_come_up_says_where_to_look(server, tmp_path):
     server.stages = ("BUILDING", "BUILD_ERROR")
     run = siamese("deploy", "USER/SPACE", **server.environment(tmp_path / "cache"))
     assert run.returncode == 2
-    assert f"its stage is BUILD_ERROR: {server.url}/spaces/USER/SPACE?logs=build says why" in run.stderr
+    assert f"does not run (BUILD_ERROR): see {server.url}/spaces/USER/SPACE?logs=build" in run.stderr
 
 
 def test_a_page_without_its_network_shows_the_one_in_the_repository_and_says_so(server, trained, start_page, tmp_path):
@@ -253,6 +281,7 @@ def test_what_runs_on_a_zerogpu_runs_in_its_functions():
 import app
 pair = ("examples/obama-speaking.jpg", "examples/obama-standing.jpg")
 assert app.compare.duration == 15
+assert app.gather.duration(list(pair)) == 7
 card, seen = app.show(*pair, 0.0)
 assert app.changed(*pair, 0.0) == ((0, 0), card, seen)
 assert app.changed(None, None, 0.0)[2] == ""
@@ -282,6 +311,30 @@ except RuntimeError as error:
         "The second picture is missing.",
         "a network was run where ZeroGPU has no GPU",
     ], run.stderr
+
+
+def test_on_a_zerogpu_all_networks_are_on_the_gpu_from_the_start():
+    """With the package itself, which takes the place of the GPU until there is one."""
+    code = """
+import app
+networks = app.model.network, app.tutorial.network, *app.mtcnn.networks(app.model.network.device)
+print({str(weight.device) for network in networks for weight in network.state_dict().values()})
+"""
+    zero = {"SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **zero})
+    assert run.stdout == "{'cuda:0'}\n", run.stderr
+
+
+def test_a_page_is_not_started_with_a_record_that_it_cannot_show(trained, tmp_path):
+    record = json.loads((trained / "metrics.json").read_text())
+    shutil.copytree(trained, tmp_path / "odd")
+    for change in ({"curves": {}}, {"test": {}, "folds": None}):
+        (tmp_path / "odd" / "metrics.json").write_text(json.dumps(record | change))
+        environment = {**os.environ, "SIAMESE_WEIGHTS": str(tmp_path / "odd")}
+        command = [sys.executable, "-c", "import app"]
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+        assert run.stderr.startswith("error: odd: metrics.json lacks what `siamese train` writes"), run.stderr
 
 
 def test_a_space_installs_what_the_page_imports_and_nothing_else():
