@@ -125,7 +125,7 @@ def _deploy(args: argparse.Namespace) -> None:
         tell = functools.partial(print, file=sys.stderr)
         print(space.deploy(args.space, args.weights, args.hardware, args.private, tell))
         return
-    planned = space.plan(args.space, args.weights or store.DEFAULT)
+    planned = space.plan(args.space, args.weights)
     for name, content in planned.files.items():
         print(f"{content.stat().st_size if isinstance(content, Path) else len(content):>12,}  {name}")
     print(f"\nSIAMESE_WEIGHTS={planned.weights}\n\n---\n{planned.card.data.to_yaml()}\n---")

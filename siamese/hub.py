@@ -79,17 +79,12 @@ def published(folder: Path, weights: str) -> dict[str, Path | bytes]:
     all names in sorted order, and a folder of weights that training began from is its name.
 
     Args:
-        folder: what `train` wrote.
+        folder: what `train` wrote, and `load` takes.
         weights: where the reader of the model card is to load the network from.
 
     Returns:
         Name → file or contents.
-
-    Raises:
-        ValueError: where `folder` holds no network.
     """
-    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
-        raise ValueError(f"{folder} is not a trained network: {', '.join(missing)} missing; `siamese train` makes them")
     record = _public(json.loads((folder / "metrics.json").read_text("utf-8")))
     files: dict[str, Path | bytes] = {name: folder / name for name in (*NEEDED, *PICTURES) if (folder / name).is_file()}
     files["metrics.json"] = (json.dumps(record, indent=1) + "\n").encode()

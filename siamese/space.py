@@ -51,12 +51,12 @@ class Space(NamedTuple):
     weights: str
 
 
-def plan(repo_id: str, weights: str | Path = store.DEFAULT) -> Space:
+def plan(repo_id: str, weights: str | Path | None = None) -> Space:
     """Put together what a Space needs. Nothing is sent.
 
     Args:
         repo_id: USER/SPACE.
-        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub; by default the face network.
+        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub; None for the face network.
 
     Raises:
         FileNotFoundError: where this is no clone of the project, as an installed package has no page.
@@ -64,6 +64,7 @@ def plan(repo_id: str, weights: str | Path = store.DEFAULT) -> Space:
     """
     if not (ROOT / "app.py").is_file():
         raise FileNotFoundError("the page is not here: clone the project, and run `siamese deploy` there")
+    weights = weights or store.DEFAULT
     model = store.load(weights, device="cpu")
     files = {file.relative_to(ROOT).as_posix(): file for name in WANTED for file in ROOT.glob(name) if file.is_file()}
     card = SpaceCard((ROOT / "README.md").read_text("utf-8"))
@@ -110,7 +111,7 @@ def deploy(
     hub.check(repo_id)
     if hardware and hardware not in (known := [kind.value for kind in SpaceHardware]):
         raise ValueError(f"the Hub has no hardware {hardware!r}; it has {', '.join(known)}")
-    space = plan(repo_id, weights or store.DEFAULT)
+    space = plan(repo_id, weights)
     api = HfApi()
     with hub.sentences(repo_id, f"run `siamese deploy {repo_id}` again"):
         for name in space.card.data.models or ():
@@ -157,6 +158,9 @@ def _own(card: SpaceCard, model: Model, address: str) -> None:
     title = f"Siamese network, {model.record['data']['name'] if model.record['recipe'] else 'faces'}"
     card.data.title = title
     card.data.short_description = "Two pictures in, how alike they are out"
+    card.data.thumbnail = None  # which shows faces
+    if model.align != "faces":
+        card.data.tags.remove("face-verification")
     card.text = OWN.format(title=title, card=address)
 
 

@@ -8,13 +8,14 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from siamese import cli, data, datasets
+
+from .command import Run
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -70,12 +71,6 @@ def alike(answer, other) -> bool:
     if isinstance(other, list | tuple):
         return len(answer) == len(other) and all(map(alike, answer, other))
     return answer == (pytest.approx(other, rel=1e-3, abs=1e-2) if isinstance(other, float) else other)
-
-
-class Run(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 @pytest.fixture(scope="session")

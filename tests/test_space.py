@@ -112,6 +112,8 @@ def test_the_four_commands_of_the_readme(server, digits, trained, tmp_path, monk
     assert run.stderr.splitlines()[-3:] == ["building", "app starting", "running"]
     front = yaml.safe_load(server.files(SPACE)["README.md"].decode().split("---")[1])
     assert (front["title"], front["models"]) == ("Siamese network, FOLDER", ["USER/NAME"])
+    assert front["tags"] == ["siamese-network", "contrastive-loss"]  # and nothing of faces
+    assert "thumbnail" not in front
     for files in (server.files(SPACE), server.files("models/USER/NAME")):
         assert not [name for name, content in files.items() if TOKEN.encode() in content]
     pair = [str(tmp_path / "FOLDER" / digit / "0.png") for digit in "47"]
