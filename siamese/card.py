@@ -1,5 +1,7 @@
 """The model card: the README.md of a trained network, written from its metrics, so that the two cannot disagree."""
 
+import re
+
 from huggingface_hub import EvalResult, ModelCardData
 
 from siamese import metrics
@@ -44,12 +46,13 @@ def model_card(record: dict, weights: str) -> str:
     return _trained(record, weights) if record["recipe"] else _faces(record, weights)
 
 
-def _front(title: str, license: str | None, results: list[EvalResult], faces: bool) -> str:
+def _front(title: str, data: str, license: str | None, results: list[EvalResult], faces: bool) -> str:
     return ModelCardData(
         license=license,
         library_name="siamese",
         pipeline_tag="image-feature-extraction",
         tags=[TAG, "contrastive-loss", "image-similarity", *(["face-verification"] if faces else [])],
+        datasets=[name] if (name := re.sub(r"[^a-z0-9]+", "-", data.replace("&", "").lower()).strip("-")) else None,
         metrics=["roc_auc"],
         model_name=f"Siamese network, {title}",
         eval_results=results,
@@ -71,7 +74,9 @@ def _trained(record: dict, weights: str) -> str:
     kinds = "people" if att or recipe.get("align") == "faces" else "kinds"
     results = [(f"held-out {kinds}", test)] + ([("cross-validation", folds["pooled"])] if folds else [])
     # Of a network of their own, users say the licence.
-    front = _front(title, "mit" if att and "init" not in recipe else None, _results(title, results), kinds == "people")
+    front = _front(
+        title, title, "mit" if att and "init" not in recipe else None, _results(title, results), kinds == "people"
+    )
     calibrated_on = (
         f"pairs of {len(people['training'])} {kinds}, each scored by a network of this recipe that had not seen them."
         if folds
@@ -140,7 +145,7 @@ def _faces(record: dict, weights: str) -> str:
         for point in record["test_calibration"]["points"]
     )
     return f"""---
-{_front("faces", "cc0-1.0", _results("LFW", [("View 2", folds["pooled"])]), faces=True)}
+{_front("faces", "LFW", "cc0-1.0", _results("LFW", [("View 2", folds["pooled"])]), faces=True)}
 ---
 
 # Siamese network, faces
