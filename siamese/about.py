@@ -6,7 +6,7 @@ from siamese.compare import Model
 
 TRAIN_YOUR_OWN = """
 **Train your own.** `siamese train --data FOLDER`, with one folder of pictures for each person or thing, makes a
-network for this page: `SIAMESE_WEIGHTS=runs/FOLDER python app.py`.
+network for this page: `SIAMESE_WEIGHTS=runs/FOLDER python app.py`. `siamese deploy` brings both to a Space.
 """
 CREDIT = """
 Example photographs: the White House and NASA, in the public domain.

@@ -84,11 +84,18 @@ def published(folder: Path, weights: str) -> dict[str, Path | bytes]:
 
     Returns:
         Name → file or contents.
+
+    Raises:
+        ValueError: where metrics.json lacks what the card tells.
     """
-    record = _public(json.loads((folder / "metrics.json").read_text("utf-8")))
+    try:
+        record = _public(json.loads((folder / "metrics.json").read_text("utf-8")))
+        card = model_card(record, weights)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder}: metrics.json lacks what `siamese train` writes ({error!r})") from error
     files: dict[str, Path | bytes] = {name: folder / name for name in (*NEEDED, *PICTURES) if (folder / name).is_file()}
     files["metrics.json"] = (json.dumps(record, indent=1) + "\n").encode()
-    files["README.md"] = model_card(record, weights).encode()
+    files["README.md"] = card.encode()
     return files
 
 

@@ -234,7 +234,12 @@ def test_what_others_have_put_there_is_not_written_over(server, trained, tmp_pat
 
 def test_what_does_not_load_is_not_pushed(server, trained, tmp_path):
     environment = server.environment(tmp_path / "cache")
-    for file, content in (("metrics.json", b"{}"), ("metrics.json", b"["), ("model.safetensors", b"junk")):
+    record = json.loads((trained / "metrics.json").read_text())
+    without = json.dumps({key: value for key, value in record.items() if key != "data"}).encode()
+    for file, content in (
+        *(("metrics.json", b"{}"), ("metrics.json", b"["), ("metrics.json", without)),
+        ("model.safetensors", b"junk"),
+    ):
         folder = tmp_path / "broken"
         shutil.copytree(trained, folder, dirs_exist_ok=True)
         (folder / file).write_bytes(content)
