@@ -73,24 +73,33 @@ def alike(answer, other) -> bool:
     return answer == (pytest.approx(other, rel=1e-3, abs=1e-2) if isinstance(other, float) else other)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def serving(process: subprocess.Popen, port: int) -> str:
+    """Return the page's address, once a process serves it at this port."""
+    for _ in range(600):
+        assert process.poll() is None, "app.py ended instead of serving"
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}"):
+            return f"http://127.0.0.1:{port}"
+        time.sleep(0.2)
+    raise TimeoutError("app.py did not serve within two minutes")
+
+
 @pytest.fixture(scope="session")
 def start_page():
     """Start `python app.py`, or with other arguments, in this environment; returns its address once it serves."""
     started = []
 
     def start(*arguments: str, **environment: str) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), **environment}
         process = subprocess.Popen([sys.executable, *(arguments or ["app.py"])], env=environment, cwd=ROOT)
         started.append(process)
-        for _ in range(600):
-            assert process.poll() is None, "app.py ended instead of serving"
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}"):
-                return f"http://127.0.0.1:{port}"
-            time.sleep(0.2)
-        raise TimeoutError("app.py did not serve within two minutes")
+        return serving(process, port)
 
     start.started = started
     yield start

@@ -7,10 +7,8 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from gradio_client import Client, handle_file
 from siamese import space
 
 from . import command
-from .conftest import EXAMPLES, ROOT
+from .conftest import EXAMPLES, ROOT, free_port, serving
 from .hub_server import Fault, Hub
 
 TOKEN = "hf_planted_secret_token"
@@ -63,9 +61,7 @@ def booted(server: Hub, folder: Path, version: str):
     requirements = folder / "app" / "requirements.txt"
     subprocess.run([uv, "venv", "--quiet", "--python", interpreter, folder / "env"], check=True)
     subprocess.run([uv, "pip", "install", "--quiet", "--python", run, "-r", requirements], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -80,15 +76,10 @@ def booted(server: Hub, folder: Path, version: str):
     log = (folder / "log").open("w+")
     process = subprocess.Popen([run, "app.py"], cwd=folder / "app", env=environment, stdout=log, stderr=log)
     try:
-        address = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 120
-        while time.monotonic() < until and process.poll() is None:
-            with contextlib.suppress(OSError), urllib.request.urlopen(address):
-                yield address
-                break
-            time.sleep(0.2)
-        else:
-            pytest.fail(f"the Space did not come up: {(folder / 'log').read_text()}")
+        yield serving(process, port)
+    except AssertionError:
+        print((folder / "log").read_text())
+        raise
     finally:
         process.terminate()
         process.wait()
@@ -164,6 +155,13 @@ def test_a_dry_run_lists_what_a_deployment_sends_and_sends_nothing(server, train
     assert not [name for name in files if "pairs.png" in name or "hardest.png" in name]
     assert json.loads(files["runs/digits/metrics.json"])["people"]["test"] == [4, 6]
     assert not [name for name, content in files.items() if bytes(ROOT) in content or bytes(tmp_path) in content]
+
+
+def test_the_examples_that_the_page_shows_go_with_it():
+    import app
+
+    files = space.plan("USER/SPACE").files
+    assert {f"examples/{name}" for pair in app.PAIRS for name in pair} <= files.keys()
 
 
 def test_a_second_deployment_keeps_the_network_and_what_is_not_ours(server, trained, tmp_path):
