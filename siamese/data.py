@@ -166,36 +166,39 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
     if not people:
         raise ValueError(f"{path} holds no people: it needs one folder of images per person (FOLDER/PERSON/IMAGES)")
 
-    labelled = [(name, file) for name, files in people.items() for file in files]
+    names, files, counts = tuple(people), [], []
+    for folder in people.values():
+        files += (own := _files(folder))
+        counts.append(len(own))
     problems = [
-        f"{name} has {len(files)} image{'s' * (len(files) != 1)}: at least 2 are needed to make a pair"
-        for name, files in people.items()
-        if len(files) < 2
+        f"{name} has {count} image{'s' * (count != 1)}: at least 2 are needed to make a pair"
+        for name, count in zip(names, counts, strict=True)
+        if count < 2
     ]
-    pixels = _allocate((len(labelled), *input_shape))
+    identity = np.repeat(np.arange(len(names)), counts)
+    pixels = _allocate((len(files), *input_shape))
 
     def read(row: int) -> None:
-        name, file = labelled[row]
+        name, file = names[identity[row]], files[row]
         try:
-            (seen,) = see([file], input_shape, align)
+            (seen,) = see([people[name] / file], input_shape, align)
             if not seen:
-                raise ValueError(f"no face was found in {file.name}; remove it")
+                raise ValueError(f"no face was found in {file}; remove it")
             pixels[row] = images.to_tensor(seen[0].crop)
         except ValueError as error:
             problems.append(f"{name}: {error}")
 
-    bar = tqdm(desc="reading", total=len(labelled), unit=" images", delay=2, disable=not devices.first())
+    bar = tqdm(desc="reading", total=len(files), unit=" images", delay=2, disable=not devices.first())
     with ThreadPoolExecutor() as readers, bar:
-        for start in range(0, len(labelled), BATCH):
-            for _ in readers.map(read, range(start, min(start + BATCH, len(labelled)))):
+        for start in range(0, len(files), BATCH):
+            for _ in readers.map(read, range(start, min(start + BATCH, len(files)))):
                 bar.update()
     if problems:
         more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise ValueError(
             f"{path} cannot be used as it is:\n  " + "\n  ".join(sorted(problems, key=_natural)[:20]) + more
         )
-    identity = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
-    return Gallery(pixels, identity, tuple(people), test_names)
+    return Gallery(pixels, identity, names, test_names)
 
 
 def room(device: torch.device) -> int:
@@ -222,19 +225,19 @@ def _allocate(shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
 
 
-def _people(root: Path | zipfile.Path) -> tuple[dict[str, list], frozenset[str]]:
+def _people(root: Path | zipfile.Path) -> tuple[dict[str, Path | zipfile.Path], frozenset[str]]:
     folders = _folders(root)
     while len(folders) == 1 and _folders(next(iter(folders.values()))):
         folders = _folders(next(iter(folders.values())))
     if set(folders) != {"training", "testing"}:
-        return {name: _files(folder) for name, folder in folders.items()}, frozenset()
+        return folders, frozenset()
     training, testing = _folders(folders["training"]), _folders(folders["testing"])
     if both := training.keys() & testing.keys():
         raise ValueError(
             f"in both training and testing: {', '.join(sorted(both, key=_natural))}; a person may be in one"
         )
     people = {**training, **testing}
-    return {name: _files(people[name]) for name in sorted(people, key=_natural)}, frozenset(testing)
+    return {name: people[name] for name in sorted(people, key=_natural)}, frozenset(testing)
 
 
 def _folders(root: Path | zipfile.Path) -> dict[str, Path | zipfile.Path]:
@@ -244,9 +247,9 @@ def _folders(root: Path | zipfile.Path) -> dict[str, Path | zipfile.Path]:
     return {name: folders[name] for name in sorted(folders, key=_natural)}
 
 
-def _files(folder: Path | zipfile.Path) -> list:
-    files = [entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
-    return sorted(files, key=lambda file: _natural(file.name))
+def _files(folder: Path | zipfile.Path) -> list[str]:
+    files = [entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
+    return sorted(files, key=_natural)
 
 
 def _natural(name: str) -> list:

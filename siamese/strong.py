@@ -156,10 +156,11 @@ def _whitening(batches: Iterable[tuple[Tensor, Tensor]], people: int, shrinkage:
         people: how many there are; each is shown.
         shrinkage: > 0.
     """
-    moment, sums, count = 0, 0, 0
+    moment, sums, count = 0, None, 0
     for z, identity in batches:
+        sums = z.new_zeros(people, z.shape[1]) if sums is None else sums
+        sums.index_add_(0, identity, z)
         moment = moment + z.T @ z
-        sums = sums + z.new_zeros(people, z.shape[1]).index_add_(0, identity, z)
         count = count + identity.bincount(minlength=people)
     means = sums / count[:, None]
     covariance = (moment - sums.T @ means) / count.sum()
