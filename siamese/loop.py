@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from siamese import calibrate, data, devices, metrics, seed, store, strong
+from siamese.compare import Model
 from siamese.data import Gallery
 from siamese.network import SiameseNetwork
 from siamese.pairs import Scored, score_all_pairs
@@ -30,10 +31,10 @@ LOG_EVERY = 10  # batches
 Log = Callable[[str, int, dict[str, float]], None]  # takes which network, the epoch, from 1, and its numbers
 
 
-def first_network(config: TrainConfig) -> tuple[SiameseNetwork, str]:
-    """Return the network that training starts from, and how it takes images (see `compare.Model`).
+def first_network(config: TrainConfig) -> tuple[SiameseNetwork, Model | None]:
+    """Return the network that training starts from, and the model named by `init`, whose weights it has.
 
-    Its weights are those named by `init`, else drawn by the seed.
+    Without one, its weights are drawn by the seed.
 
     Raises:
         ValueError: where the weights are of the seed's recipe, or more stages are to be frozen than leave one to train.
@@ -42,7 +43,7 @@ def first_network(config: TrainConfig) -> tuple[SiameseNetwork, str]:
     if not config.init:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            return RECIPES[config.recipe].network(config), "none"
+            return RECIPES[config.recipe].network(config), None
     model = store.load(config.init, device="cpu")
     if not model.network.unit:
         raise ValueError(
@@ -53,7 +54,7 @@ def first_network(config: TrainConfig) -> tuple[SiameseNetwork, str]:
         raise ValueError(f"the network has {stages} stages: freeze fewer, got {config.freeze}")
     network = SiameseNetwork(**{**model.network._hub_mixin_config, "whiten": True})
     network.load_state_dict(model.network.state_dict(), strict=False)
-    return network, model.align
+    return network, model
 
 
 class Fitted(NamedTuple):

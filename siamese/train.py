@@ -57,8 +57,8 @@ def train(config: TrainConfig) -> dict:
     """
     log = _Board(config.out / BOARD) if config.tensorboard else None
     device = devices.join(config.device)
-    start, align = first_network(config)
-    config = replace(config, align=config.align or align)
+    start, source = first_network(config)
+    config = replace(config, align=config.align or (source.align if source else "none"))
     gallery = data.load(config.data, start.input_shape, config.align)
     training, test = gallery.split(config.seed)
     held_out, test = test.names, test.sample()
@@ -69,11 +69,8 @@ def train(config: TrainConfig) -> dict:
     if devices.first():
         _prepare(config, fingerprint, checkpoints)
 
-    if config.init and devices.first():
-        _warn(
-            store.load(config.init, device="cpu").record["people"]["training"],
-            gallery.names if config.folds else held_out,
-        )
+    if source and devices.first():
+        _warn(source.record["people"]["training"], gallery.names if config.folds else held_out)
 
     network, losses, seconds, errors = fit(start, training, config, device, checkpoints / "split.pt", "training", log)
     test_pairs = score_all_pairs(network, test)
@@ -88,7 +85,7 @@ def train(config: TrainConfig) -> dict:
         log.close()
 
     before = None
-    if config.init:
+    if source:
         untouched = deepcopy(start).to(device)
         curve = calibrate.fit(*score_all_pairs(untouched, training.sample())[:2])
         pairs = score_all_pairs(untouched, test)
