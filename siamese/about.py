@@ -25,7 +25,8 @@ def about(model: Model) -> str:
         return _faces(model)
     folds = record["folds"]
     report = folds["pooled"] if folds else record["test"]
-    tested = sum(map(len, record["people"].values())) if folds else len(record["people"]["test"])
+    training, test = (len(record["people"][side]) for side in ("training", "test"))
+    tested = training + test if folds else test
     looks = (
         f"It looks at the whole picture, squeezed to {width} × {height}: show what matters upright, and little else."
     )
@@ -36,7 +37,7 @@ def about(model: Model) -> str:
     one, many = _kinds(model)
     return f"""
 Each picture becomes a point, by the same weights; the dissimilarity is the distance of the two points. This network,
-**{name}**{at}, learned from pictures of {len(record["people"]["training"])} {many}{start}. Networks of its recipe,
+**{name}**{at}, learned from pictures of {training} {many}{start}. Networks of its recipe,
 tested on {tested} {many} that they had not seen, put two pictures of one {one} closer together than two of different
 {many} {report["auc"]:.1%} of the time (ROC AUC).
 

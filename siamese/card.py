@@ -1,6 +1,8 @@
 """The model card: the README.md of a trained network, written from its metrics, so that the two cannot disagree."""
 
+import html
 import re
+import shlex
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -83,17 +85,20 @@ def _trained(record: dict, weights: str) -> str:
         else f"the pairs of the held-out {kinds}. (The accuracy and calibration error above are at a curve fitted on\n"
         f"the training {kinds}, so that they do not judge themselves, and worse for it; `--folds 5` does better.)"
     )
-    command = f"siamese train --data {'att' if att else title}" + (f" --folds {len(folds['each'])}" if folds else "")
     settings = recipe if att or "recipe" in recipe else {"recipe": "seed", **recipe}
+    command = f"siamese train --data {'att' if att else shlex.quote(title)}"
+    command += f" --folds {len(folds['each'])}" if folds else ""
     command += "".join(
-        f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        f" --{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
         for name, value in settings.items()
         if value is not False
     )
     spread = ""
     if "confused" in record:  # earlier records have none, and no distances.png beside them
         spread = f"\n![Distances of pairs of the held-out {kinds}, and the accuracy's threshold](distances.png)\n"
-        if rows := [f"| {a} | {b} | {share:.0%} | {count:,} |" for a, b, share, count in record["confused"]]:
+        if rows := [
+            f"| {_cell(a)} | {_cell(b)} | {share:.0%} | {count:,} |" for a, b, share, count in record["confused"]
+        ]:
             spread += CONFUSED.format(kinds=kinds) + "\n".join(rows) + "\n"
     count = len(people["training"])
     learned = f"Trained with the contrastive loss on pairs of {count} {kinds}."
@@ -136,6 +141,11 @@ A distance becomes a probability by a logistic curve fitted on
 
 {record["minutes"]} minutes for the network itself ({record["device"]}); versions and losses are in metrics.json.
 {TRAINING_LOSS if record["loss"]["values"] else ""}{ATT_CREDIT if att else ""}"""
+
+
+def _cell(name: str | int) -> str:
+    """Return a name as a table in Markdown shows it."""
+    return html.escape(str(name), quote=False).replace("|", "\\|")
 
 
 def _faces(record: dict, weights: str) -> str:

@@ -42,9 +42,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from siamese import devices, hub, metrics, train
+    from siamese import devices, folders, hub, metrics, train
 
-    args.out = args.out or Path("runs", Path(args.data).resolve().stem)
+    args.out = args.out or Path("runs", folders.title(args.data))
     config = TrainConfig(**{setting.name: getattr(args, setting.name) for setting in fields(TrainConfig)})
     if args.push_to_hub:
         hub.check(args.push_to_hub)

@@ -1,15 +1,14 @@
-"""Folders of people → pixels in memory, people split so that nobody is on both sides, and pairs of images."""
+"""Folders of people → pixels, and people split so that nobody is on both sides."""
 
+import contextlib
 import hashlib
 import math
 import os
-import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,14 @@ from tqdm import tqdm
 
 from siamese import devices, images
 from siamese.datasets import cache_folder, find_att
+from siamese.folders import list_people, natural
 from siamese.see import see
 
 BATCH = 256
-MOST = 20_000  # images that are measured
+MOST = 20_000  # images that are measured …
+OF_ONE = 20  # … at most this share of them, one in so many, of one person
+PROCESSES = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # on this machine; each holds all images
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Gallery:
         return self.pixels[self.rows[number]].permute(1, 2, 0).squeeze(-1).numpy()
 
     def fingerprint(self) -> str:
-        """Return a sha256 over names and pixels: equal for equal data, wherever it lies."""
+        """Return a sha256 over names and pixels: equal for equal data, wherever it lies, whoever is to test on."""
         digest = hashlib.sha256("\n".join(self.names[i] for i in self.identity).encode())
         for x in self.batches():
             digest.update(x.numpy())
@@ -102,13 +105,20 @@ class Gallery:
         return frozenset(np.random.default_rng(seed).permutation(self.names)[:count].tolist())
 
     def sample(self, most: int = MOST) -> "Gallery":
-        """Return the images of people drawn at random, always the same ones, at most so many images or else two people;
-        all where there are no more."""
+        """Return images of people drawn at random, always the same ones, at most so many images or else two people; all
+        where there are no more. Of a person with very many it takes some, so that others are measured too."""
         if len(self) <= most:
             return self
-        drawn = np.random.default_rng(0).permutation(len(self.names))
-        images = np.bincount(self.identity)[drawn].cumsum()
-        return self.only(self.names[number] for number in drawn[: max(2, np.searchsorted(images, most, "right"))])
+        rng, of_one = np.random.default_rng(0), max(2, most // OF_ONE)
+        drawn = rng.permutation(len(self.names))
+        images = np.bincount(self.identity).clip(max=of_one)[drawn].cumsum()
+        kept = self.only(self.names[number] for number in drawn[: max(2, np.searchsorted(images, most, "right"))])
+        shuffled = rng.permutation(len(kept))
+        by_person = shuffled[kept.identity[shuffled].argsort(kind="stable")]
+        counts = np.bincount(kept.identity)
+        place = np.arange(len(kept)) - np.repeat(counts.cumsum() - counts, counts)  # of an image among its person's
+        some = np.sort(by_person[place < of_one])
+        return replace(kept, identity=kept.identity[some], rows=kept.rows[some])
 
     def folds(self, count: int) -> list[tuple["Gallery", "Gallery"]]:
         """Split all people into `count` folds (person number modulo `count`); each is the test side once.
@@ -132,10 +142,7 @@ class Gallery:
 
 
 def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "none") -> Gallery:
-    """Read a data set and decode each image once.
-
-    A data set is a folder (or zip) with one folder of images per person. Where it holds the two folders `training` and
-    `testing`, as AT&T's archive does, the people in `testing` are those to test on.
+    """Read a data set, see `folders.list_people`, and decode each image once.
 
     Args:
         source: "att" for the AT&T faces (see `find_att`), or the path of a folder or zip.
@@ -155,102 +162,58 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
     path = find_att() if source == "att" else Path(source)
     if not path.exists():
         raise FileNotFoundError(f"there is no data at {path}; give a folder with one folder of images per person")
-    if path.is_file():
-        try:
-            root = zipfile.Path(zipfile.ZipFile(path))
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is neither a folder nor a whole zip archive") from error
-    else:
-        root = path
-    people, test_names = _people(root)
-    if not people:
-        raise ValueError(f"{path} holds no people: it needs one folder of images per person (FOLDER/PERSON/IMAGES)")
-
-    names, files, counts = tuple(people), [], []
-    for folder in people.values():
-        files += (own := _files(folder))
-        counts.append(len(own))
-    problems = [
-        f"{name} has {count} image{'s' * (count != 1)}: at least 2 are needed to make a pair"
-        for name, count in zip(names, counts, strict=True)
-        if count < 2
-    ]
-    identity = np.repeat(np.arange(len(names)), counts)
-    pixels = _allocate((len(files), *input_shape))
+    people = list_people(path)
+    problems, count = people.problems, len(people.files)
+    identity = np.repeat(np.arange(len(people.names)), people.counts)
+    pixels = allocate((count, *input_shape))
 
     def read(row: int) -> None:
-        name, file = names[identity[row]], files[row]
+        person, file = identity[row], people.files[row]
         try:
-            (seen,) = see([people[name] / file], input_shape, align)
+            (seen,) = see([people.folders[person] / file], input_shape, align)
             if not seen:
                 raise ValueError(f"no face was found in {file}; remove it")
             pixels[row] = images.to_tensor(seen[0].crop)
-        except ValueError as error:
-            problems.append(f"{name}: {error}")
+        except (ValueError, FileNotFoundError) as error:
+            problems.append(f"{people.names[person]}: {error}")
 
-    bar = tqdm(desc="reading", total=len(files), unit=" images", delay=2, disable=not devices.first())
+    bar = tqdm(desc="reading", total=count, unit=" images", delay=2, disable=not devices.first())
     with ThreadPoolExecutor() as readers, bar:
-        for start in range(0, len(files), BATCH):
-            for _ in readers.map(read, range(start, min(start + BATCH, len(files)))):
+        for start in range(0, count, BATCH):
+            for _ in readers.map(read, range(start, min(start + BATCH, count))):
                 bar.update()
     if problems:
         more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ValueError(
-            f"{path} cannot be used as it is:\n  " + "\n  ".join(sorted(problems, key=_natural)[:20]) + more
-        )
-    return Gallery(pixels, identity, names, test_names)
+        raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(natural(problems)[:20]) + more)
+    return Gallery(pixels, identity, people.names, people.testing)
 
 
 def room(device: torch.device) -> int:
     """Return how many bytes of images may lie on a device: half of what is free there, or this process' share of it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
-    return psutil.virtual_memory().available // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # a container may have less than its machine
+        free = min(free, int(MEMORY_LIMIT.read_text()) - psutil.Process().memory_info().rss)
+    return free // 2 // PROCESSES
 
 
-def _allocate(shape: tuple[int, ...]) -> Tensor:
-    """Return a uint8 tensor of that shape, in memory where it fits, else in a file that is gone when the tensor is."""
-    size, folder = math.prod(shape), cache_folder()
+def allocate(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
+    """Return a tensor of that shape, in memory where it fits, else in a file that is gone when the tensor is.
+
+    Raises:
+        OSError: where neither the memory nor the disk has room.
+    """
+    size, folder = math.prod(shape) * dtype.itemsize, cache_folder()
     if size <= room(torch.device("cpu")):
-        return torch.empty(shape, dtype=torch.uint8)
+        return torch.empty(shape, dtype=dtype)
     folder.mkdir(parents=True, exist_ok=True)
-    if size > 0.9 * (free := shutil.disk_usage(folder).free):
+    if size * PROCESSES > 0.9 * (free := shutil.disk_usage(folder).free):
         raise OSError(
-            f"the images take {size / 1e9:.1f} GB, which fit neither into memory nor into {folder}, where "
+            f"the images take {size * PROCESSES / 1e9:.1f} GB, which fit neither into memory nor into {folder}, where "
             f"{free / 1e9:.1f} GB are free: make room there, or name another folder in XDG_CACHE_HOME"
         )
     with tempfile.TemporaryFile(dir=folder) as file:  # its pages stay until the tensor is gone
         if hasattr(os, "posix_fallocate"):  # a disk that fills up meanwhile is told now
             os.posix_fallocate(file.fileno(), 0, size)
-        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
-
-
-def _people(root: Path | zipfile.Path) -> tuple[dict[str, Path | zipfile.Path], frozenset[str]]:
-    folders = _folders(root)
-    while len(folders) == 1 and _folders(next(iter(folders.values()))):
-        folders = _folders(next(iter(folders.values())))
-    if set(folders) != {"training", "testing"}:
-        return folders, frozenset()
-    training, testing = _folders(folders["training"]), _folders(folders["testing"])
-    if both := training.keys() & testing.keys():
-        raise ValueError(
-            f"in both training and testing: {', '.join(sorted(both, key=_natural))}; a person may be in one"
-        )
-    people = {**training, **testing}
-    return {name: people[name] for name in sorted(people, key=_natural)}, frozenset(testing)
-
-
-def _folders(root: Path | zipfile.Path) -> dict[str, Path | zipfile.Path]:
-    folders = {
-        entry.name: entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))
-    }
-    return {name: folders[name] for name in sorted(folders, key=_natural)}
-
-
-def _files(folder: Path | zipfile.Path) -> list[str]:
-    files = [entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
-    return sorted(files, key=_natural)
-
-
-def _natural(name: str) -> list:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=size)).view(dtype).view(shape)

@@ -47,10 +47,12 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
     numbered = _numbered(people)
     if numbered and gallery.fingerprint() == record["data"]["sha256"]:
         order = sorted(gallery.names)
-        people, numbered = {side: [order[number] for number in people[side]] for side in people}, False
-    if numbered:
+        people = {side: numbers and [order[number] for number in numbers] for side, numbers in people.items()}
+        numbered = False
+    if seen_by(people) is None:
         print(NUMBERED, file=sys.stderr)
-    unseen = [name for name in gallery.names if name not in people["training"]]
+    seen = set(seen_by(people) or people["training"])
+    unseen = [name for name in gallery.names if name not in seen]
     if len(unseen) < 2:
         raise ValueError(f"the network was trained on people of these names; of {source} only {len(unseen)} are left")
     calibration = model.calibration
@@ -107,9 +109,10 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
     if not 1 <= folds <= len(parts):
         raise ValueError(f"LFW has {len(parts)} folds: run 1 to {len(parts)} of them, got {folds}")
     files = sorted({file for part in parts[:folds] for pair in part for file in pair[:2]})
-    if _numbered(model.record["people"]):
+    people = model.record["people"]
+    if (seen := seen_by(people)) is None:
         print(NUMBERED, file=sys.stderr)
-    if trained_on := {_person(file) for file in files} & set(model.record["people"]["training"]):
+    if trained_on := {_person(file) for file in files} & set(seen or people["training"]):
         raise ValueError(f"the network was trained on {len(trained_on)} of these people, so they cannot judge it")
     z = embed_files(model, lfw.read(files), len(files), cache)
     record, scored = judge_lfw(z, parts[:folds], model.calibration)
@@ -197,6 +200,17 @@ def _everybody(z: dict[str, np.ndarray]) -> tuple[np.ndarray, list[tuple[str, st
             for value, row in zip(*near, strict=True)
         ]
     return np.concatenate(distances), [(first, second, value) for value, first, second in sorted(closest)[:30]]
+
+
+def seen_by(people: dict) -> list[str] | None:
+    """Return whom a network has seen, itself or by the weights that it began from; None where not all are known by
+    name.
+
+    Args:
+        people: of its metrics.json.
+    """
+    before = people.get("pretraining", [])
+    return None if _numbered(people) or before is None else people["training"] + before
 
 
 def _numbered(people: dict) -> bool:

@@ -76,7 +76,8 @@ def published(folder: Path, weights: str) -> dict[str, Path | bytes]:
     """Return the files of a result folder as others may have them.
 
     They name no people, and no path of this machine: in metrics.json people are numbers, their places, from 0, among
-    all names in sorted order, and a folder of weights that training began from is its name.
+    all names in sorted order, those in other data are left out, and a folder of weights that training began from is its
+    name.
 
     Args:
         folder: what `train` wrote, and `load` takes.
@@ -153,7 +154,8 @@ def sentences(repo_id: str, again: str) -> Iterator[None]:
 def _public(record: dict) -> dict:
     people, recipe = record["people"], record["recipe"]
     place = {name: number for number, name in enumerate(sorted(people["training"] + people["test"]))}
-    record = {**record, "people": {side: [place[name] for name in people[side]] for side in ("training", "test")}}
+    numbers = {side: names and [place[name] for name in names if name in place] for side, names in people.items()}
+    record = {**record, "people": numbers}
     if "confused" in record:  # earlier records have none
         record["confused"] = [[place[a], place[b], *numbers] for a, b, *numbers in record["confused"]]
     if recipe and (init := recipe.get("init")) and not is_id(init.partition("@")[0]):

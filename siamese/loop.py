@@ -107,13 +107,11 @@ def fit(
         state |= saved
     losses, errors = state["losses"], state["validation"]
 
-    # An epoch reads no file, decodes no image, and repeats no arithmetic of frozen stages.
+    # An epoch decodes no image, and repeats no arithmetic of frozen stages.
     inputs, place = training.pixels, training.rows
     if config.freeze and config.epochs:
-        with torch.no_grad():
-            inputs = torch.cat([network.begin(x.to(device), config.freeze) for x in training.batches()])
-        place = np.arange(len(training))
-    elif config.epochs and inputs.nbytes < data.room(device):
+        inputs, place = _begin(network, training, config.freeze), np.arange(len(training))
+    if config.epochs and inputs.nbytes < data.room(device):
         inputs = inputs.to(device)
     steps = len(recipe.epoch_batches(training.identity, config, 0))  # an epoch
     too_high = f"the learning rate {config.lr:g} is probably too high; start anew with a lower one"
@@ -178,6 +176,18 @@ def fit(
     state["seconds"] += time.perf_counter() - began
     # Half precision halves the download; all that is measured is measured on the rounded weights that ship.
     return Fitted(network.half().float(), losses, state["seconds"], errors)
+
+
+@torch.no_grad()
+def _begin(network: SiameseNetwork, gallery: Gallery, stages: int) -> Tensor:
+    """Run the first stages on all images, (N, …), to where there is room for it."""
+    features = None
+    for start, x in zip(range(0, len(gallery), data.BATCH), gallery.batches(), strict=True):
+        y = network.begin(x.to(network.device), stages).cpu()
+        if features is None:
+            features = data.allocate((len(gallery), *y.shape[1:]), y.dtype)
+        features[start : start + len(y)] = y
+    return features
 
 
 def _feed(
@@ -250,8 +260,11 @@ def cross_validate(
         checkpoint = checkpoints / f"fold-{k}-of-{config.folds}.pt"
         network = fit(start, training, config, device, checkpoint, f"fold {k + 1} of {config.folds}", log).network
         test = test.sample()
-        pairs.append(score_all_pairs(network, test))
-        kept.append(score_all_pairs(network, test.only(set(test.names) - spare)))
+        scored = score_all_pairs(network, test)
+        spared = [number for number, name in enumerate(test.names) if name in spare]
+        rows = ~np.isin(scored.people, spared).any(1)
+        pairs.append(scored)
+        kept.append(Scored(*(column[rows] for column in scored)))
         if config.init:
             before.append(score_all_pairs(deepcopy(start).to(device), test))
 

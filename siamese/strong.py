@@ -148,8 +148,8 @@ def _whitening(batches: Iterable[tuple[Tensor, Tensor]], people: int, shrinkage:
 
     Within-class covariance normalisation (Hatch, Kajarekar and Stolcke, Interspeech 2006): the weight is the root of
     the inverse of C, the covariance of embeddings around the mean of their person, with `shrinkage` times its mean
-    variance added to each, and the bias takes the mean person to 0. Where `shrinkage` is infinite, the layer does
-    nothing.
+    variance added to each, and the bias takes the mean person to 0. Where `shrinkage` is infinite, or nobody's images
+    differ, the layer does nothing.
 
     Args:
         batches: embeddings (B, D) double and whom they show, (B,) int below `people`.
@@ -162,15 +162,16 @@ def _whitening(batches: Iterable[tuple[Tensor, Tensor]], people: int, shrinkage:
         sums.index_add_(0, identity, z)
         moment = moment + z.T @ z
         count = count + identity.bincount(minlength=people)
-    means = sums / count[:, None]
-    covariance = (moment - sums.T @ means) / count.sum()
-    if math.isinf(shrinkage):
+    center = (sums / count[:, None]).mean(0)
+    sums /= count.to(sums).sqrt()[:, None]
+    covariance = (moment - sums.T @ sums) / count.sum()
+    if math.isinf(shrinkage) or covariance.trace() < 1e-9 * moment.trace() / count.sum():
         return torch.eye(len(covariance)).to(z), torch.zeros(len(covariance)).to(z)
     covariance.diagonal().add_(shrinkage * covariance.diagonal().mean())
     values, vectors = torch.linalg.eigh(covariance)
     # To the size of what it replaces, so that half precision holds it.
     root = vectors * (values.mean() / values).sqrt() @ vectors.T
-    return root, -root @ means.mean(0)
+    return root, -root @ center
 
 
 def _error(z: Tensor, identity: Tensor, shrinkage: float) -> float:

@@ -5,6 +5,7 @@ siamese train --data att --folds 5 --out weights/att
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -19,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from siamese import __version__, calibrate, card, data, devices, plots, store
+from siamese import __version__, calibrate, card, data, devices, folders, plots, store
 from siamese.calibrate import Calibration
 from siamese.datasets import ATT_NAME
-from siamese.evaluate import NUMBERED
+from siamese.evaluate import NUMBERED, seen_by
 from siamese.loop import LOG_EVERY, cross_validate, first_network, fit, write_whole
 from siamese.network import SiameseNetwork
 from siamese.pairs import Scored, all_pairs, score_all_pairs
@@ -57,6 +58,8 @@ def train(config: TrainConfig) -> dict:
     """
     log = _Board(config.out / BOARD) if config.tensorboard else None
     device = devices.join(config.device)
+    if devices.first():
+        _check(config)
     start, source = first_network(config)
     config = replace(config, align=config.align or (source.align if source else "none"))
     gallery = data.load(config.data, start.input_shape, config.align)
@@ -66,19 +69,23 @@ def train(config: TrainConfig) -> dict:
         raise ValueError(f"{len(gallery.names)} people are too few to calibrate on {config.folds} folds of them")
     fingerprint = gallery.fingerprint()
     checkpoints = config.out / "checkpoints"
+    people = {"training": list(training.names), "test": list(held_out)}
+    run = {**config.settings(), "folds": config.folds, "data": fingerprint, "test": list(held_out)}
+    if source:
+        people["pretraining"] = seen_by(source.record["people"])
+        run["weights"] = _digest(start)
     if devices.first():
-        _prepare(config, fingerprint, checkpoints)
-
-    if source and devices.first():
-        _warn(source.record["people"]["training"], gallery.names if config.folds else held_out)
+        _prepare(config, run)
+        if source:
+            _warn(people["pretraining"], gallery.names if config.folds else held_out)
 
     network, losses, seconds, errors = fit(start, training, config, device, checkpoints / "split.pt", "training", log)
     test_pairs = score_all_pairs(network, test)
     if config.folds:
-        folds, calibration = cross_validate(start, gallery, config, device, checkpoints, set(held_out), log)
+        by_fold, calibration = cross_validate(start, gallery, config, device, checkpoints, set(held_out), log)
         judge = calibration
     else:
-        folds, calibration = None, test_pairs.calibrate()
+        by_fold, calibration = None, test_pairs.calibrate()
         judge = score_all_pairs(network, training.sample()).calibrate()
 
     if log:
@@ -92,17 +99,17 @@ def train(config: TrainConfig) -> dict:
         before = pairs.report(curve.probability(pairs.distance))
 
     probability = judge.probability(test_pairs.distance)
-    name = ATT_NAME if config.data == "att" else Path(config.data).resolve().stem
+    name = ATT_NAME if config.data == "att" else folders.title(config.data)
     record = {
         "data": {"name": name, "sha256": fingerprint, "images": len(gallery)},
-        "people": {"training": list(training.names), "test": list(held_out)},
+        "people": people,
         "recipe": config.settings(),
         "test": test_pairs.report(probability),
         "before": before,
         "curves": test_pairs.curves(probability),
         "test_calibration": asdict(judge),
         "confused": test_pairs.confused(judge.threshold, test.names),
-        "folds": folds,
+        "folds": by_fold,
         "loss": {"every_batches": LOG_EVERY, "values": losses},
         "validation_eer": errors,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -115,9 +122,9 @@ def train(config: TrainConfig) -> dict:
     return record
 
 
-def _warn(seen: list[str | int], held_out: Iterable[str]) -> None:
+def _warn(seen: list[str] | None, held_out: Iterable[str]) -> None:
     """Say on stderr where the weights that training begins from may have seen who is held out."""
-    if any(isinstance(person, int) for person in seen):
+    if seen is None:
         print(NUMBERED, file=sys.stderr)
     elif known := set(seen) & set(held_out):
         print(
@@ -127,31 +134,55 @@ def _warn(seen: list[str | int], held_out: Iterable[str]) -> None:
         )
 
 
-def _prepare(config: TrainConfig, fingerprint: str, checkpoints: Path) -> None:
-    """Make the folder for checkpoints, having made sure that nothing unrelated is lost or mixed in."""
-    run = {**config.settings(), "folds": config.folds, "data": fingerprint}
+def _check(config: TrainConfig) -> None:
+    """Refuse a result folder in which something would be lost or mixed up, before the data is read."""
+    out, source = config.out.resolve(), Path(config.data).resolve()
+    if config.data != "att" and source.is_dir() and out.is_relative_to(source):
+        raise ValueError(f"{config.out} lies inside the data, and would be taken for a person: choose another --out")
+    started = (out / "checkpoints" / "run.json").exists()
+    trained = all((out / name).exists() for name in ("config.json", "metrics.json", "model.safetensors"))
+    if config.resume:
+        if not started:
+            raise ValueError(f"{config.out} holds no unfinished run to resume; start one without --resume")
+    elif started or trained:
+        if not config.overwrite and started:
+            raise ValueError(f"{config.out} holds an unfinished run: --resume continues it, --overwrite starts anew")
+        if not config.overwrite:
+            raise ValueError(f"{config.out} holds a trained network; choose another --out, or --overwrite it")
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{config.out} holds other files; choose a new folder as --out")
+    there = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise OSError(f"{config.out} cannot be written: {there} is no folder that this user may write to")
+
+
+def _prepare(config: TrainConfig, run: dict) -> None:
+    """Make the folder for checkpoints, or make sure that those in it are of this run.
+
+    Args:
+        config: as `_check` has found it good.
+        run: all that decides the result.
+    """
+    checkpoints = config.out / "checkpoints"
     started = checkpoints / "run.json"
     if config.resume:
-        if not started.exists():
-            raise ValueError(f"{config.out} holds no unfinished run to resume; start one without --resume")
-        if (before := json.loads(started.read_text())) != run:
-            differ = ", ".join(name for name in run if before.get(name) != run[name])
-            raise ValueError(f"the run in {config.out} has other settings ({differ}); resume it with its own")
+        before = json.loads(started.read_text())
+        if differ := [name for name in before | run if before.get(name) != run.get(name)]:
+            raise ValueError(
+                f"the run in {config.out} has other settings ({', '.join(differ)}); resume it with its own"
+            )
         return
-    trained = all((config.out / name).exists() for name in ("config.json", "metrics.json", "model.safetensors"))
-    if started.exists() or trained:
-        if not config.overwrite:
-            if started.exists():
-                raise ValueError(
-                    f"{config.out} holds an unfinished run: --resume continues it, --overwrite starts anew"
-                )
-            raise ValueError(f"{config.out} holds a trained network; choose another --out, or --overwrite it")
-        _clear(checkpoints)
-        _clear_board(config.out / BOARD)
-    elif config.out.is_dir() and any(config.out.iterdir()):
-        raise ValueError(f"{config.out} holds other files; choose a new folder as --out")
+    _clear(checkpoints)
+    _clear_board(config.out / BOARD)
     checkpoints.mkdir(parents=True, exist_ok=True)
     write_whole(started, lambda part: part.write_text(json.dumps(run)))
+
+
+def _digest(network: SiameseNetwork) -> str:
+    digest = hashlib.sha256()
+    for weight in network.state_dict().values():
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _clear(checkpoints: Path) -> None:
@@ -206,7 +237,7 @@ def _write(
     with tempfile.TemporaryDirectory(dir=out, prefix=".new-") as folder:
         folder = Path(folder)
         weights = f"path/to/{out.name}" if out.is_absolute() else out.as_posix()
-        (folder / "README.md").write_text(card.model_card(record, weights))
+        (folder / "README.md").write_text(card.model_card(record, weights), encoding="utf-8")
         store.save(folder, network.cpu().half(), calibration, config.align, record)
         if losses := record["loss"]["values"]:
             plots.loss(losses, record["loss"]["every_batches"], folder / "loss.png")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from siamese import load, see
+from siamese import evaluate, load, see
 from siamese.faces import Found
 from siamese.network import shipped
 
@@ -327,3 +327,12 @@ def test_evaluate_never_scores_people_it_was_trained_on(trained, digits, tmp_pat
     for name in people["training"][:2]:
         (tmp_path / "more" / name).rename(tmp_path / "more" / f"new-{name}")
     assert f"{people['test'][1]}, new-" in siamese("evaluate", trained, "--data", tmp_path / "more").stdout
+
+
+def test_evaluate_never_scores_people_whom_the_weights_before_have_seen(trained, digits):
+    model = load(trained)
+    people = {"training": ["0"], "test": ["1"], "pretraining": ["2", "3"]}
+    model.record = {**model.record, "people": people}
+    assert evaluate.evaluate_folder(model, digits)[0] == list("1456789")
+    assert evaluate.seen_by({**people, "pretraining": None}) is None
+    assert evaluate.seen_by({**people, "training": [0]}) is None

@@ -1,19 +1,22 @@
 import hashlib
 import http.server
 import itertools
+import os
 import shutil
 import threading
+import unicodedata
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from siamese import data, datasets, loop, pairs
+from siamese import data, datasets, folders, loop, pairs
 from siamese.recipe import TrainConfig
 
 SHAPE = (1, 100, 100)
@@ -155,6 +158,65 @@ def test_refuses_a_folder_it_cannot_use(digits, tmp_path):
         assert name in str(refusal.value)
 
 
+def test_leaves_out_what_systems_leave_beside_images(digits, tmp_path):
+    folder = tmp_path / "people"
+    shutil.copytree(digits, folder)
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
+        (folder / "3" / name).write_bytes(b"left")
+    for name in ("__MACOSX", ".git"):
+        (folder / name).mkdir()
+    (folder / "README.txt").write_text("about the digits")
+    assert data.load(folder, SHAPE).fingerprint() == data.load(digits, SHAPE).fingerprint()
+    shutil.copytree(digits / "0", folder / "__init__")
+    assert "__init__" in data.load(folder, SHAPE).names
+
+
+def test_names_what_it_would_have_to_leave_out(digits, tmp_path):
+    folder = tmp_path / "people"
+    shutil.copytree(digits, folder)
+    shutil.copytree(digits / "3", folder / "3" / "album")
+    (folder / "4" / "0.png").unlink()
+    (folder / "4" / "0.png").symlink_to(tmp_path / "annex" / "0.png")
+    with pytest.raises(ValueError, match="cannot be used") as refusal:
+        data.load(folder, SHAPE)
+    assert "3 holds a folder, album: images must lie in the folder of their person itself" in str(refusal.value)
+    assert "4: there is no file" in str(refusal.value)
+    os.rename(folder / "5", os.fsencode(folder) + b"/caf\xe9")
+    with pytest.raises(ValueError, match=r"'caf\\udce9' is not in UTF-8: rename it"):
+        data.load(folder, SHAPE)
+
+
+def test_a_name_is_the_same_however_its_accents_are_written(digits, tmp_path):
+    """macOS takes accents apart, and its zips do not say that their names are in UTF-8."""
+    apart = unicodedata.normalize("NFD", "Zoë")
+    plain = tmp_path / "plain"
+    for number, name in enumerate((apart, "José", "ΑΒΓ")):
+        shutil.copytree(digits / str(number), plain / name)
+    archive = tmp_path / "mac.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in plain.rglob("*.png"):
+            file.write(path, str(path.relative_to(plain)).encode().decode("cp437"))
+    assert data.load(plain, SHAPE).names == data.load(archive, SHAPE).names == ("José", "Zoë", "ΑΒΓ")
+    shutil.copytree(digits / "4", plain / "Zoë")
+    with pytest.raises(ValueError, match="two folders are called Zoë"):
+        data.load(plain, SHAPE)
+
+
+def test_a_zip_is_listed_in_time_that_grows_with_its_files(tmp_path):
+    """A thousand people, each of whom once had the whole archive looked through."""
+    archive = tmp_path / "many.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for number in range(2000):
+            file.writestr(f"all/{number // 2}/{number}.png", b"")
+    listed, looked = [], zipfile.Path.iterdir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zipfile.Path, "iterdir", lambda self: listed.append(self) or looked(self))
+        people = folders.list_people(archive)
+    assert (len(people.names), len(people.files), listed) == (1000, 2000, [])
+    assert people.names[:3] == ("0", "1", "2")
+    assert (people.folders[7] / people.files[15]).read_bytes() == b""
+
+
 def test_refuses_too_few_people(digits, tmp_path):
     for name in "012":
         shutil.copytree(digits / name, tmp_path / name)
@@ -286,15 +348,42 @@ def test_of_many_images_a_sample_of_pairs_is_measured(monkeypatch):
 
 
 def test_a_sample_is_of_whole_people():
-    sizes = [3, 5, 2, 4, 6, 5]
-    gallery = data.Gallery(torch.arange(25).reshape(-1, 1, 1, 1), np.repeat(np.arange(6), sizes), tuple("abcdef"))
-    assert gallery.sample(25) is gallery
-    sample = gallery.sample(12)
-    assert 2 <= len(sample.names) < 6
-    assert len(sample) <= 12
-    assert np.bincount(sample.identity).tolist() == [sizes["abcdef".index(name)] for name in sample.names]
-    assert sample.names == gallery.sample(12).names
+    sizes = np.random.default_rng(0).integers(2, 7, 100)
+    names = tuple(map(str, range(100)))
+    gallery = data.Gallery(torch.zeros(sizes.sum(), 1, 1, 1), np.repeat(np.arange(100), sizes), names)
+    assert gallery.sample(sizes.sum()) is gallery
+    sample = gallery.sample(200)
+    assert 194 <= len(sample) <= 200
+    assert np.bincount(sample.identity).tolist() == [sizes[int(name)] for name in sample.names]
+    assert sample.names == gallery.sample(200).names
     assert len(gallery.sample(1).names) == 2
+
+
+@pytest.mark.parametrize("giant", range(10))
+def test_of_somebody_with_very_many_images_some_are_measured_and_the_others_too(giant):
+    sizes = np.full(10, 20)
+    sizes[giant] = 5000
+    identity = np.repeat(np.arange(10), sizes)
+    gallery = data.Gallery(torch.arange(len(identity)).reshape(-1, 1, 1, 1), identity, tuple("abcdefghij"))
+    sample = gallery.sample(1000)
+    assert sample.names == gallery.names
+    counts = np.bincount(sample.identity)
+    assert counts[giant] == 1000 // data.OF_ONE
+    assert (np.delete(counts, giant) == 20).all()
+    assert np.array_equal(identity[sample.rows], sample.identity)
+    assert (np.diff(sample.rows) > 0).all()
+    assert np.array_equal(sample.rows, gallery.sample(1000).rows)
+
+
+def test_a_container_has_the_memory_that_it_was_given(monkeypatch, tmp_path):
+    cpu, limit = torch.device("cpu"), tmp_path / "memory.max"
+    monkeypatch.setattr(data, "MEMORY_LIMIT", limit)
+    whole = data.room(cpu)
+    used = psutil.Process().memory_info().rss
+    limit.write_text(f"{used + 10**7}\n")
+    assert 0 < data.room(cpu) < 6 * 10**6 < whole
+    limit.write_text("max\n")
+    assert data.room(cpu) == pytest.approx(whole, rel=0.2)
 
 
 def test_of_nobody_there_is_an_empty_batch():

@@ -152,6 +152,7 @@ def test_what_is_pushed_names_no_people_and_no_path(server, trained, tmp_path):
     record = json.loads((folder / "metrics.json").read_text())
     names = [f"Jane Doe the {name}th" for name in "0123456789"]
     record["people"] = {"training": names[:2] + names[3:9], "test": [names[2], names[9]]}
+    record["people"]["pretraining"] = [names[3], "Jane Roe"]
     record["confused"] = [[names[2], names[9], 0.25, 64]]
     for init, known_as in ((ROOT / "weights" / "faces", "faces"), (tmp_path / "gone", "gone"), ("who/it", "who/it")):
         record["recipe"] |= {"init": str(init), "freeze": 5}
@@ -162,7 +163,7 @@ def test_what_is_pushed_names_no_people_and_no_path(server, trained, tmp_path):
         metrics, card = json.loads(files["metrics.json"]), files["README.md"].decode()
         for secret in (b"Jane", bytes(ROOT), bytes(tmp_path)):
             assert not [name for name, content in files.items() if secret in content]
-        assert metrics["people"] == {"training": [0, 1, 3, 4, 5, 6, 7, 8], "test": [2, 9]}
+        assert metrics["people"] == {"training": [0, 1, 3, 4, 5, 6, 7, 8], "test": [2, 9], "pretraining": [3]}
         assert metrics["confused"] == [[2, 9, 0.25, 64]]
         assert "| 2 | 9 | 25% | 64 |" in card
         assert metrics["recipe"] == {**record["recipe"], "init": known_as}

@@ -241,6 +241,14 @@ def test_whitening_evens_out_what_varies_within_people():
     np.testing.assert_allclose(means.mean(0) @ weight.numpy().T + bias.numpy(), 0, atol=1e-9)
 
 
+def test_whitening_leaves_alone_what_does_not_vary():
+    """Where each person's images are one image, what is left of the covariance is rounding."""
+    z, identity = torch.randn(6, 16, dtype=torch.float64).repeat_interleave(2, 0), torch.arange(6).repeat_interleave(2)
+    weight, bias = strong._whitening([(z, identity)], 6, shrinkage=0.03)
+    assert torch.equal(weight, torch.eye(16, dtype=torch.float64))
+    assert not bias.any()
+
+
 @pytest.mark.parametrize(("nuisance", "people", "helps"), [(3.0, 20, True), (3.0, 3, False), (0.0, 20, False)])
 def test_weights_are_whitened_only_where_that_helps_others(nuisance, people, helps, monkeypatch, tmp_path):
     """Where one direction misleads; not where too few people show it, nor where none does."""

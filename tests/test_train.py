@@ -15,7 +15,20 @@ from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from siamese import SiameseNetwork, calibrate, cli, contrastive_loss, data, distance, loop, metrics, seed, strong, train
+from siamese import (
+    SiameseNetwork,
+    calibrate,
+    cli,
+    contrastive_loss,
+    data,
+    distance,
+    loop,
+    metrics,
+    pairs,
+    seed,
+    strong,
+    train,
+)
 from siamese.calibrate import Calibration
 from siamese.card import model_card
 from siamese.pairs import draw_pairs, score_all_pairs
@@ -65,6 +78,9 @@ def test_the_result_folder_is_complete_and_true(trained, digits):
     row = f"| {one} | {other} | {share:.0%} | {count} |"
     assert row in (trained / "README.md").read_text()
     assert row not in model_card({**record, "confused": []}, "digits")
+    odd = model_card({**record, "confused": [["a|b", "<c>", 0.5, 64]], "data": {"name": "my photos"}}, "digits")
+    assert "| a\\|b | &lt;c&gt; | 50% | 64 |" in odd
+    assert "siamese train --data 'my photos' --folds 2" in odd
 
 
 def test_the_hardest_pairs_are_the_furthest_of_one_and_the_closest_of_two(digits):
@@ -120,10 +136,27 @@ def test_folds_never_judge_by_a_calibration_that_saw_them(digits, tmp_path, monk
     measured = []
     monkeypatch.setattr(loop, "score_all_pairs", lambda n, g: measured.append(score_all_pairs(n, g)) or measured[-1])
     loop.cross_validate(loop.first_network(config)[0], gallery, config, CPU, tmp_path, spare={"0", "1"})
-    of_fold = [set(measured[k][0].tolist()) for k in (0, 2)]  # 1 and 3 are without the spared people
+    assert len(measured) == 2
+    of_fold = [set(scored.distance.tolist()) for scored in measured]
     assert seen[:2] == [of_fold[1], of_fold[0]]
-    assert seen[2] == set(measured[1][0].tolist()) | set(measured[3][0].tolist())
-    assert len(measured[1][0]) < len(measured[0][0])
+    # Of the people 0, 2, 4, 6, 8 and of 1, 3, 5, 7, 9 the first is spared.
+    assert seen[2] == {
+        distance
+        for scored in measured
+        for distance, people in zip(scored.distance.tolist(), scored.people, strict=True)
+        if 0 not in people
+    }
+
+
+def test_folds_may_leave_one_of_very_many_images_to_calibrate_on(digits, tmp_path, monkeypatch):
+    """With more images than all pairs are measured of, one person alone has no impostors to draw."""
+    monkeypatch.setattr(pairs, "EVERY", 10)
+    gallery = data.load(digits, (1, 100, 100))
+    config = TrainConfig("att", tmp_path, epochs=1, folds=2)
+    start = loop.first_network(config)[0]
+    by_fold, calibration = loop.cross_validate(start, gallery, config, CPU, tmp_path, spare={"0", "2", "4", "6"})
+    assert len(by_fold["each"]) == 2
+    assert calibration.slope > 0
 
 
 COMMAND = ("--recipe", "seed", "--epochs", "15", "--batch-size", "8", "--seed", "1")
@@ -186,6 +219,8 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
     assert "other settings (lr)" in other.stderr
     folds = siamese("train", "--data", digits, "--out", out, *COMMAND, "--folds", 2, "--resume")
     assert "other settings (folds)" in folds.stderr
+    recipe = siamese("train", "--data", digits, "--out", out, *COMMAND, "--recipe", "strong", "--resume")
+    assert "other settings (lr, margin, data, recipe, flip)" in recipe.stderr
 
     time.sleep(1)  # TensorBoard tells runs apart, and which was first, by the second in which they began
     resumed = siamese("train", "--data", digits, "--out", out, *COMMAND, "--tensorboard", "--resume")
@@ -196,6 +231,32 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     records = [json.loads((folder / "metrics.json").read_text()) for folder in (out, unbroken)]
     assert all(records[0][key] == records[1][key] for key in ("loss", "test", "people", "recipe"))
+
+
+def test_only_the_same_run_is_resumed(tmp_path):
+    """With other weights under the name of those that it began from, or other people to test on, it is another."""
+    config = TrainConfig("…", tmp_path)
+    run = {**config.settings(), "data": "…", "test": ["a", "b"], "weights": "1"}
+    train._prepare(config, run)
+    config = TrainConfig("…", tmp_path, resume=True)
+    train._prepare(config, run)
+    for other in ({"weights": "2"}, {"test": ["a", "c"]}):
+        with pytest.raises(ValueError, match=rf"other settings \({next(iter(other))}\); resume it with its own"):
+            train._prepare(config, run | other)
+
+
+def test_a_result_folder_that_will_not_do_is_told_before_the_data_is_read(trained, digits, tmp_path, siamese):
+    shutil.copytree(digits, tmp_path / "digits")
+    (tmp_path / "digits" / "3" / "broken.png").write_bytes(b"broken")
+    for out, says in (
+        (tmp_path / "digits" / "runs" / "digits", "lies inside the data, and would be taken for a person"),
+        (tmp_path / "digits", "lies inside the data"),
+        (trained, "holds a trained network"),
+        (tmp_path, "holds other files"),
+    ):
+        run = siamese("train", "--data", tmp_path / "digits", "--out", out)
+        assert (run.returncode, says in run.stderr, "broken.png" in run.stderr) == (2, True, False), run.stderr
+    assert not (tmp_path / "digits" / "runs").exists()
 
 
 def test_a_damaged_checkpoint_is_named_and_can_be_done_without(digits, tmp_path, unbroken, siamese):
@@ -393,6 +454,7 @@ def test_fine_tunes_the_face_network_on_ones_own_people(family, trained, tmp_pat
     assert torch.equal(after["whitening.weight"], torch.eye(128).half())
     record = json.loads((out / "metrics.json").read_text())
     assert record["before"]["auc"] == record["test"]["auc"]
+    assert record["people"]["pretraining"] == []
     assert "| the same, before training |" in run.stdout
     model = siamese_of(out)
     assert model.align == "faces"
@@ -411,8 +473,12 @@ def test_fine_tunes_the_face_network_on_ones_own_people(family, trained, tmp_pat
     assert "began from" not in (trained / "README.md").read_text()
 
 
-def test_freezing_gives_what_training_with_frozen_weights_gives(family, tmp_path):
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_freezing_gives_what_training_with_frozen_weights_gives(family, tmp_path, monkeypatch, where):
     """The frozen stages are computed once for all epochs; the gradients of the others are the same."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if where == "file":
+        monkeypatch.setattr(data, "room", lambda device: 0)
     gallery = data.load(family, (3, 150, 150), "faces")
     config = TrainConfig("…", tmp_path, init="weights/faces", epochs=2, lr=1e-3)
     start = loop.first_network(config)[0]
@@ -469,4 +535,4 @@ def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(digits, tmp_path,
     run = siamese("train", "--data", digits, "--out", tmp_path / "file" / "run")
     assert run.returncode == 2
     assert run.stderr.startswith("error: ")
-    assert "Not a directory" in run.stderr
+    assert "file is no folder that this user may write to" in run.stderr
