@@ -205,7 +205,7 @@ print(json.dumps([said, seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_ma
         run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         said, seconds, gigabytes = json.loads(run.stdout or "[]") or pytest.fail(f"{file.name}: {run.stderr}")
         print(f"{file.name}: {said} {seconds:.2f} s {gigabytes:.2f} GB")
-        assert seconds < 6, file.name
+        assert seconds < 30, file.name  # half a second to four on a quiet machine
         assert gigabytes < 1, file.name
         answered = file.name.startswith(("animated", "cmyk", "palette", "49"))
         assert (said in ("same", "different", "unsure")) == answered, (file.name, said)
