@@ -32,7 +32,7 @@ PAIRS = (
     ("obama-speaking.jpg", "biden.jpg"),
     ("biden.jpg", "collins.jpg"),
 )
-STRICT = {"Strict": 1e-3, "Very strict": 1e-5}  # the false-match rates to choose from, beside even odds
+STRICT = {"Strict": 1e-3, "Very strict": 1e-5}  # the false-match rates to choose from, beside odds of three to one
 MOST_PHOTOS = 40
 GONE = "A photo was deleted in the meantime, as all are after half an hour: add it again."
 PREVIEW = 640  # pixels that are at least left of the longest side of a photo that is shown again
@@ -116,7 +116,7 @@ def compare(
         first_face: which of the faces in the first photo, an index into `found`; 0 is the one to compare by default.
         second_face: likewise in the second.
         false_match_rate: of pairs of different people, the share that "same" may be wrong about: 0.01, 0.001, 0.0001
-            or 0.00001, where that was measured; empty for even odds.
+            or 0.00001, where that was measured; empty for odds of three to one.
 
     Returns:
         dissimilarity (≥ 0, lower is more alike; null where a photo shows no face), threshold, probability (that both
@@ -229,7 +229,7 @@ def group_photos(files: list[str] | None, false_match_rate: float | None = None)
 
     Args:
         files: the photos.
-        false_match_rate: how strictly faces are joined, see `compare`; empty for even odds.
+        false_match_rate: how strictly faces are joined, see `compare`; empty for odds of three to one.
 
     Returns:
         faces: for each face its photo's name and index, its box there, and its person, a number from 0;
@@ -357,7 +357,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
     group_fmr.change(regroup, [files, found, group_fmr], who, show_progress="hidden", **NETWORK)
 
     which = [gr.Number(0, visible=False, label=f"Which face of the {order} photo, from 0") for order in views.ORDER]
-    rate = gr.Number(None, visible=False, label="False-match rate, empty for even odds")
+    rate = gr.Number(None, visible=False, label="False-match rate, empty for odds of three to one")
     for function, inputs, name, settings in (
         (compare, [first, second, *which, rate], "compare", NETWORK),
         (group_photos, [files, rate], "group", GROUP),

@@ -90,8 +90,9 @@ class Calibration:
         for point in self.points:
             if math.isclose(point.fmr, fmr):
                 return point
-        known = ", ".join(f"{point.fmr:g}" for point in self.points) or "none"
-        raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; there is one for: {known}")
+        known = ", ".join(f"{point.fmr:g}" for point in self.points)
+        there = f"there is one for: {known}" if known else "for this network there is none: leave it out"
+        raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; {there}")
 
     def distance(self, probability: float) -> float:
         """Return the distance at which P(same) is `probability`, in (0, 1); below 0 where it is never that high."""

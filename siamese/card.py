@@ -168,6 +168,7 @@ weights. Lower is more alike; 0 to 2. The faces are found and brought upright fi
 
 Davis King's face network of dlib, a residual network of 29 convolutions that was trained on about three million
 photographs of 7,485 people with a contrastive loss over all pairs of a batch; its author put it into the public domain.
+About half of the photographs are those of VGG Face and FaceScrub, he says, and the others he gathered from the web.
 Converted from {source["file"]} in the package {source["package"]}, with the same embeddings to 1e-5. An embedding is
 the mean over the face and its mirror image, scaled to length 1.
 

@@ -12,7 +12,8 @@ from siamese.recipe import TrainConfig
 
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
 LFW_HELP = '; or "lfw", which lies in SIAMESE_DATA, or the folder where it lies'
-WEIGHTS_HELP = "a result folder, or USER/NAME or USER/NAME@REVISION on the Hub"
+WEIGHTS_HELP = "what `siamese train` wrote, weights/faces or weights/att, or USER/NAME or USER/NAME@REVISION on the Hub"
+DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps … (default: auto)"
 # What is not installed, what needs it, and the extra that brings it.
 EXTRAS = {
     "onnxruntime": ("siamese export needs", "onnx"),
@@ -95,10 +96,8 @@ def _compare(args: argparse.Namespace) -> None:
         return
     if None not in answer.faces:
         print(f"Dissimilarity: {answer.dissimilarity:.3f}")
-        print(
-            f"Verdict: {answer.verdict} (P(same) {answer.probability:.1%} at even odds; "
-            f"threshold {answer.threshold:.3f})"
-        )
+        limit = "even odds" if args.fmr is None else f"one false match in {round(1 / args.fmr):,}"
+        print(f"Verdict: {answer.verdict} (P(same) {answer.probability:.1%}; {limit} at {answer.threshold:.3f})")
     for warning in answer.warnings:
         print(f"Note: {warning}")
     if model.revision:
@@ -133,7 +132,8 @@ def _deploy(args: argparse.Namespace) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
-        self.exit(2, f"error: {message}\n       `{self.prog} --help` lists the settings.\n")
+        each = "" if " " in self.prog else f", and `{self.prog} COMMAND --help` those of a command"
+        self.exit(2, f"error: {message}\n       `{self.prog} --help` lists the settings{each}.\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,12 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--no-cache", action="store_true", help="of LFW: embed all images anew")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
-    command.add_argument("--device", default="auto")
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
     command = commands.add_parser("compare", help="compare two pictures")
     command.set_defaults(run=_compare)
-    command.add_argument("a")
-    command.add_argument("b")
+    command.add_argument("a", help="a picture, in any format that Pillow reads")
+    command.add_argument("b", help="another; the order does not matter")
     command.add_argument(
         "--face",
         type=int,
@@ -184,11 +184,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--fmr",
         type=float,
-        help='the false-match rate that "same" is to keep to, 0.001 for one in a thousand (default: even odds)',
+        help='the false-match rate that "same" is to keep to, 0.001 for one in a thousand (default: none; then "same" '
+        "takes odds of three to one)",
     )
-    command.add_argument("--weights", default=store.DEFAULT, help=WEIGHTS_HELP)
+    command.add_argument(
+        "--weights", default=store.DEFAULT, help=WEIGHTS_HELP + " (default: the face network that comes along)"
+    )
     command.add_argument("--json", action="store_true", help="print the answer as JSON")
-    command.add_argument("--device", default="auto")
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
     command = commands.add_parser(
         "export",

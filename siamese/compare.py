@@ -109,7 +109,7 @@ class Model:
         """Turn pictures into embeddings; the Euclidean distance of two rows is the dissimilarity of the pictures.
 
         Args:
-            pictures: N paths, PIL images or uint8 arrays, see `images.read`.
+            pictures: N paths, PIL images, uint8 arrays or others, see `images.read`.
 
         Returns:
             (N, D) float32; a row of NaN where a face was to be found and there is none.
@@ -117,8 +117,8 @@ class Model:
         Raises:
             FileNotFoundError, ValueError: for a picture that cannot be read.
         """
-        if isinstance(pictures, str):
-            raise ValueError(f"expected several pictures, got one path: write [{pictures!r}]")
+        if isinstance(pictures, images.ImageSource) and getattr(pictures, "ndim", 0) < 4:
+            raise ValueError("expected several pictures, got one: put it into a list")
         pictures = list(pictures)
         batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)] or [[]]
         return np.concatenate(
@@ -144,26 +144,28 @@ class Model:
         """Compare two pictures. A picture without a face is an answer, not an error: see `Comparison`.
 
         Args:
-            a: a path, PIL image or uint8 array, see `images.read`.
+            a: a path, PIL image, uint8 RGB array or another, see `images.read`.
             b: the other; the order does not matter.
             face: which face of each picture, an index into `Comparison.found`; one number stands for both.
-            fmr: the false-match rate that "same" is to keep to, one of `Calibration.points`; None for even odds.
+            fmr: the false-match rate that "same" is to keep to, one of `Calibration.points`; None for odds of three to
+                one.
 
         Raises:
             FileNotFoundError, ValueError: for a picture that cannot be read, a face that is not there, or a false-match
                 rate that was not measured; the sentence says what is wrong.
         """
         which = tuple(map(operator.index, face)) if isinstance(face, Sequence) else (operator.index(face),) * 2
-        if len(which) != 2 or (self.align == "none" and any(which)):
-            raise ValueError(f"face chooses one face of each of two pictures in which faces are found, got {face!r}")
+        if len(which) != 2:
+            raise ValueError(f"face is one number, or one for each of the two pictures, got {face!r}")
+        if self.align == "none" and any(which):
+            raise ValueError("this network takes pictures whole: leave out face")
         threshold = self.calibration.threshold if fmr is None else self.calibration.point(fmr).distance
         seen, chosen, warnings = self.see([a, b]), [], []
         for everyone, number, name in zip(seen, which, ("first", "second"), strict=True):
             if everyone and not 0 <= number < len(everyone):
-                raise ValueError(
-                    f"the {name} picture shows {len(everyone)} face{'s' * (len(everyone) > 1)}: choose one from 0 to "
-                    f"{len(everyone) - 1}, got {number}"
-                )
+                several = f"{len(everyone)} faces: choose one from 0 to {len(everyone) - 1}"
+                one = "one face, which is number 0"
+                raise ValueError(f"the {name} picture shows {several if len(everyone) > 1 else one}, got {number}")
             chosen.append(everyone[number] if everyone else None)
             if self.align == "faces":
                 warnings += hardships(chosen[-1], len(everyone), number, name)

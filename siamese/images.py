@@ -13,7 +13,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-ImageSource = str | PathLike | ZipPath | bytes | Image.Image | np.ndarray
+ImageSource = str | PathLike | ZipPath | bytes | io.BufferedIOBase | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 8
@@ -26,8 +26,8 @@ def read(source: ImageSource) -> Image.Image:
     """Read one picture as people mean it: upright, first frame, transparent parts on white, 8 bits a channel.
 
     Args:
-        source: a path (also one inside a zip), the content of an image file, a PIL image, or a uint8 array (H, W),
-            (H, W, 3) RGB or (H, W, 4) RGBA.
+        source: a path (also one inside a zip), an image file that is open, its content, a PIL image, or a uint8 array
+            (H, W), (H, W, 3) RGB or (H, W, 4) RGBA. OpenCV's arrays are BGR: hand over `array[..., ::-1]`.
 
     Returns:
         An RGB image of at least 8 × 8 and at most 50 million pixels, turned as its EXIF orientation says.
@@ -60,6 +60,10 @@ def read_at_least(source: ImageSource, longest: int | None) -> tuple[Image.Image
         name, image = "the image", source
     elif isinstance(source, bytes):
         name, image = "the file", _open(source, "the file")
+    elif isinstance(source, io.BufferedIOBase):
+        name, image = "the file", _open(source.read(), "the file")
+    elif isinstance(source, str) and source.startswith(("http://", "https://")):
+        raise ValueError(f"{source} is an address, and nothing is fetched: save the picture, and name its file")
     else:
         path = source if isinstance(source, ZipPath) else Path(source)
         name, image = path.name, _open(_content(path), path.name)

@@ -12,7 +12,7 @@ DEFAULTS = {
 
 def _by_recipe(name: str, text: str):
     """A setting whose default depends on the recipe, and on whether training starts from weights."""
-    text += " (default: {}, {}; with --init {})".format(*(of[name] for of in DEFAULTS.values()))
+    text += " (default: seed {}, strong {}, with --init {})".format(*(of[name] for of in DEFAULTS.values()))
     return field(default=None, metadata={"help": text})
 
 
@@ -34,10 +34,12 @@ class TrainConfig:
     recipe: str = field(
         default="",
         metadata={"help": "seed: random pairs, as in the tutorial; strong: all pairs of varied images, the hard ones "
-                  "weighing most (default: seed for att, else strong). Other defaults depend on it: they are "
-                  "given for seed, for strong, and for strong with --init"},
+                  "weighing most (default: seed for att, else strong)"},
     )  # fmt: skip
-    init: str = field(default="", metadata={"help": "weights to start from: a result folder, or USER/NAME on the Hub"})
+    init: str = field(
+        default="",
+        metadata={"help": "weights to start from: what `siamese train` wrote, weights/faces, or USER/NAME on the Hub"},
+    )
     align: str = field(
         default="",
         metadata={"help": "faces: find the face in each image and cut it out upright; none: take images whole; with "
@@ -47,14 +49,14 @@ class TrainConfig:
     epochs: int = _by_recipe(
         "epochs", "passes over the images, or over as many pairs; 0, with --init, only fits a last layer to the people"
     )
-    batch_size: int = field(default=64, metadata={"help": "pairs a step; of strong, images"})
-    lr: float = _by_recipe("lr", "Adam's learning rate; of strong the highest")
+    batch_size: int = field(default=64, metadata={"help": "pairs a step; strong: images"})
+    lr: float = _by_recipe("lr", "Adam's learning rate; strong: its peak")
     margin: float = _by_recipe("margin", "impostors further apart than this cost nothing")
     flip: bool = field(
         default=False,
-        metadata={"help": "of strong: a thing and its mirror image are the same, as faces are and digits are not"},
+        metadata={"help": "strong only: a thing and its mirror image are the same, as faces are and digits are not"},
     )
-    seed: int = field(default=0, metadata={"help": "of the people held out, of the first weights and of the batches"})
+    seed: int = field(default=0, metadata={"help": "decides who is held out, the first weights and the batches"})
     folds: int = field(
         default=0,
         metadata={"help": "also train this many networks, each tested on a share of the people that it has not seen, "

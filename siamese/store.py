@@ -40,8 +40,8 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
     """Load a trained network.
 
     Args:
-        weights: a result folder, or the id USER/NAME of one on the Hugging Face Hub, or USER/NAME@REVISION; default:
-            the face network that comes with the project.
+        weights: a result folder, or the id USER/NAME of one on the Hugging Face Hub, or USER/NAME@REVISION;
+            "weights/faces" and "weights/att" are those that come with the project, from any folder. Default: the first.
         revision: of a Hub repository: a branch, tag or commit; None for the main branch.
         device: "auto" for the best there is, or any name that PyTorch knows.
 
@@ -54,6 +54,8 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
     """
     device = pick_device(device)
     name, folder, note = str(weights), Path(weights), ""
+    if not folder.is_dir() and folder.parent == Path("weights") and shipped(folder.name).is_dir():
+        folder = shipped(folder.name)
     if folder.is_dir():
         if revision:
             raise ValueError(f"{name} is a folder, which has no revisions; got {revision!r}")

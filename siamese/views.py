@@ -20,7 +20,7 @@ def verdict(answer: Comparison, fmr: float | None, faces: bool) -> str:
 
     Args:
         answer: with two faces.
-        fmr: the false-match rate that "same" had to keep to; None for even odds.
+        fmr: the false-match rate that "same" had to keep to; None for odds of three to one.
         faces: whether the pictures show faces, else things of any kind.
     """
     same, different = ("the same person", "different people") if faces else ("the same", "different")

@@ -121,7 +121,7 @@ def test_its_description_explains_every_argument(page):
         "Second photo",
         "Which face of the first photo, from 0",
         "Which face of the second photo, from 0",
-        "False-match rate, empty for even odds",
+        "False-match rate, empty for odds of three to one",
     ]
 
 

@@ -1,3 +1,4 @@
+import io
 import itertools
 import json
 import math
@@ -31,6 +32,29 @@ def model():
 def test_the_default_are_the_repositorys_weights(model):
     assert model.name == str(ROOT / "weights" / "faces")
     assert model.align == "faces"
+
+
+def test_the_weights_that_come_along_have_their_names_everywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert load("weights/att").network.input_shape == (1, 100, 100)
+    with pytest.raises(FileNotFoundError, match="there is no folder weights/other"):
+        load("weights/other")
+
+
+def test_takes_open_files_and_says_what_it_does_not_take(model):
+    z = model.embed([A])
+    with A.open("rb") as file:
+        assert np.array_equal(model.embed([file]), z)
+    assert np.array_equal(model.embed([io.BytesIO(A.read_bytes())]), z)
+    array = np.asarray(Image.open(A).convert("RGB"))
+    assert np.array_equal(model.embed(array[None]), model.embed([array]))
+    for one in (A, str(A), A.read_bytes(), Image.open(A), array):
+        with pytest.raises(ValueError, match="expected several pictures, got one: put it into a list"):
+            model.embed(one)
+    with pytest.raises(ValueError, match=r"https://a\.org/b\.jpg is an address, and nothing is fetched"):
+        model.compare(A, "https://a.org/b.jpg")
+    with pytest.raises(ValueError, match="for this network there is none: leave it out"):
+        load(ATT).compare(A, B, fmr=0.01)
 
 
 def test_the_tutorials_weights_stay_selectable():
@@ -129,11 +153,12 @@ def test_of_several_faces_the_caller_can_choose(model, two, siamese, tmp_path):
     assert other.faces[0].box == first.found[0][1].box
     assert model.compare(two, two, face=1).dissimilarity == 0
     for face in (2, (0, 1), -1):
-        with pytest.raises(ValueError, match=r"the (first|second) picture shows [12] faces?: choose one"):
+        with pytest.raises(ValueError, match=r"2 faces: choose one from 0 to 1|one face, which is number 0, got 1"):
             model.compare(two, B, face=face)
-    for weights, face in ((ATT, 1), (ROOT / "weights" / "faces", (0,))):
-        with pytest.raises(ValueError, match="face chooses one face of each"):
-            load(weights).compare(two, B, face=face)
+    with pytest.raises(ValueError, match="one for each of the two pictures"):
+        model.compare(two, B, face=(0,))
+    with pytest.raises(ValueError, match="takes pictures whole: leave out face"):
+        load(ATT).compare(two, B, face=1)
     assert model.compare(two, B, face=np.int64(0)).dissimilarity == first.dissimilarity
     two.save(tmp_path / "two.png")
     run = siamese("compare", tmp_path / "two.png", B, "--face", 1, 0, "--json")
