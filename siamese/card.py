@@ -85,21 +85,16 @@ def _trained(record: dict, weights: str) -> str:
         else f"the pairs of the held-out {kinds}. (The accuracy and calibration error above are at a curve fitted on\n"
         f"the training {kinds}, so that they do not judge themselves, and worse for it; `--folds 5` does better.)"
     )
-    settings = recipe if att or "recipe" in recipe else {"recipe": "seed", **recipe}
     command = f"siamese train --data {'att' if att else shlex.quote(title)}"
     command += f" --folds {len(folds['each'])}" if folds else ""
     command += "".join(
         f" --{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
-        for name, value in settings.items()
+        for name, value in recipe.items()
         if value is not False
     )
-    spread = ""
-    if "confused" in record:  # earlier records have none, and no distances.png beside them
-        spread = f"\n![Distances of pairs of the held-out {kinds}, and the accuracy's threshold](distances.png)\n"
-        if rows := [
-            f"| {_cell(a)} | {_cell(b)} | {share:.0%} | {count:,} |" for a, b, share, count in record["confused"]
-        ]:
-            spread += CONFUSED.format(kinds=kinds) + "\n".join(rows) + "\n"
+    confused = ""
+    if rows := [f"| {_cell(a)} | {_cell(b)} | {share:.0%} | {count:,} |" for a, b, share, count in record["confused"]]:
+        confused = CONFUSED.format(kinds=kinds) + "\n".join(rows) + "\n"
     count = len(people["training"])
     learned = f"Trained with the contrastive loss on pairs of {count} {kinds}."
     if "init" in recipe and recipe["epochs"]:
@@ -132,7 +127,9 @@ A distance becomes a probability by a logistic curve fitted on
 {calibrated_on}
 
 ![ROC curve of the held-out {kinds}](roc.png)
-{spread}
+
+![Distances of pairs of the held-out {kinds}, and the accuracy's threshold](distances.png)
+{confused}
 ## How it was made
 
 ```bash

@@ -65,10 +65,7 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
         if not record["recipe"]:
             raise ValueError(f"{model.name} was not trained here: there is no recipe to train folds by")
         with tempfile.TemporaryDirectory() as folder:
-            recipe = {"recipe": "seed", **record["recipe"]}
-            if recipe["recipe"] == "seed" and "init" in recipe:
-                raise ValueError(f"{model.name} was fine-tuned by an earlier version, in a way that is no longer known")
-            config = TrainConfig(data=str(source), out=Path(folder), folds=folds, **recipe)
+            config = TrainConfig(data=str(source), out=Path(folder), folds=folds, **record["recipe"])
             start, _ = loop.first_network(config)
             result["folds"], _ = loop.cross_validate(start, gallery, config, model.network.device, config.out)
     return unseen, result

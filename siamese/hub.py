@@ -155,9 +155,8 @@ def _public(record: dict) -> dict:
     people, recipe = record["people"], record["recipe"]
     place = {name: number for number, name in enumerate(sorted(people["training"] + people["test"]))}
     numbers = {side: names and [place[name] for name in names if name in place] for side, names in people.items()}
-    record = {**record, "people": numbers}
-    if "confused" in record:  # earlier records have none
-        record["confused"] = [[place[a], place[b], *numbers] for a, b, *numbers in record["confused"]]
+    confused = [[place[a], place[b], *counted] for a, b, *counted in record["confused"]]
+    record = {**record, "people": numbers, "confused": confused}
     if recipe and (init := recipe.get("init")) and not is_id(init.partition("@")[0]):
         record["recipe"] = {**recipe, "init": Path(init).name}
     return record

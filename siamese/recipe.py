@@ -109,9 +109,9 @@ class TrainConfig:
 
     def settings(self) -> dict:
         """Return the settings that decide the result, without where and on what it is computed."""
-        names = ("epochs", "batch_size", "lr", "margin", "seed")
-        if self.recipe != "seed":  # which earlier records do not name
-            names = ("recipe", *names, "flip")
+        names = ("recipe", "epochs", "batch_size", "lr", "margin", "seed")
+        if self.recipe == "strong":
+            names += ("flip",)
         if self.init:
             names += ("init", "freeze")
         if self.align and (self.init or self.align != "none"):
