@@ -5,7 +5,7 @@ the embeddings are whitened within people. On AT&T, with `--flip`, it takes seco
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 
 import numpy as np
@@ -130,20 +130,25 @@ def finish(network: SiameseNetwork, gallery: Gallery, config: TrainConfig) -> No
     """
     plain = deepcopy(network)
     plain.unit = False
-    identity = torch.from_numpy(gallery.identity)
-    embedded = (plain.embed(x.to(network.device)).cpu().double() for x in gallery.batches())
-    shrinkage = SHRINKAGE
+
+    def embed(people: Gallery) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, identity in zip(people.batches(), torch.from_numpy(people.identity).split(BATCH), strict=True):
+            yield plain.embed(x.to(network.device)).cpu().double(), identity
+
+    embedded, shrinkage = embed(gallery), SHRINKAGE
     if config.init:
-        embedded = list(embedded)
-        z = torch.cat(embedded)
+        some = gallery.sample()
+        batches = list(embed(some))
+        z, identity = map(torch.cat, zip(*batches, strict=True))
         shrinkage = min(STRENGTHS, key=lambda shrinkage: _error(z, identity, shrinkage))
-    weight, bias = _whitening(zip(embedded, identity.split(BATCH), strict=True), len(gallery.names), shrinkage)
+        embedded = batches if some is gallery else embedded
+    weight, bias = _whitening(embedded, shrinkage)
     last = network.whitening  # which is put before, where there was one
     last.bias.copy_(weight @ last.bias.cpu().double() + bias)
     last.weight.copy_(weight @ last.weight.cpu().double())
 
 
-def _whitening(batches: Iterable[tuple[Tensor, Tensor]], people: int, shrinkage: float) -> tuple[Tensor, Tensor]:
+def _whitening(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) -> tuple[Tensor, Tensor]:
     """Return the weight (D, D) and the bias (D,) of a layer that whitens within people.
 
     Within-class covariance normalisation (Hatch, Kajarekar and Stolcke, Interspeech 2006): the weight is the root of
@@ -152,26 +157,40 @@ def _whitening(batches: Iterable[tuple[Tensor, Tensor]], people: int, shrinkage:
     differ, the layer does nothing.
 
     Args:
-        batches: embeddings (B, D) double and whom they show, (B,) int below `people`.
-        people: how many there are; each is shown.
+        batches: embeddings (B, D) double and whom they show, (B,) int, one person after the other.
         shrinkage: > 0.
     """
-    moment, sums, count = 0, None, 0
-    for z, identity in batches:
-        sums = z.new_zeros(people, z.shape[1]) if sums is None else sums
-        sums.index_add_(0, identity, z)
-        moment = moment + z.T @ z
-        count = count + identity.bincount(minlength=people)
-    center = (sums / count[:, None]).mean(0)
-    sums /= count.to(sums).sqrt()[:, None]
-    covariance = (moment - sums.T @ sums) / count.sum()
-    if math.isinf(shrinkage) or covariance.trace() < 1e-9 * moment.trace() / count.sum():
-        return torch.eye(len(covariance)).to(z), torch.zeros(len(covariance)).to(z)
+    moment, between, center, images, people = 0, 0, 0, 0, 0
+    for z, sums, counts in _by_person(batches):
+        moment, images = moment + z.T @ z, images + len(z)
+        between = between + sums.T @ (sums / counts)
+        center, people = center + (sums / counts).sum(0), people + len(counts)
+    covariance = (moment - between) / images
+    if math.isinf(shrinkage) or covariance.trace() < 1e-9 * moment.trace() / images:
+        return torch.eye(len(covariance)).to(center), torch.zeros_like(center)
     covariance.diagonal().add_(shrinkage * covariance.diagonal().mean())
     values, vectors = torch.linalg.eigh(covariance)
     # To the size of what it replaces, so that half precision holds it.
     root = vectors * (values.mean() / values).sqrt() @ vectors.T
-    return root, -root @ center
+    return root, -root @ center / people
+
+
+def _by_person(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield each batch of embeddings (B, D), with the sums (K, D) and the counts (K, 1) of the people who end in it, so
+    that of many people no table is kept; at last an empty batch with whoever ends there."""
+    total, count, last = 0, 0, None
+    for z, identity in batches:
+        people, place = identity.unique_consecutive(return_inverse=True)
+        sums = z.new_zeros(len(people), z.shape[1]).index_add_(0, place, z)
+        counts = place.bincount()[:, None].to(z)
+        if people[0] == last:
+            sums[0] += total
+            counts[0] += count
+        elif last is not None:
+            yield z[:0], total[None], count[None]
+        yield z, sums[:-1], counts[:-1]
+        total, count, last = sums[-1], counts[-1], people[-1]
+    yield z[:0], total[None], count[None]
 
 
 def _error(z: Tensor, identity: Tensor, shrinkage: float) -> float:
@@ -181,8 +200,7 @@ def _error(z: Tensor, identity: Tensor, shrinkage: float) -> float:
     distances, same = [], []
     for fold in range(folds if folds > 1 else 0):
         test = identity % folds == fold
-        people, others = torch.unique(identity[~test], return_inverse=True)
-        weight, bias = _whitening([(z[~test], others)], len(people), shrinkage)
+        weight, bias = _whitening([(z[~test], identity[~test])], shrinkage)
         of_test = F.normalize(z[test] @ weight.T + bias)
         first, second, genuine = all_pairs(identity[test].numpy())
         distances.append(distances_of(of_test, first, second))

@@ -229,9 +229,10 @@ def embeddings(nuisance: float, people: int = 20) -> tuple[torch.Tensor, torch.T
     return torch.from_numpy(z), torch.from_numpy(identity)
 
 
-def test_whitening_evens_out_what_varies_within_people():
+@pytest.mark.parametrize("batch", [1, 3, 5, 28, 100])
+def test_whitening_evens_out_what_varies_within_people(batch):
     z, identity = embeddings(3.0)
-    weight, bias = strong._whitening(zip(z.split(30), identity.split(30), strict=True), 20, shrinkage=0.01)
+    weight, bias = strong._whitening(zip(z.split(batch), identity.split(batch), strict=True), shrinkage=0.01)
     means = np.stack([z[identity == person].mean(0) for person in range(20)])
     within = z.numpy() - means[identity]
     covariance = within.T @ within / len(z)
@@ -244,7 +245,7 @@ def test_whitening_evens_out_what_varies_within_people():
 def test_whitening_leaves_alone_what_does_not_vary():
     """Where each person's images are one image, what is left of the covariance is rounding."""
     z, identity = torch.randn(6, 16, dtype=torch.float64).repeat_interleave(2, 0), torch.arange(6).repeat_interleave(2)
-    weight, bias = strong._whitening([(z, identity)], 6, shrinkage=0.03)
+    weight, bias = strong._whitening([(z, identity)], shrinkage=0.03)
     assert torch.equal(weight, torch.eye(16, dtype=torch.float64))
     assert not bias.any()
 
@@ -278,7 +279,7 @@ def test_a_layer_that_was_there_stays_in_front(tmp_path, monkeypatch):
         unscaled = deepcopy(start)
         unscaled.unit = False
         z = unscaled.embed(x).double()
-        weight, bias = strong._whitening([(z, torch.from_numpy(gallery.identity))], 2, 1.0)
+        weight, bias = strong._whitening([(z, torch.from_numpy(gallery.identity))], 1.0)
         strong.finish(start, gallery, settings)
         expected = torch.nn.functional.normalize(z @ weight.T + bias).float()
         torch.testing.assert_close(start.embed(x), expected, atol=1e-4, rtol=1e-3)
