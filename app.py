@@ -61,13 +61,20 @@ watch("value", () => {
 });
 """
 
-# Gradio draws the examples without a text; a screen reader is to have their names.
-NAME_EXAMPLES = """() => new MutationObserver((_, observer) => {
-  const photos = document.querySelectorAll("#examples td img");
-  if (!photos.length) return;
-  observer.disconnect();
-  for (const photo of photos) photo.alt = photo.src.split("/").pop().replace(/[.]jpg$/, "").replaceAll("-", ", ");
-}).observe(document.body, {childList: true, subtree: true})"""
+# Of an upload that is no picture a sentence is shown, and not the browser's torn one beside it. Gradio draws the
+# examples without a text; a screen reader is to have their names.
+ON_LOAD = """() => {
+  const draw = ({target, type}) => {
+    if (target.tagName === "IMG") target.style.visibility = type === "error" ? "hidden" : "";
+  };
+  for (const event of ["error", "load"]) document.addEventListener(event, draw, true);
+  new MutationObserver((_, observer) => {
+    const photos = document.querySelectorAll("#examples td img");
+    if (!photos.length) return;
+    observer.disconnect();
+    for (const photo of photos) photo.alt = photo.src.split("/").pop().replace(/[.]jpg$/, "").replaceAll("-", ", ");
+  }).observe(document.body, {childList: true, subtree: true});
+}"""
 
 try:
     model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
@@ -402,7 +409,7 @@ def launch(**settings) -> None:
     demo.queue(max_size=64).launch(
         theme=THEME,
         css_paths=HERE / "app.css",
-        js=NAME_EXAMPLES if faces else None,
+        js=ON_LOAD,
         footer_links=["api"],
         max_file_size="10mb",
         run_history=False,

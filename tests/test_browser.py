@@ -219,6 +219,9 @@ def test_something_silly_gives_a_sentence(tab, tmp_path):
     Image.new("L", (1, 1)).save(tmp_path / "dot.png")
     upload(tab, tmp_path / "song.jpg", EXAMPLES / "collins.jpg")
     expect(tab.locator(".problem")).to_have_text("song.jpg is not a picture that can be read. Save it as JPEG or PNG.")
+    shown = tab.locator(".image-frame img")
+    expect(shown.first).to_be_hidden()  # the browser would draw it torn
+    expect(shown.last).to_be_visible()
     tab.get_by_label("Remove image").first.click()
     upload(tab, tmp_path / "dot.png")
     expect(tab.locator(".problem")).to_contain_text("only 1 × 1 pixels")

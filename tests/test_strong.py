@@ -263,6 +263,21 @@ def test_weights_are_whitened_only_where_that_helps_others(nuisance, people, hel
     assert bool(network.whitening.bias.any()) == helps
 
 
+def test_of_very_many_a_sample_decides_how_strongly_and_all_are_whitened(monkeypatch, tmp_path):
+    z, identity = embeddings(3.0)
+    network = SiameseNetwork("small", 16, unit=True, whiten=True)
+    monkeypatch.setattr(SiameseNetwork, "embed", lambda network, x: z[x[:, 0, 0, 0].long()].float())
+    monkeypatch.setattr(data.Gallery, "sample", lambda gallery: gallery.only(gallery.names[:12]))
+    asked = []
+    monkeypatch.setattr(strong, "_error", lambda z, identity, shrinkage: asked.append(len(z)) or abs(shrinkage - 3))
+    rows = torch.arange(len(z), dtype=torch.uint8)[:, None, None, None]
+    gallery = data.Gallery(rows, identity.numpy(), tuple(map(str, range(20))))
+    strong.finish(network, gallery, config(tmp_path, init="weights/faces"))
+    assert set(asked) == {12 * 5}
+    expected, _ = strong._whitening([(z.float().double(), identity)], 3.0)
+    torch.testing.assert_close(network.whitening.weight, expected.float())
+
+
 def test_a_layer_that_was_there_stays_in_front(tmp_path, monkeypatch):
     """A network that was whitened before answers as before where nothing helps, and the new layer is put after it."""
     start = SiameseNetwork("small", 16, unit=True, whiten=True).eval()
