@@ -117,7 +117,7 @@ class Model:
         Raises:
             FileNotFoundError, ValueError: for a picture that cannot be read.
         """
-        if isinstance(pictures, images.ImageSource) and getattr(pictures, "ndim", 0) < 4:
+        if images.is_one(pictures):
             raise ValueError("expected several pictures, got one: put it into a list")
         pictures = list(pictures)
         batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)] or [[]]

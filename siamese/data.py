@@ -194,7 +194,7 @@ def room(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] // 2
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # a container may have less than its machine
-        free = min(free, int(MEMORY_LIMIT.read_text()) - psutil.Process().memory_info().rss)
+        free = min(free, int(MEMORY_LIMIT.read_text()) - PROCESSES * psutil.Process().memory_info().rss)
     return free // 2 // PROCESSES
 
 
@@ -210,7 +210,7 @@ def allocate(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor
     folder.mkdir(parents=True, exist_ok=True)
     if size * PROCESSES > 0.9 * (free := shutil.disk_usage(folder).free):
         raise OSError(
-            f"the images take {size * PROCESSES / 1e9:.1f} GB, which fit neither into memory nor into {folder}, where "
+            f"the data take {size * PROCESSES / 1e9:.1f} GB, which fit neither into memory nor into {folder}, where "
             f"{free / 1e9:.1f} GB are free: make room there, or name another folder in XDG_CACHE_HOME"
         )
     with tempfile.TemporaryFile(dir=folder) as file:  # its pages stay until the tensor is gone

@@ -5,6 +5,7 @@ Each process takes its share of every batch. One alone passes through all of thi
 
 import atexit
 import os
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -64,6 +65,22 @@ def as_first(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def on_first(do: Callable[[], None]) -> None:
+    """Do something on the first process. Where it is refused there, the others end, too, and leave the word to it.
+
+    Raises:
+        ValueError, OSError: on the first process, what `do` raises.
+    """
+    refusal = None
+    if first():
+        try:
+            do()
+        except (ValueError, OSError) as error:
+            refusal = error
+    if as_first(refusal is not None):
+        raise refusal or SystemExit(2)
 
 
 def share(count: int) -> slice:

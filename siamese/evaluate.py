@@ -19,8 +19,8 @@ from siamese.network import distance
 from siamese.pairs import Scored, score_all_pairs
 from siamese.recipe import TrainConfig
 
-NUMBERED = (
-    "note: this network's metrics.json numbers the people it was trained on and does not name them. If some of those "
+UNNAMED = (
+    "note: not all whom this network, or the weights that it began from, has seen are known by name. If some of those "
     "here are among them, it looks better than it is."
 )
 
@@ -49,9 +49,7 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
         order = sorted(gallery.names)
         people = {side: numbers and [order[number] for number in numbers] for side, numbers in people.items()}
         numbered = False
-    if seen_by(people) is None:
-        print(NUMBERED, file=sys.stderr)
-    seen = set(seen_by(people) or people["training"])
+    seen = _seen(people)
     unseen = [name for name in gallery.names if name not in seen]
     if len(unseen) < 2:
         raise ValueError(f"the network was trained on people of these names; of {source} only {len(unseen)} are left")
@@ -62,8 +60,8 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
     probability = calibration.probability(scored.distance)
     result = {"test": scored.report(probability), "curves": scored.curves(probability), "folds": None}
     if folds:
-        if not record["recipe"]:
-            raise ValueError(f"{model.name} was not trained here: there is no recipe to train folds by")
+        if not (record["recipe"] and "recipe" in record["recipe"]):
+            raise ValueError(f"{model.name} was not trained by this version: there is no recipe to train folds by")
         with tempfile.TemporaryDirectory() as folder:
             config = TrainConfig(data=str(source), out=Path(folder), folds=folds, **record["recipe"])
             start, _ = loop.first_network(config)
@@ -106,10 +104,7 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
     if not 1 <= folds <= len(parts):
         raise ValueError(f"LFW has {len(parts)} folds: run 1 to {len(parts)} of them, got {folds}")
     files = sorted({file for part in parts[:folds] for pair in part for file in pair[:2]})
-    people = model.record["people"]
-    if (seen := seen_by(people)) is None:
-        print(NUMBERED, file=sys.stderr)
-    if trained_on := {_person(file) for file in files} & set(seen or people["training"]):
+    if trained_on := {_person(file) for file in files} & _seen(model.record["people"]):
         raise ValueError(f"the network was trained on {len(trained_on)} of these people, so they cannot judge it")
     z = embed_files(model, lfw.read(files), len(files), cache)
     record, scored = judge_lfw(z, parts[:folds], model.calibration)
@@ -208,6 +203,13 @@ def seen_by(people: dict) -> list[str] | None:
     """
     before = people.get("pretraining", [])
     return None if _numbered(people) or before is None else people["training"] + before
+
+
+def _seen(people: dict) -> set[str]:
+    """Return who of them is known to have been seen, with a note on stderr where there may be others."""
+    if (seen := seen_by(people)) is None:
+        print(UNNAMED, file=sys.stderr)
+    return set(people["training"] if seen is None else seen)
 
 
 def _numbered(people: dict) -> bool:

@@ -71,29 +71,34 @@ def list_people(source: Path) -> People:
         folders, testing = training | testing, frozenset(testing)
     if not folders:
         raise ValueError(f"{source} holds no people: it needs one folder of images per person (FOLDER/PERSON/IMAGES)")
+    zipped = isinstance(root, zipfile.Path)
     names, counts, files, problems = natural(folders), [], [], []
     for name in names:
         inside = [entry for entry in entries(folders[name]) if not _left_by_systems(entry[0])]
-        own, deeper = (natural(entry for entry, is_folder in inside if is_folder == kind) for kind in (False, True))
+        own, deeper = ([entry for entry, is_folder in inside if is_folder == kind] for kind in (False, True))
         if deeper:
-            problems.append(f"{name} holds a folder, {deeper[0]}: images must lie in the folder of their person itself")
+            problems.append(f"{name} holds a folder, {min(deeper)}: images must lie in that of their person itself")
         if len(own) < 2:
             problems.append(f"{name} has {len(own)} image{'s' * (len(own) != 1)}: at least 2 are needed to make a pair")
         counts.append(len(own))
-        files += own
+        files += natural(own, lambda entry: _name(entry, zipped))
     return People(tuple(names), tuple(folders[name] for name in names), tuple(counts), files, testing, problems)
 
 
-def natural(names: Iterable[str]) -> list[str]:
-    """Sort names as people do: s2 before s10."""
-    return sorted(names, key=lambda name: ([int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)], name))
+def natural(names: Iterable[str], shown: Callable[[str], str] = str) -> list[str]:
+    """Sort names as people do, by what is shown of them: s2 before s10."""
+
+    def key(name: str) -> tuple[list[int | str], str]:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", shown(name))], name
+
+    return sorted(names, key=key)
 
 
 def _lister(root: Folder) -> Lister:
     if isinstance(root, Path):
         return lambda folder: [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
     inside = defaultdict(list)  # looked up once: zipfile itself goes through the whole archive for each folder
-    for path in root.root.namelist():
+    for path in dict.fromkeys(root.root.namelist()):  # an archive that was added to may name one twice
         parent, _, name = path.rstrip("/").rpartition("/")
         inside[parent].append((name, path.endswith("/")))
     return lambda folder: inside[folder.at.rstrip("/")]
@@ -104,6 +109,10 @@ def _folders(root: Folder, entries: Lister) -> dict[str, Folder]:
     for entry, is_folder in entries(root):
         if is_folder and not _left_by_systems(entry):
             name = _name(entry, isinstance(root, zipfile.Path))
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"the name of the folder {entry!r} is not in UTF-8: rename it") from error
             if name in folders:
                 raise ValueError(f"two folders are called {name}, with its accents written in two ways: join them")
             folders[name] = root / entry
@@ -115,13 +124,9 @@ def _left_by_systems(name: str) -> bool:
 
 
 def _name(entry: str, zipped: bool) -> str:
-    """Return the name of a person as it is written everywhere: macOS takes accents apart, and does not say in a zip
-    that its names are in UTF-8."""
+    """Return a name as it is written everywhere: macOS takes accents apart, and does not say in a zip that its names
+    are in UTF-8."""
     if zipped:
         with suppress(UnicodeError):
             entry = entry.encode("cp437").decode()
-    try:
-        entry.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"the name of the folder {entry!r} is not in UTF-8: rename it") from error
     return unicodedata.normalize("NFC", entry)

@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from siamese.card import TAG, model_card
 from siamese.pull import is_id
-from siamese.store import load
+from siamese.store import find, load
 
 NEEDED = ("config.json", "model.safetensors", "metrics.json")
 # Not pairs.png and hardest.png: they show photographs of the data, which may not be the user's to publish.
@@ -80,7 +80,7 @@ def published(folder: Path, weights: str) -> dict[str, Path | bytes]:
     name.
 
     Args:
-        folder: what `train` wrote, and `load` takes.
+        folder: what `train` wrote, or weights that come with the project, see `store.find`.
         weights: where the reader of the model card is to load the network from.
 
     Returns:
@@ -89,6 +89,7 @@ def published(folder: Path, weights: str) -> dict[str, Path | bytes]:
     Raises:
         ValueError: where metrics.json lacks what the card tells.
     """
+    folder = find(folder)
     try:
         record = _public(json.loads((folder / "metrics.json").read_text("utf-8")))
         card = model_card(record, weights)
@@ -155,8 +156,9 @@ def _public(record: dict) -> dict:
     people, recipe = record["people"], record["recipe"]
     place = {name: number for number, name in enumerate(sorted(people["training"] + people["test"]))}
     numbers = {side: names and [place[name] for name in names if name in place] for side, names in people.items()}
-    confused = [[place[a], place[b], *counted] for a, b, *counted in record["confused"]]
-    record = {**record, "people": numbers, "confused": confused}
+    record = {**record, "people": numbers}
+    if recipe:
+        record["confused"] = [[place[a], place[b], *counted] for a, b, *counted in record["confused"]]
     if recipe and (init := recipe.get("init")) and not is_id(init.partition("@")[0]):
         record["recipe"] = {**recipe, "init": Path(init).name}
     return record

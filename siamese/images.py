@@ -1,10 +1,12 @@
 """Any picture that a person may hand over → an upright RGB image, or a sentence that says what is wrong with it."""
 
+import contextlib
 import io
 import warnings
 import zlib
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 from zipfile import BadZipFile
 from zipfile import Path as ZipPath
 
@@ -13,7 +15,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-ImageSource = str | PathLike | ZipPath | bytes | io.BufferedIOBase | Image.Image | np.ndarray
+ImageSource = str | PathLike | ZipPath | bytes | BinaryIO | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 8
@@ -60,9 +62,11 @@ def read_at_least(source: ImageSource, longest: int | None) -> tuple[Image.Image
         name, image = "the image", source
     elif isinstance(source, bytes):
         name, image = "the file", _open(source, "the file")
-    elif isinstance(source, io.BufferedIOBase):
+    elif hasattr(source, "read"):
+        with contextlib.suppress(AttributeError, OSError):  # some cannot go back
+            source.seek(0)
         name, image = "the file", _open(source.read(), "the file")
-    elif isinstance(source, str) and source.startswith(("http://", "https://")):
+    elif isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         raise ValueError(f"{source} is an address, and nothing is fetched: save the picture, and name its file")
     else:
         path = source if isinstance(source, ZipPath) else Path(source)
@@ -83,6 +87,13 @@ def read_at_least(source: ImageSource, longest: int | None) -> tuple[Image.Image
         return image.convert("RGB"), round(max(width, height) / max(image.size))
     except Exception as error:  # on hostile files Pillow's decoders raise almost anything
         raise ValueError(f"{name} is damaged or cut short. Save it again as JPEG or PNG.") from error
+
+
+def is_one(source) -> bool:
+    """Whether this is one picture, see `read`, and not several."""
+    if isinstance(source, np.ndarray):
+        return source.dtype == np.uint8 and (source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4)))
+    return isinstance(source, str | PathLike | ZipPath | bytes | Image.Image) or hasattr(source, "read")
 
 
 def fit(image: Image.Image, input_shape: tuple[int, int, int]) -> Image.Image:

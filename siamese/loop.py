@@ -180,7 +180,7 @@ def fit(
 
 @torch.no_grad()
 def _begin(network: SiameseNetwork, gallery: Gallery, stages: int) -> Tensor:
-    """Run the first stages on all images, (N, …), to where there is room for it."""
+    """Run the first stages on all images: (N, …), in memory or in a file."""
     features = None
     for start, x in zip(range(0, len(gallery), data.BATCH), gallery.batches(), strict=True):
         y = network.begin(x.to(network.device), stages).cpu()

@@ -74,7 +74,7 @@ def plan(repo_id: str, weights: str | Path | None = None) -> Space:
         place, address = str(weights), f"{constants.ENDPOINT}/{model.name}"
         card.data.models = [model.name]
         _own(card, model, address)
-    elif Path(weights).resolve() != store.DEFAULT.resolve():
+    elif store.find(weights).resolve() != store.DEFAULT.resolve():
         place = f"runs/{model.id}"
         files |= {f"{place}/{name}": content for name, content in hub.published(Path(weights), place).items()}
         _own(card, model, f"{place}/README.md")

@@ -53,9 +53,7 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         ConnectionError: where the Hub cannot be reached and no copy was kept here.
     """
     device = pick_device(device)
-    name, folder, note = str(weights), Path(weights), ""
-    if not folder.is_dir() and folder.parent == Path("weights") and shipped(folder.name).is_dir():
-        folder = shipped(folder.name)
+    name, folder, note = str(weights), find(weights), ""
     if folder.is_dir():
         if revision:
             raise ValueError(f"{name} is a folder, which has no revisions; got {revision!r}")
@@ -73,8 +71,11 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         if missing := {"people", "recipe", "test", "curves", "test_calibration", "folds"} - record.keys():
             raise KeyError(*missing)
         Calibration.from_dict(record["test_calibration"])
-        if not all(isinstance(record["people"][side], list) for side in ("training", "test")):
+        people = record["people"]
+        if not all(isinstance(people[side], list) for side in ("training", "test")):
             raise TypeError("people")
+        if not isinstance(people.get("pretraining", []), list | None):
+            raise TypeError("pretraining")
         if hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() != config["weights_sha256"]:
             raise ValueError(
                 f"{name}: model.safetensors is damaged, or not the one that config.json belongs to"
@@ -88,6 +89,15 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         raise ValueError(
             f"{name}: config.json or metrics.json lacks what `siamese train` writes ({error!r})"
         ) from error
+
+
+def find(weights: str | Path) -> Path:
+    """Return the folder that is meant: where there is none, "weights/faces" and "weights/att" are those that come with
+    the project."""
+    folder = Path(weights)
+    if not folder.is_dir() and folder.parent == Path("weights") and shipped(folder.name).is_dir():
+        return shipped(folder.name)
+    return folder
 
 
 def _read(file: Path) -> dict:

@@ -141,6 +141,8 @@ def finish(network: SiameseNetwork, gallery: Gallery, config: TrainConfig) -> No
         batches = list(embed(some))
         z, identity = map(torch.cat, zip(*batches, strict=True))
         shrinkage = min(STRENGTHS, key=lambda shrinkage: _error(z, identity, shrinkage))
+        if math.isinf(shrinkage):
+            return
         embedded = batches if some is gallery else embedded
     weight, bias = _whitening(embedded, shrinkage)
     last = network.whitening  # which is put before, where there was one
@@ -166,7 +168,7 @@ def _whitening(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) -> tu
         between = between + sums.T @ (sums / counts)
         center, people = center + (sums / counts).sum(0), people + len(counts)
     covariance = (moment - between) / images
-    if math.isinf(shrinkage) or covariance.trace() < 1e-9 * moment.trace() / images:
+    if math.isinf(shrinkage) or covariance.trace() <= 1e-9 * moment.trace() / images:
         return torch.eye(len(covariance)).to(center), torch.zeros_like(center)
     covariance.diagonal().add_(shrinkage * covariance.diagonal().mean())
     values, vectors = torch.linalg.eigh(covariance)

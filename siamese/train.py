@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,15 @@ import torch
 from siamese import __version__, calibrate, card, data, devices, folders, plots, store
 from siamese.calibrate import Calibration
 from siamese.datasets import ATT_NAME
-from siamese.evaluate import NUMBERED, seen_by
+from siamese.evaluate import UNNAMED, seen_by
 from siamese.loop import LOG_EVERY, cross_validate, first_network, fit, write_whole
 from siamese.network import SiameseNetwork
 from siamese.pairs import Scored, all_pairs, score_all_pairs
 from siamese.recipe import TrainConfig
 
 BOARD = "tensorboard"
+# What decides the result beside the settings, as the sentence on it says.
+DECIDES = {"data": "images", "test": "people to test on", "init": "weights"}
 
 
 def train(config: TrainConfig) -> dict:
@@ -58,8 +61,7 @@ def train(config: TrainConfig) -> dict:
     """
     log = _Board(config.out / BOARD) if config.tensorboard else None
     device = devices.join(config.device)
-    if devices.first():
-        _check(config)
+    devices.on_first(partial(_check, config))
     start, source = first_network(config)
     config = replace(config, align=config.align or (source.align if source else "none"))
     gallery = data.load(config.data, start.input_shape, config.align)
@@ -73,11 +75,10 @@ def train(config: TrainConfig) -> dict:
     run = {**config.settings(), "folds": config.folds, "data": fingerprint, "test": list(held_out)}
     if source:
         people["pretraining"] = seen_by(source.record["people"])
-        run["weights"] = _digest(start)
-    if devices.first():
-        _prepare(config, run)
-        if source:
-            _warn(people["pretraining"], gallery.names if config.folds else held_out)
+        run["init"] = _digest(start)  # whatever it is called
+    devices.on_first(partial(_prepare, config, run))
+    if source and devices.first():
+        _warn(people["pretraining"], gallery.names if config.folds else held_out)
 
     network, losses, seconds, errors = fit(start, training, config, device, checkpoints / "split.pt", "training", log)
     test_pairs = score_all_pairs(network, test)
@@ -125,7 +126,7 @@ def train(config: TrainConfig) -> dict:
 def _warn(seen: list[str] | None, held_out: Iterable[str]) -> None:
     """Say on stderr where the weights that training begins from may have seen who is held out."""
     if seen is None:
-        print(NUMBERED, file=sys.stderr)
+        print(UNNAMED, file=sys.stderr)
     elif known := set(seen) & set(held_out):
         print(
             f"note: the weights to start from were trained on people of {len(known)} of the names that are held out. "
@@ -144,12 +145,11 @@ def _check(config: TrainConfig) -> None:
     if config.resume:
         if not started:
             raise ValueError(f"{config.out} holds no unfinished run to resume; start one without --resume")
-    elif started or trained:
-        if not config.overwrite and started:
-            raise ValueError(f"{config.out} holds an unfinished run: --resume continues it, --overwrite starts anew")
-        if not config.overwrite:
-            raise ValueError(f"{config.out} holds a trained network; choose another --out, or --overwrite it")
-    elif out.is_dir() and any(out.iterdir()):
+    elif started and not config.overwrite:
+        raise ValueError(f"{config.out} holds an unfinished run: --resume continues it, --overwrite starts anew")
+    elif trained and not config.overwrite:
+        raise ValueError(f"{config.out} holds a trained network; choose another --out, or --overwrite it")
+    elif not (started or trained) and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{config.out} holds other files; choose a new folder as --out")
     there = next(folder for folder in (out, *out.parents) if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
@@ -167,10 +167,8 @@ def _prepare(config: TrainConfig, run: dict) -> None:
     started = checkpoints / "run.json"
     if config.resume:
         before = json.loads(started.read_text())
-        if differ := [name for name in before | run if before.get(name) != run.get(name)]:
-            raise ValueError(
-                f"the run in {config.out} has other settings ({', '.join(differ)}); resume it with its own"
-            )
+        if differ := [DECIDES.get(name, name) for name in before | run if before.get(name) != run.get(name)]:
+            raise ValueError(f"the run in {config.out} began with other {', '.join(differ)}; resume it with its own")
         return
     _clear(checkpoints)
     _clear_board(config.out / BOARD)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from tempfile import SpooledTemporaryFile
 
 import numpy as np
 import pytest
@@ -45,9 +46,15 @@ def test_takes_open_files_and_says_what_it_does_not_take(model):
     z = model.embed([A])
     with A.open("rb") as file:
         assert np.array_equal(model.embed([file]), z)
-    assert np.array_equal(model.embed([io.BytesIO(A.read_bytes())]), z)
+    with SpooledTemporaryFile() as file:  # what web frameworks hand over
+        file.write(A.read_bytes())
+        assert np.allclose(model.embed([file, file]), z[[0, 0]], atol=1e-3)
+    with pytest.raises(ValueError, match="is not a picture"):
+        model.embed([io.StringIO("la la la")])
     array = np.asarray(Image.open(A).convert("RGB"))
     assert np.array_equal(model.embed(array[None]), model.embed([array]))
+    assert np.array_equal(model.embed(np.array([str(A)])), z)
+    assert load(ATT).embed(np.zeros((5, 100, 100), np.uint8)).shape == (5, 2)
     for one in (A, str(A), A.read_bytes(), Image.open(A), array):
         with pytest.raises(ValueError, match="expected several pictures, got one: put it into a list"):
             model.embed(one)

@@ -38,14 +38,13 @@ print("told", float(told), flush=True)
 
 def launch_two(*arguments) -> subprocess.CompletedProcess:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run = subprocess.run([sys.executable, *launcher, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
-    return run
+    return subprocess.run([sys.executable, *launcher, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
 
 
 def test_two_processes_have_the_gradient_and_the_statistics_of_one(tmp_path):
     (tmp_path / "probe.py").write_text(PROBE)
     run = launch_two(tmp_path / "probe.py", tmp_path / "two.pt")
+    assert run.returncode == 0, run.stderr
     subprocess.run([sys.executable, tmp_path / "probe.py", tmp_path / "one.pt"], check=True, cwd=ROOT)
     one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
     assert one.keys() == two.keys()
@@ -60,10 +59,15 @@ def test_two_processes_have_the_losses_of_one_and_write_one_result(digits, tmp_p
     train = ("train", "--data", digits, "--device", "cpu", "--batch-size", "16", "--epochs", "2", "--out")
     assert siamese(*train, tmp_path / "one").returncode == 0
     run = launch_two("-m", "siamese", *train, tmp_path / "two")
+    assert run.returncode == 0, run.stderr
     assert run.stdout.count("Written to") == 1
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
     np.testing.assert_allclose(two["loss"]["values"], one["loss"]["values"], rtol=2e-3)
     assert two["test"]["auc"] == pytest.approx(one["test"]["auc"], abs=0.02)
+    # What the first refuses, it says, and the other leaves the word to it.
+    refused = launch_two("-m", "siamese", *train, tmp_path / "two")
+    said = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert (len(said), "holds a trained network" in said[0]) == (1, True)
 
 
 def test_a_device_for_each_of_several_is_refused(monkeypatch):

@@ -7,12 +7,13 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
 
-from siamese import pull
+from siamese import hub, pull
 from siamese.card import model_card
 
 from . import command
@@ -172,6 +173,14 @@ def test_what_is_pushed_names_no_people_and_no_path(server, trained, tmp_path):
         assert metrics == {**record, **{key: metrics[key] for key in ("people", "confused", "recipe")}}
 
 
+@pytest.mark.parametrize("name", ["faces", "att"])
+def test_the_networks_that_come_along_can_be_pushed_from_anywhere(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    files = hub.published(Path("weights", name), "someone/it")
+    assert json.loads(files["metrics.json"])["test"]
+    assert b'siamese.load("someone/it")' in files["README.md"]
+
+
 def test_a_pushed_network_is_still_not_judged_by_people_it_was_trained_on(trained, digits, pushed, tmp_path):
     here = siamese("evaluate", trained, "--data", digits)
     there = siamese("evaluate", "someone/digits", "--data", digits, **pushed)
@@ -181,7 +190,7 @@ def test_a_pushed_network_is_still_not_judged_by_people_it_was_trained_on(traine
     shutil.copytree(digits, tmp_path / "more")
     shutil.copy(digits / "3" / "0.png", tmp_path / "more" / "3" / "9.png")
     more = siamese("evaluate", "someone/digits", "--data", tmp_path / "more", **pushed)
-    assert (more.returncode, more.stderr.count("note: this network's metrics.json numbers the people")) == (0, 1)
+    assert (more.returncode, more.stderr.count("note: not all whom this network")) == (0, 1)
     assert "10 in all" in more.stdout
 
 

@@ -216,11 +216,11 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
     assert "unfinished run: --resume" in refused.stderr
     other = siamese("train", "--data", digits, "--out", out, *COMMAND, "--lr", 1, "--resume")
     assert other.returncode == 2
-    assert "other settings (lr)" in other.stderr
+    assert "began with other lr; resume it with its own" in other.stderr
     folds = siamese("train", "--data", digits, "--out", out, *COMMAND, "--folds", 2, "--resume")
-    assert "other settings (folds)" in folds.stderr
+    assert "began with other folds;" in folds.stderr
     recipe = siamese("train", "--data", digits, "--out", out, *COMMAND, "--recipe", "strong", "--resume")
-    assert "other settings (lr, margin, data, recipe, flip)" in recipe.stderr
+    assert "began with other recipe, lr, margin, images, flip;" in recipe.stderr
 
     time.sleep(1)  # TensorBoard tells runs apart, and which was first, by the second in which they began
     resumed = siamese("train", "--data", digits, "--out", out, *COMMAND, "--tensorboard", "--resume")
@@ -236,12 +236,12 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
 def test_only_the_same_run_is_resumed(tmp_path):
     """With other weights under the name of those that it began from, or other people to test on, it is another."""
     config = TrainConfig("…", tmp_path)
-    run = {**config.settings(), "data": "…", "test": ["a", "b"], "weights": "1"}
+    run = {**config.settings(), "data": "…", "test": ["a", "b"], "init": "1"}
     train._prepare(config, run)
     config = TrainConfig("…", tmp_path, resume=True)
     train._prepare(config, run)
-    for other in ({"weights": "2"}, {"test": ["a", "c"]}):
-        with pytest.raises(ValueError, match=rf"other settings \({next(iter(other))}\); resume it with its own"):
+    for other, says in (({"init": "2"}, "weights"), ({"test": ["a", "c"]}, "people to test on")):
+        with pytest.raises(ValueError, match=f"began with other {says}; resume it with its own"):
             train._prepare(config, run | other)
 
 
