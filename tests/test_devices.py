@@ -32,7 +32,7 @@ told = devices.as_first(torch.rand(1))
 if devices.first():
     parts = {"z": z.detach(), "gradient": torch.cat([w.grad.flatten() for w in network.parameters()])}
     torch.save(parts | dict(network.named_buffers()), sys.argv[1])
-print("told", float(told), flush=True)
+print(f"told {float(told)}\\n", end="", flush=True)  # in one piece, as two write at once
 """
 
 
