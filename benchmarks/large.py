@@ -4,7 +4,7 @@
 
 Each is trained on for one epoch by the strong recipe, in a process of its own, which reports the most memory that it
 took for itself; pages of the file that the system keeps at hand are not counted, as it takes them back when it likes.
-Two hours on two CPU cores.
+An hour on two CPU cores.
 """
 
 import argparse

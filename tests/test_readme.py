@@ -182,19 +182,22 @@ def test_the_numbers_on_digits():
 
 
 def test_the_memory_that_large_folders_take():
-    small, held, filed = result("large.json")
-    assert [(run["images"], run["in"]) for run in (small, held, filed)] == [
+    small, held, filed, million = result("large.json")
+    assert [(run["images"], run["in"]) for run in (small, held, filed, million)] == [
         (1_000, "memory"),
         (100_000, "memory"),
         (100_000, "file"),
+        (1_000_000, "file"),
     ]
     for says in (
-        f"100,000 images are {held['pixels_mb']} MB; training on them took {held['most_mb']:,} MB of memory",
-        f"and {filed['most_mb']:,} MB with the images in a file, where training on 1,000 takes {small['most_mb']:,} MB",
+        f"1,000 images takes {small['most_mb']:,} MB of memory. 100,000, which are {held['pixels_mb']} MB, take",
+        f"take {held['most_mb']:,} MB, or {filed['most_mb']:,} MB with the images in a file; a million in a file,",
+        f"{million['pixels_mb'] / 1000:.1f} GB, take {million['most_mb']:,} MB",
     ):
         assert says in TEXT
     assert held["most_mb"] - small["most_mb"] < 1.5 * held["pixels_mb"]  # once, not twice
     assert filed["most_mb"] < held["most_mb"]
+    assert million["most_mb"] - filed["most_mb"] < 0.05 * million["pixels_mb"]
 
 
 def test_the_table_of_speeds_is_that_of_the_benchmark():
