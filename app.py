@@ -65,15 +65,12 @@ watch("value", () => {
 # examples without a text; a screen reader is to have their names.
 ON_LOAD = """() => {
   const draw = ({target, type}) => {
-    if (target.tagName === "IMG") target.style.visibility = type === "error" ? "hidden" : "";
+    if (target.tagName !== "IMG") return;
+    target.style.visibility = type === "error" ? "hidden" : "";
+    if (target.closest("#examples td"))
+      target.alt = target.src.split("/").pop().replace(/[.]jpg$/, "").replaceAll("-", ", ");
   };
   for (const event of ["error", "load"]) document.addEventListener(event, draw, true);
-  new MutationObserver((_, observer) => {
-    const photos = document.querySelectorAll("#examples td img");
-    if (!photos.length) return;
-    observer.disconnect();
-    for (const photo of photos) photo.alt = photo.src.split("/").pop().replace(/[.]jpg$/, "").replaceAll("-", ", ");
-  }).observe(document.body, {childList: true, subtree: true});
 }"""
 
 try:

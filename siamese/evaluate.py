@@ -44,17 +44,15 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
     """
     record, people = model.record, model.record["people"]
     gallery = data.load(source, model.network.input_shape, model.align)
-    numbered = _numbered(people)
-    if numbered and gallery.fingerprint() == record["data"]["sha256"]:
+    if _numbered(people) and gallery.fingerprint() == record["data"]["sha256"]:
         order = sorted(gallery.names)
         people = {side: numbers and [order[number] for number in numbers] for side, numbers in people.items()}
-        numbered = False
     seen = _seen(people)
     unseen = [name for name in gallery.names if name not in seen]
     if len(unseen) < 2:
         raise ValueError(f"the network was trained on people of these names; of {source} only {len(unseen)} are left")
     calibration = model.calibration
-    if numbered or set(unseen) & set(people["test"]):
+    if _numbered(people) or set(unseen) & set(people["test"]):
         calibration = Calibration.from_dict(record["test_calibration"])  # the other one may rest on these people
     scored = score_all_pairs(model.network, gallery.only(unseen).sample())
     probability = calibration.probability(scored.distance)
