@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from siamese import devices, folders, hub, metrics, train
+    from siamese import card, devices, folders, hub, train
 
     args.out = args.out or Path("runs", folders.title(args.data))
     config = TrainConfig(**{setting.name: getattr(args, setting.name) for setting in fields(TrainConfig)})
@@ -53,14 +53,14 @@ def _train(args: argparse.Namespace) -> None:
     if not devices.first():
         return
     held_out = _people("held out", record["people"]["test"])
-    print(metrics.table(held_out, record["test"], record["folds"], record["before"]))
+    print(card.metrics_table(held_out, record["test"], record["folds"], record["before"]))
     print(f"\nWritten to {args.out}. Compare two pictures: siamese compare A B --weights {args.out}")
     if args.push_to_hub:
         print(hub.push(args.out, args.push_to_hub))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from siamese import evaluate, metrics
+    from siamese import card, evaluate
     from siamese.datasets import find_lfw
 
     model = _load(args.weights, args.device)
@@ -72,7 +72,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     else:
         names, result = evaluate.evaluate_folder(model, args.data, args.folds or 0)
         title = _people("not trained on", names)
-    print(metrics.table(title, result["test"], result["folds"]))
+    print(card.metrics_table(title, result["test"], result["folds"]))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 

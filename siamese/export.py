@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese.compare import Model
-from siamese.loop import write_whole
+from siamese.files import write_whole
 
 OPSET = 20  # of 2023; onnxruntime reads it from 1.17 on
 TOLERANCE = 1e-4

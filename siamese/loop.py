@@ -1,8 +1,6 @@
 """The training loop, from top to bottom, and the folds."""
 
-import contextlib
 import io
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from tqdm import tqdm
 from siamese import calibrate, data, devices, metrics, seed, store, strong
 from siamese.compare import Model
 from siamese.data import Gallery
+from siamese.files import write_whole
 from siamese.network import SiameseNetwork
 from siamese.pairs import Scored, score_all_pairs
 from siamese.recipe import TrainConfig
@@ -286,20 +285,3 @@ def cross_validate(
     if before:
         folds["before"] = judge(before)[1]
     return folds, pool(kept).calibrate()
-
-
-def write_whole(target: Path, write) -> None:
-    """Write a file whole or not at all: a kill at any moment, or a full disk, leaves the one before.
-
-    Raises:
-        OSError: where it cannot be written.
-    """
-    part = target.with_name(target.name + ".part")
-    try:
-        write(part)
-        os.replace(part, target)
-    except (OSError, RuntimeError) as error:  # PyTorch raises the latter
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        kept = "; the one before is kept" if target.exists() else ""
-        raise OSError(f"{target} cannot be written{kept}: is the disk full? ({str(error).splitlines()[0]})") from error

@@ -25,7 +25,8 @@ from siamese import __version__, calibrate, card, data, devices, folders, plots,
 from siamese.calibrate import Calibration
 from siamese.datasets import ATT_NAME
 from siamese.evaluate import UNNAMED, seen_by
-from siamese.loop import LOG_EVERY, cross_validate, first_network, fit, write_whole
+from siamese.files import write_whole
+from siamese.loop import LOG_EVERY, cross_validate, first_network, fit
 from siamese.network import SiameseNetwork
 from siamese.pairs import Scored, all_pairs, score_all_pairs
 from siamese.recipe import TrainConfig

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -49,10 +50,17 @@ def python(version: str) -> str:
     return pytest.skip(f"needs Python {version}, which Spaces have: install it")
 
 
+class Booted(NamedTuple):
+    """A page that runs in an environment with only the packages of requirements.txt."""
+
+    address: str
+    python: Path
+    environment: dict[str, str]
+
+
 @contextlib.contextmanager
 def booted(server: Hub, folder: Path, version: str):
-    """Copy a Space's files into an empty folder, install its requirements, and nothing else, and start it as a Space
-    does. Yields its address."""
+    """Copy a Space's files into an empty folder, install only its requirements, and start the page as a Space does."""
     interpreter, run = python(version), folder / "env" / "bin" / "python"
     for name, content in server.files(SPACE).items():
         (folder / "app" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +84,7 @@ def booted(server: Hub, folder: Path, version: str):
     log = (folder / "log").open("w+")
     process = subprocess.Popen([run, "app.py"], cwd=folder / "app", env=environment, stdout=log, stderr=log)
     try:
-        yield serving(process, port)
+        yield Booted(serving(process, port), run, environment)
     except AssertionError:
         print((folder / "log").read_text())
         raise
@@ -86,6 +94,30 @@ def booted(server: Hub, folder: Path, version: str):
         shutil.rmtree(folder / "env")  # gigabytes
     assert "hf_" not in (folder / "log").read_text()
     assert str(PAIR[0].name) not in (folder / "log").read_text()
+
+
+def check_base_install(space: Booted, hub: dict[str, str]) -> None:
+    """Everything that needs no training works with only the packages of requirements.txt."""
+
+    def siamese(*arguments) -> subprocess.CompletedProcess:
+        command = [space.python, "-m", "siamese", *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, env=space.environment | hub, capture_output=True, text=True)
+
+    for arguments in (
+        ("compare", *PAIR),
+        ("push", "weights/att", "USER/att"),
+        ("deploy", "USER/SPACE", "--dry-run"),
+        ("deploy", "USER/SPACE", "--dry-run", "--weights", "weights/att"),
+    ):
+        run = siamese(*arguments)
+        assert (run.returncode, run.stderr) == (0, ""), arguments
+    for arguments, extra in (
+        (("export", "weights/att", "--onnx", "network.onnx"), "onnx"),
+        (("train", "--data", "att"), "train"),
+    ):
+        run = siamese(*arguments)
+        assert run.returncode == 2
+        assert f"pip install '.[{extra}]'" in run.stderr, run.stderr
 
 
 def test_the_four_commands_of_the_readme(server, digits, trained, tmp_path, monkeypatch):
@@ -110,8 +142,8 @@ def test_the_four_commands_of_the_readme(server, digits, trained, tmp_path, monk
     pair = [str(tmp_path / "FOLDER" / digit / "0.png") for digit in "47"]
     here = json.loads(siamese("compare", *pair, "--weights", "runs/FOLDER", "--json").stdout)
     (tmp_path / "space").mkdir()
-    with booted(server, tmp_path / "space", "3.12") as address:
-        there = Client(address, verbose=False).predict(*map(handle_file, pair), api_name="/compare")
+    with booted(server, tmp_path / "space", "3.12") as space:
+        there = Client(space.address, verbose=False).predict(*map(handle_file, pair), api_name="/compare")
     assert there.pop("model") == f"USER/NAME@{server.repositories['models/USER/NAME'].branches['main']}"
     assert there["dissimilarity"] == pytest.approx(here["dissimilarity"], rel=1e-3)
     assert there["verdict"] == here["verdict"]
@@ -123,8 +155,10 @@ def test_the_face_network_in_a_space_with_the_oldest_python(server, tmp_path):
     assert run.returncode == 0, run.stderr
     assert server.repositories[SPACE].variables == {"SIAMESE_WEIGHTS": "weights/faces"}
     server.fault = Fault("", "drop")
-    with booted(server, tmp_path, "3.10") as address:
-        answer = Client(address, verbose=False).predict(*map(handle_file, PAIR), api_name="/compare")
+    with booted(server, tmp_path, "3.10") as space:
+        answer = Client(space.address, verbose=False).predict(*map(handle_file, PAIR), api_name="/compare")
+        server.fault = None
+        check_base_install(space, server.environment(tmp_path / "cache"))
     here = json.loads(siamese("compare", *PAIR, "--json").stdout)
     assert answer["dissimilarity"] == pytest.approx(here["dissimilarity"], rel=1e-3)
     assert (answer["verdict"], answer["model"]) == (here["verdict"], "faces")
