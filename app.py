@@ -15,14 +15,18 @@ import spaces
 from PIL import Image
 
 import siamese
-from siamese import charts, explain, images, mtcnn, views
-from siamese.about import about, introduction
-from siamese.compare import SURE, Comparison
-from siamese.faces import LONGEST
-from siamese.group import Group, group
+from siamese import images
+from siamese import saliency as explain
+from siamese.checkpoint import DEFAULT
+from siamese.faces import mtcnn
+from siamese.faces.detection import LONGEST
+from siamese.faces.face import Face
+from siamese.model import SURE, Comparison
 from siamese.network import shipped
-from siamese.see import Face
-from siamese.store import DEFAULT
+from siamese.page import charts
+from siamese.page import html as views
+from siamese.page.text import about, introduction
+from siamese.search.group import Group, group
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE / "examples"

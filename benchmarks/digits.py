@@ -17,9 +17,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from siamese.pairs import all_pairs
-from siamese.recipe import TrainConfig
-from siamese.train import train
+from siamese.evaluation.pairs import all_pairs
+from siamese.training.config import TrainConfig
+from siamese.training.run import train
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/explain.py --data DIR --json benchmarks/results/explain.json
 
-DIR holds LFW (see `siamese.datasets.Lfw`). The first 100 genuine and 100 impostor pairs of View 2; the method was
+DIR holds LFW (see `Lfw`). The first 100 genuine and 100 impostor pairs of View 2; the method was
 chosen on pairs of View 1. A tenth of one face's crop is replaced, by its blurred self or by its mean colour, and the
 distance measured anew: the tenth that its map marks hottest (furthest from 0), the one that it says pulls most
 together, the one that it says pulls most apart, and a random one of patches of the same size, three times over.
@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 
 import siamese
-from siamese import explain
-from siamese.datasets import Lfw
-from siamese.see import Face
+from siamese import saliency as explain
+from siamese.data.sources import Lfw
+from siamese.faces.face import Face
 
 PAIRS = 100
 

@@ -3,8 +3,8 @@
     python benchmarks/fine_tuning.py --data DIR --json benchmarks/results/fine_tuning.json
 
 It is `siamese train --init weights/faces --align faces`, on AT&T with `--folds 5`, and on a folder of those people of
-LFW who have two photographs or more, a fifth of whom are held out. DIR holds LFW (see `siamese.datasets.Lfw`), packed.
-Nine people go by two names there (`siamese.datasets.LFW_ALIASES`) and are left out. Twenty minutes on two CPU cores.
+LFW who have two photographs or more, a fifth of whom are held out. DIR holds LFW (see `Lfw`), packed.
+Nine people go by two names there (`LFW_ALIASES`) and are left out. Twenty minutes on two CPU cores.
 """
 
 import argparse
@@ -14,9 +14,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from siamese.datasets import LFW_ALIASES, Lfw
-from siamese.recipe import TrainConfig
-from siamese.train import train
+from siamese.data.sources import LFW_ALIASES, Lfw
+from siamese.training.config import TrainConfig
+from siamese.training.run import train
 
 FACELESS = ("Marilyn_Monroe/Marilyn_Monroe_0001.jpg",)  # no face is found in it, so that training asks to remove it
 

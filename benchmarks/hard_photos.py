@@ -2,7 +2,7 @@
 
     python benchmarks/hard_photos.py --data DIR --json benchmarks/results/hard_photos.json
 
-DIR holds LFW (see `siamese.datasets.Lfw`). "tight": every photograph cut to the box of its face. "turned": every
+DIR holds LFW (see `Lfw`). "tight": every photograph cut to the box of its face. "turned": every
 photograph turned by a quarter to the left or right, or by a half; right is a crop whose embedding is nearer than the
 threshold of one false match in 1,000 to that of the photograph itself. Accuracies are at the threshold that ships.
 """
@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 import siamese
-from siamese import faces, images
-from siamese.datasets import Lfw
-from siamese.evaluate import judge_lfw
+from siamese import images
+from siamese.data.sources import Lfw
+from siamese.evaluation.evaluate import judge_lfw
+from siamese.faces import detection as faces
 
 
 def main() -> None:

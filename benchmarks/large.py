@@ -37,8 +37,9 @@ def generate(folder: Path, count: int) -> None:
 
 def measure(folder: str, where: str) -> None:
     """Train, and print the most megabytes that were the process' own, and how many of these before any image."""
-    from siamese import data, train
-    from siamese.recipe import TrainConfig
+    from siamese.data import dataset as data
+    from siamese.training import run as train
+    from siamese.training.config import TrainConfig
 
     own = psutil.Process()
     most = before = anonymous(own)

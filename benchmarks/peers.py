@@ -3,7 +3,7 @@
     pip install dlib-bin 'setuptools<81' face-recognition-models && pip install --no-deps face-recognition
     python benchmarks/peers.py --data DIR --json benchmarks/results/peers.json
 
-DIR holds LFW (see `siamese.datasets.Lfw`). face_recognition is asked with its defaults (HOG detector, Euclidean
+DIR holds LFW (see `Lfw`). face_recognition is asked with its defaults (HOG detector, Euclidean
 distance), for the face nearest to the middle. "raw pixels" and the AT&T network see the head in the middle of the
 photograph, in gray. All are judged by the standard protocol: each fold at the threshold that is best on the other nine;
 a pair with a face not found counts as "different". Embeddings are kept, so that it can be stopped and started again;
@@ -28,9 +28,9 @@ from PIL import Image
 
 import siamese
 from siamese import images
-from siamese.compare import Model
-from siamese.datasets import Lfw, cache_folder
-from siamese.evaluate import evaluate_lfw, judge_lfw
+from siamese.data.sources import Lfw, cache_folder
+from siamese.evaluation.evaluate import evaluate_lfw, judge_lfw
+from siamese.model import Model
 from siamese.network import shipped
 
 HEAD = (64, 50, 187, 200)  # of 250 × 250: about the framing, and the proportions, of the AT&T portraits

@@ -17,7 +17,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from siamese import space
+from siamese.hub import space
 
 PORT = 7877
 # Of the installed packages, what computes on NVIDIA's GPUs and on nothing else.

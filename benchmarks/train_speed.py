@@ -33,14 +33,16 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from siamese import data, metrics, seed, strong
-from siamese.datasets import find_att
-from siamese.devices import pick_device
-from siamese.loop import first_network, fit
+from siamese.data import dataset as data
+from siamese.data.sources import find_att
+from siamese.evaluation import metrics
+from siamese.evaluation.pairs import score_all_pairs
 from siamese.loss import contrastive_loss
-from siamese.network import SeedBackbone, SiameseNetwork, distance
-from siamese.pairs import score_all_pairs
-from siamese.recipe import TrainConfig
+from siamese.network import SeedBackbone, SiameseNetwork, distance, pick_device
+from siamese.training import modern as strong
+from siamese.training import tutorial as seed
+from siamese.training.config import TrainConfig
+from siamese.training.trainer import first_network, fit
 
 
 class PlainPairs(Dataset):

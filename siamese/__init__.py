@@ -2,9 +2,9 @@
 
 __version__ = "0.1.0"
 
-from siamese.compare import Comparison, Model
+from siamese.checkpoint import load
 from siamese.loss import contrastive_loss
+from siamese.model import Comparison, Model
 from siamese.network import SiameseNetwork, distance
-from siamese.store import load
 
 __all__ = ["Comparison", "Model", "SiameseNetwork", "contrastive_loss", "distance", "load"]

@@ -7,8 +7,9 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from siamese import __version__, store
-from siamese.recipe import TrainConfig
+from siamese import __version__
+from siamese import checkpoint as store
+from siamese.training.config import TrainConfig
 
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
 LFW_HELP = '; or "lfw", which lies in SIAMESE_DATA, or the folder where it lies'
@@ -43,7 +44,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from siamese import card, devices, folders, hub, train
+    from siamese.data import folders
+    from siamese.hub import card
+    from siamese.hub import upload as hub
+    from siamese.training import distributed as devices
+    from siamese.training import run as train
 
     args.out = args.out or Path("runs", folders.title(args.data))
     config = TrainConfig(**{setting.name: getattr(args, setting.name) for setting in fields(TrainConfig)})
@@ -60,8 +65,9 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from siamese import card, evaluate
-    from siamese.datasets import find_lfw
+    from siamese.data.sources import find_lfw
+    from siamese.evaluation import evaluate
+    from siamese.hub import card
 
     model = _load(args.weights, args.device)
     if lfw := find_lfw(args.data):
@@ -112,13 +118,13 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _push(args: argparse.Namespace) -> None:
-    from siamese import hub
+    from siamese.hub import upload as hub
 
     print(hub.push(args.weights, args.repository, args.private, args.revision, args.create_pr))
 
 
 def _deploy(args: argparse.Namespace) -> None:
-    from siamese import space
+    from siamese.hub import space
 
     if not args.dry_run:
         tell = functools.partial(print, file=sys.stderr)

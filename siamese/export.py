@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from siamese.compare import Model
 from siamese.files import write_whole
+from siamese.model import Model
 
 OPSET = 20  # of 2023; onnxruntime reads it from 1.17 on
 TOLERANCE = 1e-4

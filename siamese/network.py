@@ -3,15 +3,47 @@
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from siamese.devices import BatchNorm
-
 HERE = Path(__file__).parent
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes, as is that of the gradients that come back."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    backward = forward
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by the mean and variance of the whole batch, of which each process sees a share.
+
+    PyTorch's own SyncBatchNorm does the same on GPUs alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and dist.is_initialized()):
+            return super().forward(x)
+        count = torch.full_like(self.running_mean, x.numel() / x.shape[1])
+        total, squares, count = _Sum.apply(torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count]))
+        mean = total / count
+        variance = squares / count - mean.square()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
 
 
 class SeedBackbone(nn.Sequential):
@@ -261,3 +293,19 @@ def shipped(name: str) -> Path:
     """Return the folder of weights that come with the project: `faces`, `att` or `mtcnn`."""
     repository, package = (folder / "weights" / name for folder in (HERE.parent, HERE))
     return repository if repository.is_dir() else package
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: where PyTorch knows no such device or this machine has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"this machine has no device {name!r}; use cpu, or auto for the best there is") from error
+    return device

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from siamese import cli, data, datasets
+from siamese import cli
+from siamese.data import dataset as data
+from siamese.data import sources as datasets
 
 from .command import Run
 

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from siamese import evaluate, load, see
-from siamese.faces import Found
+from siamese import load
+from siamese.evaluation import evaluate
+from siamese.faces import face as see
+from siamese.faces.detection import Found
 from siamese.network import shipped
 
 from .conftest import EXAMPLES, ROOT, alike

@@ -17,8 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from siamese import data, datasets, folders, loop, pairs
-from siamese.recipe import TrainConfig
+from siamese.data import dataset as data
+from siamese.data import folders
+from siamese.data import sources as datasets
+from siamese.evaluation import pairs
+from siamese.training import trainer as loop
+from siamese.training.config import TrainConfig
 
 SHAPE = (1, 100, 100)
 

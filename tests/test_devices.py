@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from siamese import devices
+from siamese.training import distributed as devices
 
 from .conftest import ROOT
 
@@ -16,7 +16,9 @@ from .conftest import ROOT
 PROBE = """
 import sys
 import torch
-from siamese import SiameseNetwork, devices, distance, strong
+from siamese import SiameseNetwork, distance
+from siamese.training import distributed as devices
+from siamese.training import modern as strong
 from siamese.loss import all_pairs_loss
 
 torch.set_num_threads(1)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese import cache, evaluate, load, metrics
-from siamese.datasets import LFW_ALIASES, Lfw, LfwPair, find_lfw
+from siamese import load
+from siamese.data.sources import LFW_ALIASES, Lfw, LfwPair, find_lfw
+from siamese.evaluation import embedding_cache as cache
+from siamese.evaluation import evaluate, metrics
 
 from .conftest import EXAMPLES, ROOT
 

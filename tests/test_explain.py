@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from siamese import explain, load
-from siamese.datasets import find_lfw
+from siamese import load
+from siamese import saliency as explain
+from siamese.data.sources import find_lfw
+from siamese.faces.face import Face
 from siamese.network import shipped
-from siamese.see import Face
 
 from .conftest import EXAMPLES
 

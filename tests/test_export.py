@@ -7,8 +7,9 @@ import onnxruntime
 import pytest
 import torch
 
-from siamese import Model, SiameseNetwork, export, store
-from siamese.calibrate import Calibration
+from siamese import Model, SiameseNetwork, export
+from siamese import checkpoint as store
+from siamese.calibration import Calibration
 from siamese.images import to_tensor
 
 from .conftest import EXAMPLES, ROOT

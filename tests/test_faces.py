@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from siamese import faces, images, mtcnn
+from siamese import images
+from siamese.faces import detection as faces
+from siamese.faces import mtcnn
 
 from .conftest import EXAMPLES
 

@@ -6,7 +6,8 @@ from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from siamese import group, load
+from siamese import load
+from siamese.search import group
 
 from .conftest import EXAMPLES
 

@@ -13,8 +13,9 @@ import pytest
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
 
-from siamese import hub, pull
-from siamese.card import model_card
+from siamese.hub import download as pull
+from siamese.hub import upload as hub
+from siamese.hub.card import model_card
 
 from . import command
 from .conftest import EXAMPLES, ROOT

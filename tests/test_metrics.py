@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from siamese import calibrate, metrics
+from siamese import calibration as calibrate
+from siamese.evaluation import metrics
 
 # Few distinct values, so that ties between genuine and impostor pairs are common.
 scores = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=40)

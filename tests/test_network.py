@@ -9,8 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from siamese import SiameseNetwork, distance
-from siamese.devices import pick_device
-from siamese.network import shipped
+from siamese.network import pick_device, shipped
 
 from .conftest import EXAMPLES
 

@@ -9,12 +9,13 @@ import shlex
 import pytest
 
 import siamese
-from siamese import cli, datasets
-from siamese.calibrate import Calibration
-from siamese.card import model_card
-from siamese.charts import Spread, rate
-from siamese.compare import SURE
-from siamese.recipe import TrainConfig
+from siamese import cli
+from siamese.calibration import Calibration
+from siamese.data import sources as datasets
+from siamese.hub.card import model_card
+from siamese.model import SURE
+from siamese.page.charts import Spread, rate
+from siamese.training.config import TrainConfig
 
 from .conftest import ROOT
 

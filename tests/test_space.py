@@ -17,7 +17,7 @@ import pytest
 import yaml
 from gradio_client import Client, handle_file
 
-from siamese import space
+from siamese.hub import space
 
 from . import command
 from .conftest import EXAMPLES, ROOT, free_port, serving

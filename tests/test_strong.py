@@ -9,10 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from siamese import SiameseNetwork, data, loop, metrics, strong
+from siamese import SiameseNetwork
+from siamese.data import dataset as data
+from siamese.evaluation import metrics
+from siamese.evaluation.pairs import score_all_pairs
 from siamese.network import LocalContrast
-from siamese.pairs import score_all_pairs
-from siamese.recipe import TrainConfig
+from siamese.training import modern as strong
+from siamese.training import trainer as loop
+from siamese.training.config import TrainConfig
 
 CPU = torch.device("cpu")
 

@@ -15,25 +15,19 @@ from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from siamese import (
-    SiameseNetwork,
-    calibrate,
-    cli,
-    contrastive_loss,
-    data,
-    distance,
-    loop,
-    metrics,
-    pairs,
-    seed,
-    strong,
-    train,
-)
-from siamese.calibrate import Calibration
-from siamese.card import model_card
-from siamese.pairs import draw_pairs, score_all_pairs
-from siamese.recipe import TrainConfig
-from siamese.store import load as siamese_of
+from siamese import SiameseNetwork, cli, contrastive_loss, distance
+from siamese import calibration as calibrate
+from siamese.calibration import Calibration
+from siamese.checkpoint import load as siamese_of
+from siamese.data import dataset as data
+from siamese.evaluation import metrics, pairs
+from siamese.evaluation.pairs import draw_pairs, score_all_pairs
+from siamese.hub.card import model_card
+from siamese.training import modern as strong
+from siamese.training import run as train
+from siamese.training import trainer as loop
+from siamese.training import tutorial as seed
+from siamese.training.config import TrainConfig
 
 from .conftest import EXAMPLES, ROOT
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese import charts, group, load, views
+from siamese import load
 from siamese.images import read_at_least
+from siamese.page import charts
+from siamese.page import html as views
+from siamese.search import group
 
 from .conftest import EXAMPLES
 

@@ -2,7 +2,7 @@
 
     python tools/build_weights.py --data DIR
 
-DIR holds LFW (see `siamese.datasets.Lfw`), on which the face network is measured and calibrated; neither network has
+DIR holds LFW (see `Lfw`), on which the face network is measured and calibrated; neither network has
 been trained on it. The networks come from the packages `facenet-pytorch` 2.6.0 (MIT licence: MTCNN) and
 `face-recognition-models` 0.3.0 (CC0: Davis King's face network), which pip fetches; their files are checked by sha256.
 Takes five minutes on two CPU cores.
@@ -23,12 +23,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from siamese import card, plots, store
-from siamese.calibrate import Calibration
-from siamese.compare import Model
-from siamese.datasets import Lfw
-from siamese.evaluate import evaluate_lfw
-from siamese.mtcnn import ONet, PNet, RNet
+from siamese import checkpoint as store
+from siamese.calibration import Calibration
+from siamese.data.sources import Lfw
+from siamese.evaluation import plots
+from siamese.evaluation.evaluate import evaluate_lfw
+from siamese.faces.mtcnn import ONet, PNet, RNet
+from siamese.hub import card
+from siamese.model import Model
 from siamese.network import SiameseNetwork
 
 ROOT = Path(__file__).parent.parent

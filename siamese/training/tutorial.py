@@ -3,11 +3,11 @@
 import numpy as np
 from torch import Tensor
 
-from siamese.data import Gallery
+from siamese.data.dataset import Gallery
+from siamese.evaluation.pairs import draw_pairs
 from siamese.loss import contrastive_loss
 from siamese.network import SiameseNetwork, distance
-from siamese.pairs import draw_pairs
-from siamese.recipe import TrainConfig
+from siamese.training.config import TrainConfig
 
 DRAWS = 0  # it varies no image
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from siamese import images
-from siamese.calibrate import Calibration
-from siamese.faces import Found
+from siamese.calibration import Calibration
+from siamese.faces.detection import Found
+from siamese.faces.face import Face, hardships, see
 from siamese.network import SiameseNetwork, distance
-from siamese.see import Face, hardships, see
 
 # Beyond three to one either way the verdict is given; between, it is "unsure".
 SURE = 0.75

@@ -13,23 +13,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from siamese.network import pick_device
+
 T = TypeVar("T")
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: where PyTorch knows no such device or this machine has none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"this machine has no device {name!r}; use cpu, or auto for the best there is") from error
-    return device
 
 
 def join(device: str) -> torch.device:
@@ -123,36 +109,3 @@ def sum_gradients(network: nn.Module) -> None:
     dist.all_reduce(flat)
     for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over the processes, as is that of the gradients that come back."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    backward = forward
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by the mean and variance of the whole batch, of which each process sees a share.
-
-    PyTorch's own SyncBatchNorm does the same on GPUs alone.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and dist.is_initialized()):
-            return super().forward(x)
-        count = torch.full_like(self.running_mean, x.numel() / x.shape[1])
-        total, squares, count = _Sum.apply(torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count]))
-        mean = total / count
-        variance = squares / count - mean.square()
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-            self.num_batches_tracked += 1
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from siamese.charts import Spread, scale, usual
-from siamese.compare import SURE, Comparison
-from siamese.group import Group
+from siamese.model import SURE, Comparison
+from siamese.page.charts import Spread, scale, usual
+from siamese.search.group import Group
 
 ORDER = ("first", "second")
 

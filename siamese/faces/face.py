@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from siamese import faces, images
-from siamese.faces import Found
+from siamese import images
+from siamese.faces import detection as faces
+from siamese.faces.detection import Found
 
 # Beyond these a face is hard to compare, and the answer says so. In LFW's photographs under 1 in 100 faces is.
 SMALL = 60  # pixels

@@ -9,11 +9,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from siamese.calibrate import Calibration
-from siamese.compare import Model
-from siamese.devices import pick_device
-from siamese.network import SiameseNetwork, shipped
-from siamese.pull import is_id, pull
+from siamese.calibration import Calibration
+from siamese.hub.download import is_id, pull
+from siamese.model import Model
+from siamese.network import SiameseNetwork, pick_device, shipped
 
 DEFAULT = shipped("faces")
 

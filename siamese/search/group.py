@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from siamese import images
-from siamese.compare import Model
-from siamese.see import Face
+from siamese.faces.face import Face
+from siamese.model import Model
 
 MOST = 200  # faces
 # Beside another face in its photo, a find with a lower score is often none, and would be a person of its own.

@@ -8,17 +8,18 @@ from typing import NamedTuple
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceCard, SpaceHardware, constants
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-from siamese import hub, store
-from siamese.compare import Model
+from siamese import checkpoint as store
+from siamese.hub import upload as hub
+from siamese.model import Model
 
 VARIABLE = "SIAMESE_WEIGHTS"
 FREE = "zero-a10g"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FACES = "weights/faces"
 PEOPLE = ("biden", "collins", "obama-portrait", "obama-speaking", "obama-standing")
 # The page, and the package as pip installs it. Named one by one, lest somebody's own photographs go with them.
 WANTED = (
-    *("app.py", "app.css", "requirements.txt", "pyproject.toml", "LICENSE", "docs/page.png", "siamese/*.py"),
+    *("app.py", "app.css", "requirements.txt", "pyproject.toml", "LICENSE", "docs/page.png", "siamese/**/*.py"),
     *("examples/CREDITS.md", *(f"examples/{name}.jpg" for name in PEOPLE)),
     *("weights/mtcnn/model.safetensors", "weights/mtcnn/README.md"),
     *(f"weights/{name}/{file}" for name in ("att", "faces") for file in (*hub.NEEDED, *hub.PICTURES, "README.md")),

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamese import calibrate, metrics
-from siamese.data import Gallery
+from siamese import calibration as calibrate
+from siamese.data.dataset import Gallery
+from siamese.evaluation import metrics
 from siamese.network import SiameseNetwork, distance
 
 EVERY = 1000  # images, of which every pair is measured; of more, a sample

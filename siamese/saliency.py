@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from siamese import images
-from siamese.compare import Comparison, Model
+from siamese.model import Comparison, Model
 from siamese.network import SiameseNetwork, distance
 
 CELLS = 20  # the deepest feature map that is at least as high and wide is explained

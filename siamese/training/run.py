@@ -21,15 +21,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from siamese import __version__, calibrate, card, data, devices, folders, plots, store
-from siamese.calibrate import Calibration
-from siamese.datasets import ATT_NAME
-from siamese.evaluate import UNNAMED, seen_by
+from siamese import __version__
+from siamese import calibration as calibrate
+from siamese import checkpoint as store
+from siamese.calibration import Calibration
+from siamese.data import dataset as data
+from siamese.data import folders
+from siamese.data.sources import ATT_NAME
+from siamese.evaluation import plots
+from siamese.evaluation.evaluate import UNNAMED, seen_by
+from siamese.evaluation.pairs import Scored, all_pairs, score_all_pairs
 from siamese.files import write_whole
-from siamese.loop import LOG_EVERY, cross_validate, first_network, fit
+from siamese.hub import card
 from siamese.network import SiameseNetwork
-from siamese.pairs import Scored, all_pairs, score_all_pairs
-from siamese.recipe import TrainConfig
+from siamese.training import distributed as devices
+from siamese.training.config import TrainConfig
+from siamese.training.trainer import LOG_EVERY, cross_validate, first_network, fit
 
 BOARD = "tensorboard"
 # What decides the result beside the settings, as the sentence on it says.

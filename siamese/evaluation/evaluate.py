@@ -9,15 +9,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from siamese import data, loop, metrics
-from siamese.cache import embed_files
-from siamese.calibrate import Calibration, operating_points
-from siamese.calibrate import fit as fit_calibration
-from siamese.compare import Model
-from siamese.datasets import LFW_ALIASES, Lfw, LfwPair
+from siamese.calibration import Calibration, operating_points
+from siamese.calibration import fit as fit_calibration
+from siamese.data import dataset as data
+from siamese.data.sources import LFW_ALIASES, Lfw, LfwPair
+from siamese.evaluation import metrics
+from siamese.evaluation.embedding_cache import embed_files
+from siamese.evaluation.pairs import Scored, score_all_pairs
+from siamese.model import Model
 from siamese.network import distance
-from siamese.pairs import Scored, score_all_pairs
-from siamese.recipe import TrainConfig
+from siamese.training import trainer as loop
+from siamese.training.config import TrainConfig
 
 UNNAMED = (
     "note: not all whom this network, or the weights that it began from, has seen are known by name. If some of those "

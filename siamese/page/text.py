@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from siamese.compare import Model
+from siamese.model import Model
 
 TRAIN_YOUR_OWN = """
 **Train your own.** `siamese train --data FOLDER`, with one folder of pictures for each person or thing, makes a

@@ -6,7 +6,7 @@ import shlex
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from siamese.datasets import ATT_NAME
+from siamese.data.sources import ATT_NAME
 
 TAG = "siamese-network"  # of every card that this project writes
 LOAD = """```python

@@ -15,13 +15,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from siamese import calibrate, data, devices, metrics, seed, store, strong
-from siamese.compare import Model
-from siamese.data import Gallery
+from siamese import calibration as calibrate
+from siamese import checkpoint as store
+from siamese.data import dataset as data
+from siamese.data.dataset import Gallery
+from siamese.evaluation import metrics
+from siamese.evaluation.pairs import Scored, score_all_pairs
 from siamese.files import write_whole
+from siamese.model import Model
 from siamese.network import SiameseNetwork
-from siamese.pairs import Scored, score_all_pairs
-from siamese.recipe import TrainConfig
+from siamese.training import distributed as devices
+from siamese.training import modern as strong
+from siamese.training import tutorial as seed
+from siamese.training.config import TrainConfig
 
 RECIPES = {"seed": seed, "strong": strong}
 PATIENCE = 5  # epochs without a lower error among the people who validate

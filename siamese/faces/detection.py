@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from siamese import images, mtcnn
+from siamese import images
+from siamese.faces import mtcnn
 
 # Two looks at a photo: its longest side at most, and the smallest face, both in pixels.
 FIRST, CLOSER = (640, 40), (1600, 20)

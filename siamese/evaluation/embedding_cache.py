@@ -11,9 +11,12 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
-from siamese import faces, images, mtcnn, network, see
-from siamese.compare import BATCH, Model
-from siamese.datasets import cache_folder
+from siamese import images, network
+from siamese.data.sources import cache_folder
+from siamese.faces import detection as faces
+from siamese.faces import face as see
+from siamese.faces import mtcnn
+from siamese.model import BATCH, Model
 
 KEEP_EVERY = 8 * BATCH
 

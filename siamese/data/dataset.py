@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from siamese import devices, images
-from siamese.datasets import cache_folder, find_att
-from siamese.folders import list_people, natural
-from siamese.see import see
+from siamese import images
+from siamese.data.folders import list_people, natural
+from siamese.data.sources import cache_folder, find_att
+from siamese.faces.face import see
+from siamese.training import distributed as devices
 
 BATCH = 256
 MOST = 20_000  # images that are measured …

@@ -9,9 +9,9 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled, RemoteEntryNotFoundError
 from yaml import YAMLError
 
-from siamese.card import TAG, model_card
-from siamese.pull import is_id
-from siamese.store import find, load
+from siamese.checkpoint import find, load
+from siamese.hub.card import TAG, model_card
+from siamese.hub.download import is_id
 
 NEEDED = ("config.json", "model.safetensors", "metrics.json")
 # Not pairs.png and hardest.png: they show photographs of the data, which may not be the user's to publish.

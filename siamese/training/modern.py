@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from siamese import metrics
-from siamese.data import BATCH, Gallery
+from siamese.data.dataset import BATCH, Gallery
+from siamese.evaluation import metrics
+from siamese.evaluation.pairs import all_pairs, distances_of
 from siamese.loss import all_pairs_loss
 from siamese.network import SiameseNetwork, distance
-from siamese.pairs import all_pairs, distances_of
-from siamese.recipe import TrainConfig
+from siamese.training.config import TrainConfig
 
 EMBEDDING_DIM = 512
 IMAGES = 4  # of a person in a batch

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from siamese import metrics
+from siamese.evaluation import metrics
 
 ACCENT, SAME, DIFFERENT = "#4f46e5", "#0f766e", "#b45309"
 

@@ -1,0 +1,1 @@
+"""HTML, charts and text of the demo page."""
