@@ -22,7 +22,7 @@ from siamese.faces import mtcnn
 from siamese.faces.detection import LONGEST
 from siamese.faces.face import Face
 from siamese.model import SURE, Comparison
-from siamese.network import shipped
+from siamese.network import bundled_weights
 from siamese.page import charts
 from siamese.page import html as views
 from siamese.page.text import about, introduction
@@ -90,7 +90,7 @@ try:
 except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
     raise SystemExit(f"error: {model.id}: metrics.json lacks what `siamese train` writes ({error!r})") from error
 faces = model.align == "faces"
-tutorial = siamese.load(shipped("att")) if faces else None
+tutorial = siamese.load(bundled_weights("att")) if faces else None
 if faces:
     mtcnn.networks(model.network.device)
 TITLE = "How alike are two faces?" if faces else "How alike are two pictures?"
@@ -228,7 +228,7 @@ def regroup(files: list[str] | None, found: Group | None, fmr: float) -> str:
 
 
 def threshold(fmr: float | None) -> float:
-    return model.calibration.point(fmr).distance if fmr else model.calibration.distance(SURE)
+    return model.calibration.operating_point(fmr).distance if fmr else model.calibration.distance_at(SURE)
 
 
 @LONGER
@@ -291,10 +291,10 @@ def head(path: str, face: Face) -> Image.Image:
 
 def strictness() -> gr.Radio:
     """Let people choose how sure "same" has to be, each choice with its price."""
-    sure = model.calibration.distance(SURE)
+    sure = model.calibration.distance_at(SURE)
     offered = [("Everyday", 0.0, spread.closer("impostor", sure), 1 - spread.closer("genuine", sure))]
     for name, fmr in STRICT.items():
-        points = [point for point in model.calibration.points if point.fmr == fmr and point.distance < sure]
+        points = [point for point in model.calibration.operating_points if point.fmr == fmr and point.distance < sure]
         offered += [(name, fmr, fmr, point.fnmr) for point in points]
     choices = [
         (f"{name}: {charts.rate(false)} false matches, {missed:.1%} missed", fmr)

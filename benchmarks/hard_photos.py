@@ -43,7 +43,7 @@ def main() -> None:
     whole = embed(list(photos.values()))
     tight = embed([cut(photo) for photo in photos.values()])
     turned = embed([photo.rotate(90 * (1 + row % 3), expand=True) for row, photo in enumerate(photos.values())])
-    near = model.calibration.points[1].distance
+    near = model.calibration.operating_points[1].distance
     right = [bool(np.linalg.norm(turned[name] - whole[name]) < near) for name in names]
     results = {
         name: judge_lfw(z, fold, model.calibration)[0]["folds"] for name, z in (("whole", whole), ("tight", tight))

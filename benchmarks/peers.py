@@ -31,7 +31,7 @@ from siamese import images
 from siamese.data.sources import Lfw, cache_folder
 from siamese.evaluation.evaluate import evaluate_lfw, judge_lfw
 from siamese.model import Model
-from siamese.network import shipped
+from siamese.network import bundled_weights
 
 HEAD = (64, 50, 187, 200)  # of 250 × 250: about the framing, and the proportions, of the AT&T portraits
 TURNS = 40
@@ -112,7 +112,7 @@ def main() -> None:
     lfw = Lfw(args.data)
     parts = lfw.folds()
     files = dict(lfw.read({file for part in parts for pair in part for file in pair[:2]}))
-    faces, att = siamese.load(), siamese.load(shipped("att"))
+    faces, att = siamese.load(), siamese.load(bundled_weights("att"))
 
     with tempfile.TemporaryDirectory() as folder:
         timing = speeds(faces, lfw, Path(folder))
@@ -126,14 +126,14 @@ def main() -> None:
     systems |= {name: judge_lfw(z, parts)[0]["folds"] for name, z in embeddings.items()}
     result = {"speed": timing, "systems": {name: {**folds, "each": None} for name, folds in systems.items()}}
 
-    print("| | accuracy on LFW | AUC | EER | TAR at FAR 1e-3 | calibration error | faces not found |")
+    print("| | accuracy on LFW | AUC | EER | TMR at FMR 1e-3 | calibration error | faces not found |")
     print("|---|---|---|---|---|---|---|")
     for name, folds in systems.items():
         pooled = folds["pooled"]
         print(
             f"| {name} | {folds['accuracy']:.2%} ± {folds['accuracy_std']:.2%} "
             f"| {pooled['auc']:.4f} | {pooled['eer']:.2%} "
-            f"| {pooled['tar_at_far_1e-3']:.1%} | {pooled['calibration_error']:.1%} | {folds['without_face']} |"
+            f"| {pooled['tmr_at_fmr_1e_3']:.1%} | {pooled['calibration_error']:.1%} | {folds['without_face']} |"
         )
     print(json.dumps(timing))
     if args.json:

@@ -38,7 +38,7 @@ from siamese.data.sources import find_att
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.loss import contrastive_loss
-from siamese.network import SeedBackbone, SiameseNetwork, distance, pick_device
+from siamese.network import SiameseNetwork, TutorialBackbone, distance, pick_device
 from siamese.training import modern as strong
 from siamese.training import tutorial as seed
 from siamese.training.config import TrainConfig
@@ -71,7 +71,7 @@ class PlainNetwork(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = SeedBackbone(2)
+        self.layers = TutorialBackbone(2)
 
     def forward(self, x1, x2):
         return self.layers(x1), self.layers(x2)
@@ -111,7 +111,7 @@ def bare_epoch(network: SiameseNetwork, optimizer, batches) -> None:
         optimizer.step()
 
 
-def against_floor(training: data.Gallery, rounds: int, device: torch.device) -> dict:
+def against_floor(training: data.IdentityDataset, rounds: int, device: torch.device) -> dict:
     """Time one whole epoch of `fit` (drawing, gathering, checkpoint and all) and one bare epoch, in turns."""
     config = TrainConfig(data="att", out=Path(), epochs=1)
     start, _ = first_network(config)
@@ -153,7 +153,7 @@ def against_floor(training: data.Gallery, rounds: int, device: torch.device) -> 
 
 def strong_folds(folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
     """On each fold, in turns, time epochs of the plain loop, a run of the strong recipe, and the bare steps of one."""
-    config = TrainConfig(data="att", out=folder, recipe="strong", flip=True, seed=args.seed)
+    config = TrainConfig(data="att", out=folder, recipe="modern", flip=True, seed=args.seed)
     start, _ = first_network(config)
     parts, times = [], {"plain": [], "strong": [], "ours": [], "bare": []}
     for k, (training, test) in enumerate(data.load("att", start.input_shape).folds(args.strong)):
@@ -177,13 +177,15 @@ def strong_folds(folder: Path, args: argparse.Namespace, device: torch.device) -
     }
 
 
-def strong_bare_epoch(start: SiameseNetwork, gallery: data.Gallery, config: TrainConfig, device: torch.device) -> float:
+def strong_bare_epoch(
+    start: SiameseNetwork, dataset: data.IdentityDataset, config: TrainConfig, device: torch.device
+) -> float:
     """Return the seconds of the arithmetic of one epoch of the strong recipe, on batches that lie ready as floats."""
     network = deepcopy(start).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
     batches = [
-        (network.begin(gallery.pixels[gallery.rows[rows]].to(device), 0), torch.from_numpy(identity).to(device))
-        for rows, identity in strong.epoch_batches(gallery.identity, config, 0)
+        (network.begin(dataset.pixels[dataset.rows[rows]].to(device), 0), torch.from_numpy(identity).to(device))
+        for rows, identity in strong.epoch_batches(dataset.identity, config, 0)
     ]
     for _ in range(2):  # the first round warms up
         began = time.perf_counter()
@@ -210,7 +212,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     device = pick_device(args.device)
-    gallery = data.load("att", SeedBackbone.input_shape)
+    dataset = data.load("att", TutorialBackbone.input_shape)
     with tempfile.TemporaryDirectory() as folder:
         zipfile.ZipFile(find_att()).extractall(folder)
         random.seed(args.seed)
@@ -219,16 +221,16 @@ def main() -> None:
             result = strong_folds(Path(folder), args, device)
         else:
             measure = plain_folds if args.folds else both
-            result = measure(gallery, Path(folder), args, device)
+            result = measure(dataset, Path(folder), args, device)
     print("\n" + json.dumps(result, indent=1))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def plain_folds(gallery: data.Gallery, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+def plain_folds(dataset: data.IdentityDataset, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
     """Train the plain loop on each fold and pool the distances of the people it has not seen."""
     parts = []
-    for training, test in gallery.folds(args.folds):
+    for training, test in dataset.folds(args.folds):
         network, _ = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
         parts.append(score_all_pairs(network, test)[:2])
     distances, same = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -236,9 +238,9 @@ def plain_folds(gallery: data.Gallery, folder: Path, args: argparse.Namespace, d
     return {"seed": args.seed, "auc": each, "pooled_auc": round(metrics.auc(distances, same), 4)}
 
 
-def both(gallery: data.Gallery, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+def both(dataset: data.IdentityDataset, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
     """Time both loops on the seed's split, and ours against its floor."""
-    training, test = gallery.split()
+    training, test = dataset.split()
     images = args.epochs * 2 * len(training)
     result = {"device": str(device), "threads": torch.get_num_threads(), "epochs": args.epochs}
     result["floor"] = against_floor(training, args.rounds, device)

@@ -34,20 +34,20 @@ class Calibration:
         intercept: > 0; the log-odds at distance 0.
         covariance: of intercept and slope: (variance of the intercept, covariance, variance of the slope); None where
             it was not estimated.
-        points: thresholds at chosen false-match rates, the highest rate first; empty where they were not measured.
+        operating_points: thresholds at chosen false-match rates, the highest rate first; empty where they were not measured.
     """
 
     slope: float
     intercept: float
     covariance: tuple[float, float, float] | None = None
-    points: tuple[OperatingPoint, ...] = ()
+    operating_points: tuple[OperatingPoint, ...] = ()
 
     def __post_init__(self):
         if not (0 < self.slope < math.inf and 0 < self.intercept < math.inf):
             raise ValueError(f"a calibration needs a slope and an intercept above 0, got {self}")
         if self.covariance is not None and not (len(self.covariance) == 3 and all(map(math.isfinite, self.covariance))):
             raise ValueError(f"a calibration's covariance is three finite numbers, got {self.covariance}")
-        thresholds = [self.threshold, *(point.distance for point in self.points)]
+        thresholds = [self.threshold, *(point.distance for point in self.operating_points)]
         if not all(map(math.isfinite, thresholds)):
             raise ValueError(f"a calibration's thresholds must be finite, got {thresholds}")
 
@@ -56,7 +56,7 @@ class Calibration:
         """Return what `dataclasses.asdict` took apart."""
         points = tuple(
             OperatingPoint(float(point["fmr"]), float(point["distance"]), float(point["fnmr"]))
-            for point in values.get("points", ())
+            for point in values.get("operating_points", ())
         )
         covariance = values.get("covariance")
         if covariance is not None:
@@ -72,7 +72,7 @@ class Calibration:
         """Return P(same) in [0, 1] at even odds, for a float ≥ 0 or an array of them."""
         return _logistic(self.intercept - self.slope * np.asarray(distance))
 
-    def band(self, distance: float) -> tuple[float, float] | None:
+    def confidence_interval(self, distance: float) -> tuple[float, float] | None:
         """Return the 95 % confidence limits of `probability`, or None where `covariance` is not known."""
         if self.covariance is None:
             return None
@@ -81,20 +81,20 @@ class Calibration:
         log_odds, margin = self.intercept - self.slope * distance, CONFIDENCE * math.sqrt(max(variance, 0))
         return float(_logistic(log_odds - margin)), float(_logistic(log_odds + margin))
 
-    def point(self, fmr: float) -> OperatingPoint:
+    def operating_point(self, fmr: float) -> OperatingPoint:
         """Return the operating point of a false-match rate.
 
         Raises:
             ValueError: where it is none of those that were measured; the sentence lists them.
         """
-        for point in self.points:
+        for point in self.operating_points:
             if math.isclose(point.fmr, fmr):
                 return point
-        known = ", ".join(f"{point.fmr:g}" for point in self.points)
+        known = ", ".join(f"{point.fmr:g}" for point in self.operating_points)
         there = f"there is one for: {known}" if known else "for this network there is none: leave it out"
         raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; {there}")
 
-    def distance(self, probability: float) -> float:
+    def distance_at(self, probability: float) -> float:
         """Return the distance at which P(same) is `probability`, in (0, 1); below 0 where it is never that high."""
         return (self.intercept - math.log(probability / (1 - probability))) / self.slope
 
@@ -130,7 +130,7 @@ def fit(distance: np.ndarray, same: np.ndarray, people: np.ndarray | None = None
     return Calibration(slope, intercept, covariance)
 
 
-def operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple[OperatingPoint, ...]:
+def measure_operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple[OperatingPoint, ...]:
     """Find the thresholds at the false-match rates `RATES`, but for those that leave fewer than 10 of the impostors, as
     chance decides there.
 

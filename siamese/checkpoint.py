@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from siamese.calibration import Calibration
-from siamese.hub.download import is_id, pull
+from siamese.hub.download import download, is_id
 from siamese.model import Model
-from siamese.network import SiameseNetwork, pick_device, shipped
+from siamese.network import SiameseNetwork, bundled_weights, pick_device
 
-DEFAULT = shipped("faces")
+DEFAULT = bundled_weights("faces")
 
 
 def save(folder: Path, network: SiameseNetwork, calibration: Calibration, align: str, record: dict) -> None:
@@ -63,7 +63,7 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
             raise FileNotFoundError(f"there is no folder {weights}, and a network on the Hub is named USER/NAME")
         if revision and at:
             raise ValueError(f"name one revision, got {at!r} and {revision!r}")
-        folder, revision, note = pull(name, revision or at or None)
+        folder, revision, note = download(name, revision or at or None)
     try:
         config, record = (_read(folder / file) for file in ("config.json", "metrics.json"))
         calibration = Calibration.from_dict(config["calibration"])
@@ -94,8 +94,8 @@ def find(weights: str | Path) -> Path:
     """Return the folder that is meant: where there is none, "weights/faces" and "weights/att" are those that come with
     the project."""
     folder = Path(weights)
-    if not folder.is_dir() and folder.parent == Path("weights") and shipped(folder.name).is_dir():
-        return shipped(folder.name)
+    if not folder.is_dir() and folder.parent == Path("weights") and bundled_weights(folder.name).is_dir():
+        return bundled_weights(folder.name)
     return folder
 
 

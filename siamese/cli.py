@@ -55,13 +55,13 @@ def _train(args: argparse.Namespace) -> None:
     if args.push_to_hub:
         hub.check(args.push_to_hub)
     record = train.train(config)
-    if not devices.first():
+    if not devices.is_main_process():
         return
     held_out = _people("held out", record["people"]["test"])
     print(card.metrics_table(held_out, record["test"], record["folds"], record["before"]))
     print(f"\nWritten to {args.out}. Compare two pictures: siamese compare A B --weights {args.out}")
     if args.push_to_hub:
-        print(hub.push(args.out, args.push_to_hub))
+        print(hub.upload(args.out, args.push_to_hub))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -120,7 +120,7 @@ def _export(args: argparse.Namespace) -> None:
 def _push(args: argparse.Namespace) -> None:
     from siamese.hub import upload as hub
 
-    print(hub.push(args.weights, args.repository, args.private, args.revision, args.create_pr))
+    print(hub.upload(args.weights, args.repository, args.private, args.revision, args.create_pr))
 
 
 def _deploy(args: argparse.Namespace) -> None:

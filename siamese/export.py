@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from siamese.files import write_whole
+from siamese.files import write_atomically
 from siamese.model import Model
 
 OPSET = 20  # of 2023; onnxruntime reads it from 1.17 on
@@ -94,5 +94,5 @@ def to_onnx(model: Model, file: Path) -> float:
             f"onnxruntime's embeddings differ from PyTorch's by {difference:.1e}, more than {TOLERANCE:g}: nothing was "
             "written; try other versions of torch and onnxruntime"
         )
-    write_whole(file, lambda part: part.write_bytes(content))
+    write_atomically(file, lambda part: part.write_bytes(content))
     return difference

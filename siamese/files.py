@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(target: Path, write) -> None:
+def write_atomically(target: Path, write) -> None:
     """Write a file whole or not at all: a kill at any moment, or a full disk, leaves the one before.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 from siamese import images
 from siamese.calibration import Calibration
 from siamese.faces.detection import Found
-from siamese.faces.face import Face, hardships, see
+from siamese.faces.face import Face, quality_warnings, see
 from siamese.network import SiameseNetwork, distance
 
 # Beyond three to one either way the verdict is given; between, it is "unsure".
@@ -159,7 +159,7 @@ class Model:
             raise ValueError(f"face is one number, or one for each of the two pictures, got {face!r}")
         if self.align == "none" and any(which):
             raise ValueError("this network takes pictures whole: leave out face")
-        threshold = self.calibration.threshold if fmr is None else self.calibration.point(fmr).distance
+        threshold = self.calibration.threshold if fmr is None else self.calibration.operating_point(fmr).distance
         seen, chosen, warnings = self.see([a, b]), [], []
         for everyone, number, name in zip(seen, which, ("first", "second"), strict=True):
             if everyone and not 0 <= number < len(everyone):
@@ -168,7 +168,7 @@ class Model:
                 raise ValueError(f"the {name} picture shows {several if len(everyone) > 1 else one}, got {number}")
             chosen.append(everyone[number] if everyone else None)
             if self.align == "faces":
-                warnings += hardships(chosen[-1], len(everyone), number, name)
+                warnings += quality_warnings(chosen[-1], len(everyone), number, name)
         face1, face2 = chosen
         found = tuple(tuple(face.found for face in everyone if face.found) for everyone in seen)
         if face1 is None or face2 is None:
@@ -180,7 +180,7 @@ class Model:
         probability = float(self.calibration.probability(dissimilarity))
         alike = probability >= SURE if fmr is None else dissimilarity <= threshold
         verdict = "same" if alike else "different" if probability <= 1 - SURE else "unsure"
-        band = self.calibration.band(dissimilarity)
+        band = self.calibration.confidence_interval(dissimilarity)
         return Comparison(
             dissimilarity, threshold, probability, band, verdict, (face1, face2), found, tuple(warnings), self.id
         )

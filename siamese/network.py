@@ -46,7 +46,7 @@ class BatchNorm(nn.BatchNorm2d):
         return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
 
 
-class SeedBackbone(nn.Sequential):
+class TutorialBackbone(nn.Sequential):
     """The convolutional network of the DataHacker tutorial; 38 M multiply-adds an image."""
 
     input_shape = (1, 100, 100)
@@ -151,7 +151,7 @@ class SmallBackbone(nn.Sequential):
         # fmt: on
 
 
-BACKBONES = {"seed": SeedBackbone, "resnet29": ResNet29, "small": SmallBackbone}
+BACKBONES = {"tutorial": TutorialBackbone, "resnet29": ResNet29, "small": SmallBackbone}
 
 
 def distance(z1: Tensor, z2: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class SiameseNetwork(
         embedding_dim: D, the length of an embedding, 1 to 1024.
         mirror: in use, though not in training, embed an image as the mean over itself and its mirror image.
         unit: scale embeddings to length 1, so that distances lie in [0, 2].
-        whiten: before that, pass them through one more linear layer, which `strong.finish` sets; at first it changes
+        whiten: before that, pass them through one more linear layer, which `strong.fit_whitening` sets; at first it changes
             nothing.
 
     Raises:
@@ -192,7 +192,7 @@ class SiameseNetwork(
 
     def __init__(
         self,
-        backbone: str = "seed",
+        backbone: str = "tutorial",
         embedding_dim: int = 2,
         mirror: bool = False,
         unit: bool = False,
@@ -289,7 +289,7 @@ class SiameseNetwork(
         return network.to(map_location).eval()
 
 
-def shipped(name: str) -> Path:
+def bundled_weights(name: str) -> Path:
     """Return the folder of weights that come with the project: `faces`, `att` or `mtcnn`."""
     repository, package = (folder / "weights" / name for folder in (HERE.parent, HERE))
     return repository if repository.is_dir() else package

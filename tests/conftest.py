@@ -24,7 +24,7 @@ EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture(scope="session")
-def att() -> data.Gallery:
+def att() -> data.IdentityDataset:
     if not Path(os.environ.get("SIAMESE_DATA", ""), datasets.ATT_FILE).is_file():
         pytest.skip(f"needs the AT&T faces: put {datasets.ATT_FILE} into a folder and name it in SIAMESE_DATA")
     return data.load("att", (1, 100, 100))
@@ -46,7 +46,7 @@ def digits(tmp_path_factory) -> Path:
 def trained(digits, tmp_path_factory) -> Path:
     """The result folder of a short training on the digits, with two folds."""
     out = tmp_path_factory.mktemp("trained") / "digits"
-    arguments = ["--data", str(digits), "--recipe", "seed", "--epochs", "3", "--batch-size", "16", "--folds", "2"]
+    arguments = ["--data", str(digits), "--recipe", "tutorial", "--epochs", "3", "--batch-size", "16", "--folds", "2"]
     assert cli.main(["train", *arguments, "--out", str(out)]) == 0
     return out
 

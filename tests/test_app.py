@@ -79,7 +79,7 @@ def test_keeps_to_a_false_match_rate_that_was_measured(page):
     pair = [handle_file(EXAMPLES / f"obama-{name}.jpg") for name in ("portrait", "speaking")]
     for rate in (1e-3, 1e-5):
         answer = client.predict(*pair, 0, 0, rate, api_name="/compare")
-        assert answer["threshold"] == siamese.load().calibration.point(rate).distance
+        assert answer["threshold"] == siamese.load().calibration.operating_point(rate).distance
     with pytest.raises(AppError, match=r"no threshold was measured for a false-match rate of 0\.3"):
         client.predict(*pair, 0, 0, 0.3, api_name="/compare")
 

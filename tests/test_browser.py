@@ -143,7 +143,7 @@ def test_strictness_changes_the_verdict(tab, tmp_path):
     upload(tab, tmp_path / "small.png", EXAMPLES / "obama-portrait.jpg")
     expect(tab.locator(".verdict")).to_have_text(re.compile("the same person"))
     tab.get_by_label("Show what mattered").uncheck()
-    point = siamese.load().calibration.point(1e-5)
+    point = siamese.load().calibration.operating_point(1e-5)
     choice = tab.get_by_role("radio", name=re.compile(rf"Very strict: 1 in 100,000 .* {point.fnmr:.1%} missed"))
     choice.check()
     expect(tab.locator(".verdict")).to_have_text("Alike, but not enough for one false match in 100,000")
@@ -202,7 +202,9 @@ def test_a_group_of_photos_is_sorted_into_people(tab, tmp_path):
     expected = siamese.load().compare(EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg").dissimilarity
     assert float(rows[at["biden.jpg"] - 1][at["collins.jpg"]]) == pytest.approx(expected, abs=0.02)
     tab.get_by_role("radio", name="Very strict").last.check()
-    expect(tab.locator(ANSWER)).to_contain_text(f"at most {siamese.load().calibration.point(1e-5).distance:.2f}")
+    expect(tab.locator(ANSWER)).to_contain_text(
+        f"at most {siamese.load().calibration.operating_point(1e-5).distance:.2f}"
+    )
 
 
 def test_one_picture_asks_for_the_other_and_removing_one_too(tab):

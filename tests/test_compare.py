@@ -19,11 +19,11 @@ from siamese import load
 from siamese.evaluation import evaluate
 from siamese.faces import face as see
 from siamese.faces.detection import Found
-from siamese.network import shipped
+from siamese.network import bundled_weights
 
 from .conftest import EXAMPLES, ROOT, alike
 
-ATT = shipped("att")
+ATT = bundled_weights("att")
 A, B = EXAMPLES / "obama-portrait.jpg", EXAMPLES / "biden.jpg"
 
 
@@ -87,7 +87,7 @@ def test_an_answer_agrees_with_itself(model):
         assert (answer.probability > 0.5) == (answer.dissimilarity < answer.threshold)
         verdict = "same" if answer.probability >= 0.75 else "different" if answer.probability <= 0.25 else "unsure"
         assert answer.verdict == verdict
-        assert answer.band[0] <= answer.probability <= answer.band[1]
+        assert answer.confidence_interval[0] <= answer.probability <= answer.confidence_interval[1]
         assert [face.crop.size for face in answer.faces] == [(150, 150)] * 2
         assert answer.faces[0].box == answer.found[0][0].box
         json.dumps(answer.to_dict(), allow_nan=False)
@@ -110,7 +110,7 @@ def test_a_photo_without_a_face_is_an_answer(model, siamese, tmp_path):
     answer = model.compare(Image.new("RGB", (300, 300)), B)
     assert math.isnan(answer.dissimilarity)
     assert math.isnan(answer.probability)
-    assert (answer.verdict, answer.faces[0], answer.found[0], answer.band) == ("unsure", None, (), None)
+    assert (answer.verdict, answer.faces[0], answer.found[0], answer.confidence_interval) == ("unsure", None, (), None)
     assert answer.faces[1] is not None
     assert [warning for warning in answer.warnings if "No face was found in the first picture" in warning]
     assert answer.to_dict()["dissimilarity"] is None
@@ -125,13 +125,13 @@ def test_a_photo_without_a_face_is_an_answer(model, siamese, tmp_path):
 
 def test_a_false_match_rate_moves_the_threshold_and_the_verdict(model, siamese, tmp_path):
     """A pair that is the same at even odds, too far apart for one false match in 100,000, and never different."""
-    rates = [point.fmr for point in model.calibration.points]
+    rates = [point.fmr for point in model.calibration.operating_points]
     pair = tmp_path / "small.png", EXAMPLES / "obama-portrait.jpg"
     Image.open(EXAMPLES / "obama-standing.jpg").reduce(8).save(pair[0])
     plain = model.compare(*pair)
     for rate in rates:
         answer = model.compare(*pair, fmr=rate)
-        assert answer.threshold == model.calibration.point(rate).distance
+        assert answer.threshold == model.calibration.operating_point(rate).distance
         assert answer.dissimilarity == plain.dissimilarity
         assert answer.verdict == ("same" if plain.dissimilarity <= answer.threshold else "unsure")
     assert {model.compare(*pair, fmr=rate).verdict for rate in rates} == {"same", "unsure"}
@@ -193,7 +193,7 @@ def test_warns_of_a_face_in_profile():
     face = Found((0, 0, 100, 100), ((60.0, 40.0), (85.0, 40.0), (95.0, 60.0), (65.0, 80.0), (85.0, 80.0)), 0.99)
     assert face.turn == pytest.approx((95 - 72.5) / 25)
     crop = Image.effect_noise((150, 150), 80).convert("RGB")
-    (warning,) = see.hardships(see.Face(crop, face), 1, 0, "second")
+    (warning,) = see.quality_warnings(see.Face(crop, face), 1, 0, "second")
     assert warning == "The face in the second picture is strongly turned to the side."
 
 

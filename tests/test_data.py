@@ -83,21 +83,21 @@ def test_names_a_picture_that_is_damaged_inside_its_zip(digits, tmp_path):
 
 
 def test_reads_any_folder_of_classes(digits):
-    gallery = data.load(digits, SHAPE)
-    assert gallery.names == tuple("0123456789")
-    assert np.bincount(gallery.identity).tolist() == [8] * 10
-    training, test = gallery.split(seed=1)
+    dataset = data.load(digits, SHAPE)
+    assert dataset.names == tuple("0123456789")
+    assert np.bincount(dataset.identity).tolist() == [8] * 10
+    training, test = dataset.split(seed=1)
     assert (len(training.names), len(test.names)) == (8, 2)
-    assert gallery.split(seed=1)[1].names == test.names
-    assert {gallery.split(seed=s)[1].names for s in range(9)} != {test.names}
+    assert dataset.split(seed=1)[1].names == test.names
+    assert {dataset.split(seed=s)[1].names for s in range(9)} != {test.names}
 
 
 def test_only_keeps_pixels_with_their_people(digits):
-    gallery = data.load(digits, SHAPE)
-    some = gallery.only(["7", "2"])
+    dataset = data.load(digits, SHAPE)
+    some = dataset.select(["7", "2"])
     assert some.names == ("2", "7")
-    assert np.array_equal(some.pixels[some.rows[8:]], gallery.pixels[gallery.identity == 7])
-    assert some.pixels is gallery.pixels
+    assert np.array_equal(some.pixels[some.rows[8:]], dataset.pixels[dataset.identity == 7])
+    assert some.pixels is dataset.pixels
     assert some.identity.tolist() == [0] * 8 + [1] * 8
 
 
@@ -234,11 +234,11 @@ def test_a_zip_is_gone_through_once(tmp_path):
 def test_refuses_too_few_people(digits, tmp_path):
     for name in "012":
         shutil.copytree(digits / name, tmp_path / name)
-    gallery = data.load(tmp_path, SHAPE)
+    dataset = data.load(tmp_path, SHAPE)
     with pytest.raises(ValueError, match="3 people are too few"):
-        gallery.split()
+        dataset.split()
     with pytest.raises(ValueError, match="folds"):
-        gallery.folds(2)
+        dataset.folds(2)
 
 
 def test_refuses_a_person_in_training_and_testing(digits, tmp_path):
@@ -335,8 +335,8 @@ def test_what_memory_does_not_hold_is_read_from_a_file_that_leaves_nothing_behin
     assert torch.equal(mapped.pixels, held.pixels)
     assert mapped.fingerprint() == held.fingerprint()
     of_held, of_mapped = (
-        loop.fit(start, gallery, config, cpu, tmp_path / f"{number}.pt", "test").losses
-        for number, gallery in enumerate((held, mapped))
+        loop.fit(start, dataset, config, cpu, tmp_path / f"{number}.pt", "test").losses
+        for number, dataset in enumerate((held, mapped))
     )
     assert of_held == of_mapped
 
@@ -364,13 +364,13 @@ def test_of_many_images_a_sample_of_pairs_is_measured(monkeypatch):
 def test_a_sample_is_of_whole_people():
     sizes = np.random.default_rng(0).integers(2, 7, 100)
     names = tuple(map(str, range(100)))
-    gallery = data.Gallery(torch.zeros(sizes.sum(), 1, 1, 1), np.repeat(np.arange(100), sizes), names)
-    assert gallery.sample(sizes.sum()) is gallery
-    sample = gallery.sample(200)
+    dataset = data.IdentityDataset(torch.zeros(sizes.sum(), 1, 1, 1), np.repeat(np.arange(100), sizes), names)
+    assert dataset.subsample(sizes.sum()) is dataset
+    sample = dataset.subsample(200)
     assert 194 <= len(sample) <= 200
     assert np.bincount(sample.identity).tolist() == [sizes[int(name)] for name in sample.names]
-    assert sample.names == gallery.sample(200).names
-    assert len(gallery.sample(1).names) == 2
+    assert sample.names == dataset.subsample(200).names
+    assert len(dataset.subsample(1).names) == 2
 
 
 @pytest.mark.parametrize("giant", range(10))
@@ -378,15 +378,15 @@ def test_of_somebody_with_very_many_images_some_are_measured_and_the_others_too(
     sizes = np.full(10, 20)
     sizes[giant] = 5000
     identity = np.repeat(np.arange(10), sizes)
-    gallery = data.Gallery(torch.arange(len(identity)).reshape(-1, 1, 1, 1), identity, tuple("abcdefghij"))
-    sample = gallery.sample(1000)
-    assert sample.names == gallery.names
+    dataset = data.IdentityDataset(torch.arange(len(identity)).reshape(-1, 1, 1, 1), identity, tuple("abcdefghij"))
+    sample = dataset.subsample(1000)
+    assert sample.names == dataset.names
     counts = np.bincount(sample.identity)
     assert counts[giant] == 1000 // data.OF_ONE
     assert (np.delete(counts, giant) == 20).all()
     assert np.array_equal(identity[sample.rows], sample.identity)
     assert (np.diff(sample.rows) > 0).all()
-    assert np.array_equal(sample.rows, gallery.sample(1000).rows)
+    assert np.array_equal(sample.rows, dataset.subsample(1000).rows)
 
 
 def test_a_container_has_the_memory_that_it_was_given(monkeypatch, tmp_path):
@@ -405,5 +405,5 @@ def test_a_container_has_the_memory_that_it_was_given(monkeypatch, tmp_path):
 
 
 def test_of_nobody_there_is_an_empty_batch():
-    gallery = data.Gallery(torch.zeros(4, 3, 2, 2), np.array([0, 0, 1, 1]), ("a", "b"))
-    assert [x.shape for x in gallery.only([]).batches()] == [(0, 3, 2, 2)]
+    dataset = data.IdentityDataset(torch.zeros(4, 3, 2, 2), np.array([0, 0, 1, 1]), ("a", "b"))
+    assert [x.shape for x in dataset.select([]).batches()] == [(0, 3, 2, 2)]

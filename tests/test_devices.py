@@ -26,12 +26,12 @@ devices.join("cpu")
 torch.manual_seed(0)
 network = SiameseNetwork("small", 8, unit=True).double().train()
 x, identity = torch.rand(7, 3, 48, 48).double(), torch.tensor([0, 0, 1, 1, 2, 2, 2])
-z = devices.gather(network.embed(x[devices.share(7)]), 7)
+z = devices.all_gather(network.embed(x[devices.local_slice(7)]), 7)
 loss = all_pairs_loss(distance(z[:, None], z), identity, 1.3, 10.0)
 loss.backward()
 devices.sum_gradients(network)
-told = devices.as_first(torch.rand(1))
-if devices.first():
+told = devices.broadcast_object(torch.rand(1))
+if devices.is_main_process():
     parts = {"z": z.detach(), "gradient": torch.cat([w.grad.flatten() for w in network.parameters()])}
     torch.save(parts | dict(network.named_buffers()), sys.argv[1])
 print(f"told {float(told)}\\n", end="", flush=True)  # in one piece, as two write at once

@@ -10,7 +10,7 @@ from siamese import load
 from siamese import saliency as explain
 from siamese.data.sources import find_lfw
 from siamese.faces.face import Face
-from siamese.network import shipped
+from siamese.network import bundled_weights
 
 from .conftest import EXAMPLES
 
@@ -57,7 +57,7 @@ def test_what_it_marks_matters_more_than_what_it_does_not(model):
 
 @pytest.mark.parametrize("weights", ["faces", "att"])
 def test_maps_fit_the_crops_and_share_a_scale(weights):
-    model = load(shipped(weights))
+    model = load(bundled_weights(weights))
     maps = explain.heat(model, model.compare(*PAIR))
     assert [values.shape for values in maps] == [model.network.input_shape[1:]] * 2
     assert max(abs(values).max() for values in maps) == pytest.approx(1)

@@ -102,10 +102,10 @@ def test_whatever_goes_wrong_while_it_is_fetched_the_kept_copy_answers(server, p
     monkeypatch.setattr(pull, "_fetch", lambda *_: (_ for _ in ()).throw(RuntimeError("Task error: CAS Client Error")))
     keep = functools.partial(pull.hf_hub_download, cache_dir=tmp_path / "cache" / "hub")
     monkeypatch.setattr(pull, "hf_hub_download", keep)
-    note = pull.pull("someone/digits").note
+    note = pull.download("someone/digits").note
     assert note.startswith("Fetching it failed (Task error: CAS Client Error); this is the copy of someone/digits")
     with pytest.raises(ConnectionError, match="fetching it failed"):
-        pull.pull("someone/else")
+        pull.download("someone/else")
 
 
 def test_a_revision_is_pinned(server, trained, pushed, tmp_path):

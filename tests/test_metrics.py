@@ -37,8 +37,8 @@ def test_auc_is_the_share_of_ordered_pairs(pairs):
 def test_tar_at_far_is_the_best_threshold_allowed(pairs, target):
     distance, same = arrays(pairs)
     allowed = [rates(distance, same, t) for t in [-1, *distance]]
-    assert metrics.tar_at_far(distance, same, target) == pytest.approx(
-        max(tar for far, tar in allowed if far <= target)
+    assert metrics.tmr_at_fmr(distance, same, target) == pytest.approx(
+        max(tar for fmr, tmr in allowed if far <= target)
     )
 
 
@@ -46,8 +46,8 @@ def test_tar_at_far_is_the_best_threshold_allowed(pairs, target):
 def test_eer_lies_between_the_thresholds_around_it(pairs):
     distance, same = arrays(pairs)
     points = [rates(distance, same, t) for t in sorted({-1, *distance})]
-    before = [(far, 1 - tar) for far, tar in points if far <= 1 - tar][-1]
-    after = next((far, 1 - tar) for far, tar in points if far >= 1 - tar)
+    before = [(far, 1 - tar) for fmr, tmr in points if far <= 1 - tar][-1]
+    after = next((far, 1 - tar) for fmr, tmr in points if far >= 1 - tar)
     eer = metrics.eer(distance, same)
     assert before[0] - 1e-9 <= eer <= after[0] + 1e-9
     assert after[1] - 1e-9 <= eer <= before[1] + 1e-9
@@ -56,7 +56,7 @@ def test_eer_lies_between_the_thresholds_around_it(pairs):
 def test_a_perfect_and_a_useless_network():
     same = np.array([True, True, False, False])
     perfect = metrics.report(np.array([0.1, 0.2, 3, 4]), same, np.array([0.9, 0.8, 0.1, 0.2]))
-    assert (perfect["auc"], perfect["eer"], perfect["tar_at_far_1e-2"], perfect["balanced_accuracy"]) == (1, 0, 1, 1)
+    assert (perfect["auc"], perfect["eer"], perfect["tmr_at_fmr_1e_2"], perfect["balanced_accuracy"]) == (1, 0, 1, 1)
     useless = metrics.report(np.ones(4), same, np.full(4, 0.5))
     assert (useless["auc"], useless["eer"], useless["balanced_accuracy"]) == (0.5, 0.5, 0.5)
 
@@ -89,7 +89,7 @@ def test_a_calibration_recovers_the_curve_it_was_drawn_from():
     assert fitted.slope == pytest.approx(2 / 0.49, rel=0.03)
     assert fitted.threshold == pytest.approx(2, abs=0.02)
     assert fitted.probability(fitted.threshold) == pytest.approx(0.5)
-    assert fitted.probability(fitted.distance(0.75)) == pytest.approx(0.75)
+    assert fitted.probability(fitted.distance_at(0.75)) == pytest.approx(0.75)
     assert np.all(np.diff(fitted.probability(np.linspace(0, 50, 99))) <= 0)
 
 
@@ -106,22 +106,22 @@ def test_the_band_holds_the_truth_and_narrows_with_more_people():
             own = rng.normal(0, 0.35, people)
             distance = np.where(same, 1, 3) + (own[who[:, 0]] + own[who[:, 1]]) / 2 ** (1 + same)
             distance = distance + rng.normal(0, np.sqrt(0.25 - 0.35**2 / np.where(same, 4, 8)))
-            low, high = calibrate.fit(distance, same, who).band(2.2)
+            low, high = calibrate.fit(distance, same, who).confidence_interval(2.2)
             held.append(low <= truth.probability(2.2) <= high)
             widths[people].append(high - low)
     assert np.mean(held) > 0.8
     assert np.median(widths[240]) < 0.7 * np.median(widths[60])
-    assert calibrate.Calibration(1, 1).band(1) is None
+    assert calibrate.Calibration(1, 1).confidence_interval(1) is None
 
 
 def test_operating_points_are_what_counting_gives():
     rng = np.random.default_rng(0)
     genuine, impostor = rng.normal(1, 0.3, 500), rng.normal(3, 0.7, 30_000)
-    points = calibrate.operating_points(genuine, impostor)
+    points = calibrate.measure_operating_points(genuine, impostor)
     assert [point.fmr for point in points] == [1e-2, 1e-3]  # three impostors are too few for 1e-4
-    assert calibrate.Calibration(1.0, 1.0, points=points).point(0.001) is points[1]
+    assert calibrate.Calibration(1.0, 1.0, operating_points=points).operating_point(0.001) is points[1]
     with pytest.raises(ValueError, match=r"there is one for: 0\.01, 0\.001$"):
-        calibrate.Calibration(1.0, 1.0, points=points).point(1e-4)
+        calibrate.Calibration(1.0, 1.0, operating_points=points).operating_point(1e-4)
     for point in points:
         assert (impostor <= point.distance).mean() == pytest.approx(point.fmr)
         assert (genuine > point.distance).mean() == pytest.approx(point.fnmr)

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from siamese import SiameseNetwork, distance
-from siamese.network import pick_device, shipped
+from siamese.network import bundled_weights, pick_device
 
 from .conftest import EXAMPLES
 
@@ -38,7 +38,7 @@ def test_the_face_network_is_dlibs():
         pytest.skip("needs the package face-recognition-models")
     file = Path(package.origin).parent / "models" / "dlib_face_recognition_resnet_model_v1.dat"
     theirs = dlib.face_recognition_model_v1(str(file))
-    ours = SiameseNetwork.from_pretrained(str(shipped("faces")))
+    ours = SiameseNetwork.from_pretrained(str(bundled_weights("faces")))
     ours.mirror = ours.unit = False
     noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
     faces = [np.asarray(Image.open(file).convert("RGB").resize((150, 150))) for file in EXAMPLES.glob("*.jpg")]

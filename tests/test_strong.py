@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def config(out, **settings) -> TrainConfig:
-    return TrainConfig("…", out, recipe="strong", **settings)
+    return TrainConfig("…", out, recipe="modern", **settings)
 
 
 @settings(deadline=None)
@@ -64,9 +64,9 @@ def test_a_process_without_a_share_varies_nothing():
     assert vary(torch.empty(0, 3, 48, 48, dtype=torch.uint8)).shape == (0, 3, 48, 48)
 
 
-def vary(x, flip=False, seed=0):
+def augment(x, flip=False, seed=0):
     draws = torch.rand(strong.DRAWS, len(x), generator=torch.Generator().manual_seed(seed))
-    return strong.vary(x, draws, config("…", flip=flip))
+    return strong.augment(x, draws, config("…", flip=flip))
 
 
 def test_each_image_is_varied_on_its_own_and_a_little():
@@ -87,9 +87,9 @@ def test_each_image_is_varied_on_its_own_and_a_little():
 def test_in_the_middle_of_all_draws_an_image_stays_as_it_is():
     x = torch.randint(256, (32, 3, 48, 48), dtype=torch.uint8)
     draws = torch.full((strong.DRAWS, 32), 0.5)
-    torch.testing.assert_close(strong.vary(x, draws, config("…")), x / 255, atol=1e-4, rtol=0)
+    torch.testing.assert_close(strong.augment(x, draws, config("…")), x / 255, atol=1e-4, rtol=0)
     draws[0] = torch.arange(32) % 2
-    varied = strong.vary(x, draws, config("…", flip=True))
+    varied = strong.augment(x, draws, config("…", flip=True))
     torch.testing.assert_close(varied[0::2], x[0::2] / 255, atol=1e-4, rtol=0)
     torch.testing.assert_close(varied[1::2], x[1::2].flip(3) / 255, atol=1e-4, rtol=0)
 
@@ -109,45 +109,45 @@ def test_a_shift_moves_by_its_share_of_the_width(monkeypatch):
 
 
 def test_the_pace_rises_on_a_line_and_falls_on_a_cosine():
-    assert strong.pace(strong.WARM_UP / 2) == pytest.approx(0.5)
-    assert strong.pace(strong.WARM_UP) == 1
-    assert strong.pace((1 + strong.WARM_UP) / 2) == pytest.approx(0.5)
-    assert strong.pace(1) == pytest.approx(0)
+    assert strong.lr_scale(strong.WARM_UP / 2) == pytest.approx(0.5)
+    assert strong.lr_scale(strong.WARM_UP) == 1
+    assert strong.lr_scale((1 + strong.WARM_UP) / 2) == pytest.approx(0.5)
+    assert strong.lr_scale(1) == pytest.approx(0)
 
 
-def test_nobody_is_trained_on_who_validates(gallery, monkeypatch):
-    assert strong.split(gallery, 0) == (gallery, None)
+def test_nobody_is_trained_on_who_validates(dataset, monkeypatch):
+    assert strong.split(dataset, 0) == (dataset, None)
     monkeypatch.setattr(strong, "SPARE", 10)
-    training, validation = strong.split(gallery, 0)
+    training, validation = strong.split(dataset, 0)
     assert (len(training.names), len(validation.names)) == (8, 2)
     assert not set(training.names) & set(validation.names)
 
 
 @pytest.fixture(scope="module")
-def gallery(digits):
+def dataset(digits):
     return data.load(digits, (3, 48, 48))
 
 
-def fit(gallery, config, checkpoint):
-    return loop.fit(loop.first_network(config)[0], gallery, config, CPU, checkpoint, "test")
+def fit(dataset, config, checkpoint):
+    return loop.fit(loop.first_network(config)[0], dataset, config, CPU, checkpoint, "test")
 
 
 def test_learns_to_tell_digits_it_has_not_seen(tmp_path):
     pixels, identity = load_digits(return_X_y=True)
     pixels = torch.from_numpy(pixels[:400] * 15.9).reshape(-1, 1, 8, 8).expand(-1, 3, -1, -1)
     pixels = torch.nn.functional.interpolate(pixels, size=(48, 48), mode="bilinear").byte()
-    gallery = data.Gallery(pixels, identity[:400], tuple("0123456789"))
+    dataset = data.IdentityDataset(pixels, identity[:400], tuple("0123456789"))
     start, _ = loop.first_network(config(tmp_path))
-    fitted = fit(gallery.only("0123456"), config(tmp_path), tmp_path / "checkpoint.pt")
+    fitted = fit(dataset.select("0123456"), config(tmp_path), tmp_path / "checkpoint.pt")
     assert fitted.validation == []  # seven are too few to spare any
 
     def auc(network):
-        return metrics.auc(*score_all_pairs(network, gallery.only("789"))[:2])
+        return metrics.auc(*score_all_pairs(network, dataset.select("789"))[:2])
 
     assert auc(fitted.network) > max(0.85, auc(start))
 
 
-def test_the_best_epoch_among_the_validation_people_is_kept(gallery, tmp_path, monkeypatch):
+def test_the_best_epoch_among_the_validation_people_is_kept(dataset, tmp_path, monkeypatch):
     """Nobody who validates is trained on, and the weights are those of the epoch with the lowest error."""
     monkeypatch.setattr(strong, "SPARE", 8)
     monkeypatch.setattr(loop, "PATIENCE", 3)
@@ -166,41 +166,41 @@ def test_the_best_epoch_among_the_validation_people_is_kept(gallery, tmp_path, m
     monkeypatch.setattr(
         strong, "epoch_batches", lambda identity, *rest: drawn.append(identity) or batches(identity, *rest)
     )
-    fitted = fit(gallery, config(tmp_path, epochs=9), tmp_path / "checkpoint.pt")
+    fitted = fit(dataset, config(tmp_path, epochs=9), tmp_path / "checkpoint.pt")
     assert fitted.validation == [0.3, 0.1, 0.2, 0.2, 0.2]
-    assert set(seen) == {strong.split(gallery, 0)[1].names}
+    assert set(seen) == {strong.split(dataset, 0)[1].names}
     assert all(len(np.unique(identity)) == 8 for identity in drawn)
     assert torch.equal(fitted.network.state_dict()["backbone.1.weight"], weights[1].half().float())
 
 
 @pytest.mark.parametrize("epoch", [1, 3, 5])
-def test_killed_and_resumed_ends_as_if_unbroken(gallery, tmp_path, monkeypatch, epoch):
+def test_killed_and_resumed_ends_as_if_unbroken(dataset, tmp_path, monkeypatch, epoch):
     """Wherever the run is killed: before, at, or after its best epoch, or when it has ended."""
     monkeypatch.setattr(strong, "SPARE", 8)
     monkeypatch.setattr(loop, "PATIENCE", 3)
     settings = config(tmp_path, epochs=6, flip=True, batch_size=32)
-    unbroken = fit(gallery, settings, tmp_path / "unbroken.pt")
-    write_whole = loop.write_whole
+    unbroken = fit(dataset, settings, tmp_path / "unbroken.pt")
+    write_atomically = loop.write_atomically
 
     def killed(target, write):
-        write_whole(target, write)
+        write_atomically(target, write)
         if torch.load(target, weights_only=True)["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "write_whole", killed)
+    monkeypatch.setattr(loop, "write_atomically", killed)
     try:
-        fit(gallery, settings, tmp_path / "killed.pt")
+        fit(dataset, settings, tmp_path / "killed.pt")
     except KeyboardInterrupt:
-        monkeypatch.setattr(loop, "write_whole", write_whole)
-    resumed = fit(gallery, settings, tmp_path / "killed.pt")
+        monkeypatch.setattr(loop, "write_atomically", write_atomically)
+    resumed = fit(dataset, settings, tmp_path / "killed.pt")
     assert (resumed.losses, resumed.validation) == (unbroken.losses, unbroken.validation)
     ours, theirs = (fitted.network.state_dict() for fitted in (resumed, unbroken))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step(gallery, tmp_path):
+def test_a_loss_that_is_no_number_stops_with_the_step(dataset, tmp_path):
     with pytest.raises(RuntimeError, match=r"at step \d+ .* learning rate 1e\+30 is probably too high"):
-        fit(gallery, config(tmp_path, epochs=3, lr=1e30), tmp_path / "checkpoint.pt")
+        fit(dataset, config(tmp_path, epochs=3, lr=1e30), tmp_path / "checkpoint.pt")
 
 
 def test_the_command_line_trains_by_it_and_the_result_is_used(digits, tmp_path, siamese):
@@ -208,7 +208,7 @@ def test_the_command_line_trains_by_it_and_the_result_is_used(digits, tmp_path, 
     run = siamese("train", "--data", digits, "--epochs", 2, "--flip", "--out", out)
     assert run.returncode == 0, run.stderr
     card = (out / "README.md").read_text()
-    assert "--recipe strong --epochs 2" in card
+    assert "--recipe modern --epochs 2" in card
     assert "--flip\n" in card
     run = siamese("evaluate", out, "--data", digits, "--folds", 2)
     assert run.returncode == 0, run.stderr
@@ -261,8 +261,8 @@ def test_weights_are_whitened_only_where_that_helps_others(nuisance, people, hel
     network = SiameseNetwork("small", 16, unit=True, whiten=True)
     monkeypatch.setattr(SiameseNetwork, "embed", lambda network, x: z[x[:, 0, 0, 0].long()].float())
     rows = torch.arange(len(z), dtype=torch.uint8)[:, None, None, None]
-    gallery = data.Gallery(rows, identity.numpy(), tuple(map(str, range(people))))
-    strong.finish(network, gallery, config(tmp_path, init="weights/faces"))
+    dataset = data.IdentityDataset(rows, identity.numpy(), tuple(map(str, range(people))))
+    strong.fit_whitening(network, dataset, config(tmp_path, init="weights/faces"))
     assert torch.equal(network.whitening.weight, torch.eye(16)) != helps
     assert bool(network.whitening.bias.any()) == helps
 
@@ -271,12 +271,12 @@ def test_of_very_many_a_sample_decides_how_strongly_and_all_are_whitened(monkeyp
     z, identity = embeddings(3.0)
     network = SiameseNetwork("small", 16, unit=True, whiten=True)
     monkeypatch.setattr(SiameseNetwork, "embed", lambda network, x: z[x[:, 0, 0, 0].long()].float())
-    monkeypatch.setattr(data.Gallery, "sample", lambda gallery: gallery.only(gallery.names[:12]))
+    monkeypatch.setattr(data.IdentityDataset, "sample", lambda dataset: dataset.select(dataset.names[:12]))
     asked = []
     monkeypatch.setattr(strong, "_error", lambda z, identity, shrinkage: asked.append(len(z)) or abs(shrinkage - 3))
     rows = torch.arange(len(z), dtype=torch.uint8)[:, None, None, None]
-    gallery = data.Gallery(rows, identity.numpy(), tuple(map(str, range(20))))
-    strong.finish(network, gallery, config(tmp_path, init="weights/faces"))
+    dataset = data.IdentityDataset(rows, identity.numpy(), tuple(map(str, range(20))))
+    strong.fit_whitening(network, dataset, config(tmp_path, init="weights/faces"))
     assert set(asked) == {12 * 5}
     expected, _ = strong._whitening([(z.float().double(), identity)], 3.0)
     torch.testing.assert_close(network.whitening.weight, expected.float())
@@ -288,18 +288,18 @@ def test_a_layer_that_was_there_stays_in_front(tmp_path, monkeypatch):
     torch.nn.init.normal_(start.whitening.weight)
     torch.nn.init.normal_(start.whitening.bias)
     x = torch.randint(256, (4, 3, 48, 48), dtype=torch.uint8)
-    gallery = data.Gallery(x, np.array([0, 0, 1, 1]), ("a", "b"))
+    dataset = data.IdentityDataset(x, np.array([0, 0, 1, 1]), ("a", "b"))
     settings = config(tmp_path, init="weights/faces")
     with torch.no_grad():
         before = start.embed(x)
-        strong.finish(start, gallery, settings)
+        strong.fit_whitening(start, dataset, settings)
         torch.testing.assert_close(start.embed(x), before)
         monkeypatch.setattr(strong, "STRENGTHS", (1.0,))
         unscaled = deepcopy(start)
         unscaled.unit = False
         z = unscaled.embed(x).double()
-        weight, bias = strong._whitening([(z, torch.from_numpy(gallery.identity))], 1.0)
-        strong.finish(start, gallery, settings)
+        weight, bias = strong._whitening([(z, torch.from_numpy(dataset.identity))], 1.0)
+        strong.fit_whitening(start, dataset, settings)
         expected = torch.nn.functional.normalize(z @ weight.T + bias).float()
         torch.testing.assert_close(start.embed(x), expected, atol=1e-4, rtol=1e-3)
 

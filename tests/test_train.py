@@ -32,11 +32,11 @@ from siamese.training.config import TrainConfig
 from .conftest import EXAMPLES, ROOT
 
 CPU = torch.device("cpu")
-SEED = ("--recipe", "seed")
+SEED = ("--recipe", "tutorial")
 
 
-def auc(network, gallery):
-    scored = score_all_pairs(network, gallery)
+def auc(network, dataset):
+    scored = score_all_pairs(network, dataset)
     return metrics.auc(scored.distance, scored.same)
 
 
@@ -58,8 +58,8 @@ def test_the_result_folder_is_complete_and_true(trained, digits):
     for picture in trained.glob("*.png"):
         assert min(Image.open(picture).size) > 200
     record = json.loads((trained / "metrics.json").read_text())
-    gallery = data.load(digits, (1, 100, 100))
-    training, test = gallery.split(record["recipe"]["seed"])
+    dataset = data.load(digits, (1, 100, 100))
+    training, test = dataset.split(record["recipe"]["seed"])
     assert (record["people"]["training"], record["people"]["test"]) == (list(training.names), list(test.names))
     assert len(record["loss"]["values"]) == -(-3 * -(-len(training) // 16) // 10)
 
@@ -78,7 +78,7 @@ def test_the_result_folder_is_complete_and_true(trained, digits):
 
 
 def test_the_hardest_pairs_are_the_furthest_of_one_and_the_closest_of_two(digits):
-    test = data.load(digits, (1, 100, 100)).only("123")
+    test = data.load(digits, (1, 100, 100)).select("123")
     scored = score_all_pairs(SiameseNetwork(), test)
     rows = train._ten_pairs(test, scored, hardest=True)
     genuine, impostor = np.sort(scored.distance[scored.same]), np.sort(scored.distance[~scored.same])
@@ -100,11 +100,11 @@ def test_a_second_run_is_the_same_to_the_bit(trained, digits, tmp_path, siamese)
 
 
 def test_a_batch_embeds_each_image_once_and_its_gradient_is_the_plain_one(digits):
-    gallery = data.load(digits, (1, 100, 100))
+    dataset = data.load(digits, (1, 100, 100))
     config = TrainConfig("att", Path(), batch_size=40)
-    batches = [tuple(map(torch.from_numpy, batch)) for batch in seed.epoch_batches(gallery.identity, config, 0)]
+    batches = [tuple(map(torch.from_numpy, batch)) for batch in seed.epoch_batches(dataset.identity, config, 0)]
     assert [len(same) for _, _, same in batches] == [40, 40]
-    first, second, _ = draw_pairs(gallery.identity, len(gallery), np.random.default_rng([config.seed, 0]))
+    first, second, _ = draw_pairs(dataset.identity, len(dataset), np.random.default_rng([config.seed, 0]))
     rows, sides, labels = batches[0]
     assert len(rows) == len(rows.unique()) < 80
     assert np.array_equal(rows[sides].numpy(), np.stack([first[:40], second[:40]]))
@@ -113,7 +113,7 @@ def test_a_batch_embeds_each_image_once_and_its_gradient_is_the_plain_one(digits
     for once in (True, False):
         torch.manual_seed(0)
         network = SiameseNetwork()
-        pixels = gallery.pixels
+        pixels = dataset.pixels
         z1, z2 = network.embed(pixels[rows])[sides] if once else network(pixels[first[:40]], pixels[second[:40]])
         contrastive_loss(distance(z1, z2), labels).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
@@ -122,14 +122,14 @@ def test_a_batch_embeds_each_image_once_and_its_gradient_is_the_plain_one(digits
 
 def test_folds_never_judge_by_a_calibration_that_saw_them(digits, tmp_path, monkeypatch):
     """A fold's probabilities come from the pairs of all other folds, and the spared people calibrate nothing."""
-    gallery = data.load(digits, (1, 100, 100))
+    dataset = data.load(digits, (1, 100, 100))
     seen = []
     fit = calibrate.fit
     monkeypatch.setattr(calibrate, "fit", lambda d, s, people=None: seen.append(set(d.tolist())) or fit(d, s, people))
     config = TrainConfig("att", tmp_path, epochs=2, folds=2)
     measured = []
     monkeypatch.setattr(loop, "score_all_pairs", lambda n, g: measured.append(score_all_pairs(n, g)) or measured[-1])
-    loop.cross_validate(loop.first_network(config)[0], gallery, config, CPU, tmp_path, spare={"0", "1"})
+    loop.cross_validate(loop.first_network(config)[0], dataset, config, CPU, tmp_path, spare={"0", "1"})
     assert len(measured) == 2
     of_fold = [set(scored.distance.tolist()) for scored in measured]
     assert seen[:2] == [of_fold[1], of_fold[0]]
@@ -145,15 +145,15 @@ def test_folds_never_judge_by_a_calibration_that_saw_them(digits, tmp_path, monk
 def test_folds_may_leave_one_of_very_many_images_to_calibrate_on(digits, tmp_path, monkeypatch):
     """With more images than all pairs are measured of, one person alone has no impostors to draw."""
     monkeypatch.setattr(pairs, "EVERY", 10)
-    gallery = data.load(digits, (1, 100, 100))
+    dataset = data.load(digits, (1, 100, 100))
     config = TrainConfig("att", tmp_path, epochs=1, folds=2)
     start = loop.first_network(config)[0]
-    by_fold, calibration = loop.cross_validate(start, gallery, config, CPU, tmp_path, spare={"0", "2", "4", "6"})
+    by_fold, calibration = loop.cross_validate(start, dataset, config, CPU, tmp_path, spare={"0", "2", "4", "6"})
     assert len(by_fold["each"]) == 2
     assert calibration.slope > 0
 
 
-COMMAND = ("--recipe", "seed", "--epochs", "15", "--batch-size", "8", "--seed", "1")
+COMMAND = ("--recipe", "tutorial", "--epochs", "15", "--batch-size", "8", "--seed", "1")
 
 
 def start(digits, out, *more) -> subprocess.Popen:
@@ -213,7 +213,7 @@ def test_killed_and_resumed_ends_as_if_unbroken(digits, tmp_path, unbroken, siam
     assert "began with other lr; resume it with its own" in other.stderr
     folds = siamese("train", "--data", digits, "--out", out, *COMMAND, "--folds", 2, "--resume")
     assert "began with other folds;" in folds.stderr
-    recipe = siamese("train", "--data", digits, "--out", out, *COMMAND, "--recipe", "strong", "--resume")
+    recipe = siamese("train", "--data", digits, "--out", out, *COMMAND, "--recipe", "modern", "--resume")
     assert "began with other recipe, lr, margin, images, flip;" in recipe.stderr
 
     time.sleep(1)  # TensorBoard tells runs apart, and which was first, by the second in which they began
@@ -297,23 +297,23 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(digits, tmp_path):
     assert "Traceback" not in stderr
 
 
-BOARD = ("--recipe", "strong", "--epochs", "4", "--folds", "2", "--tensorboard")
+BOARD = ("--recipe", "modern", "--epochs", "4", "--folds", "2", "--tensorboard")
 
 
 def test_tensorboard_shows_each_epoch_once_though_killed_and_resumed(digits, tmp_path, monkeypatch, siamese):
     """Killed when the third epoch is logged but not kept, and once more while the first fold trains."""
     monkeypatch.setattr(strong, "SPARE", 8)
-    out, write_whole = tmp_path / "run", loop.write_whole
+    out, write_atomically = tmp_path / "run", loop.write_atomically
     for name, last, more in (("split.pt", 2, ()), ("fold-0-of-2.pt", 1, ("--resume",))):
 
         def killed(target, write, name=name, last=last):
             if target.name == name and target.exists() and torch.load(target, weights_only=True)["epoch"] == last:
                 raise KeyboardInterrupt
-            write_whole(target, write)
+            write_atomically(target, write)
 
-        monkeypatch.setattr(loop, "write_whole", killed)
+        monkeypatch.setattr(loop, "write_atomically", killed)
         assert siamese("train", "--data", digits, "--out", out, *BOARD, *more).returncode == 130
-    monkeypatch.setattr(loop, "write_whole", write_whole)
+    monkeypatch.setattr(loop, "write_atomically", write_atomically)
     run = siamese("train", "--data", digits, "--out", out, *BOARD, "--resume")
     assert run.returncode == 0, run.stderr
     shown = logged(out / "tensorboard")
@@ -366,8 +366,8 @@ def test_other_peoples_files_survive(digits, tmp_path, siamese):
 def test_people_who_cannot_be_told_apart_still_give_a_network(tmp_path, digits, monkeypatch, siamese):
     """A network that puts impostors closer is written all the same, with a calibration that says it does not know."""
 
-    def turned_round(network, gallery):
-        scored = score_all_pairs(network, gallery)
+    def turned_round(network, dataset):
+        scored = score_all_pairs(network, dataset)
         return scored._replace(distance=scored.distance.max() - scored.distance)
 
     monkeypatch.setattr(train, "score_all_pairs", turned_round)
@@ -401,7 +401,7 @@ def test_earlier_weights_survive(trained, digits, tmp_path, siamese):
         (["--resume"], "no unfinished run to resume"),
         (["--resume", "--overwrite"], "choose one"),
         (["--recipe", "best"], "recipe must be seed or strong, got 'best'"),
-        (["--recipe", "seed", "--flip"], "leave out flip, or take the strong recipe"),
+        (["--recipe", "tutorial", "--flip"], "leave out flip, or take the strong recipe"),
         (["--push-to-hub", "nobody"], "USER/NAME"),
         (["--data", "/nowhere"], "no data at /nowhere"),
     ],
@@ -417,9 +417,9 @@ def test_bad_settings_are_refused_before_any_work(digits, tmp_path, arguments, s
 def test_folds_that_leave_nobody_to_calibrate_on_are_refused(digits, tmp_path, siamese):
     for name in "0123":
         shutil.copytree(digits / name, tmp_path / "four" / name)
-    gallery = data.load(tmp_path / "four", (1, 100, 100))
+    dataset = data.load(tmp_path / "four", (1, 100, 100))
     # The folds are {0, 2} and {1, 3}; with a test person in each, no fold has two others.
-    seed = next(seed for seed in range(50) if sum(map(int, gallery.split(seed)[1].names)) % 2)
+    seed = next(seed for seed in range(50) if sum(map(int, dataset.split(seed)[1].names)) % 2)
     run = siamese("train", "--data", tmp_path / "four", "--out", tmp_path / "run", "--folds", 2, "--seed", seed)
     assert (run.returncode, "too few to calibrate" in run.stderr) == (2, True)
     assert not (tmp_path / "run").exists()
@@ -454,7 +454,7 @@ def test_fine_tunes_the_face_network_on_ones_own_people(family, trained, tmp_pat
     assert model.align == "faces"
     assert model.compare(family / "biden" / "1.jpg", family / "biden" / "2.jpg").verdict == "same"
     card = (out / "README.md").read_text()
-    assert "--recipe strong --epochs 0" in card
+    assert "--recipe modern --epochs 0" in card
     assert "--freeze 5 --align faces" in card
     assert f"The network is that of the weights {faces}, whose\ncard says" in card
     began = f"The training began from the weights {faces}"
@@ -473,16 +473,16 @@ def test_freezing_gives_what_training_with_frozen_weights_gives(family, tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     if where == "file":
         monkeypatch.setattr(data, "room", lambda device: 0)
-    gallery = data.load(family, (3, 150, 150), "faces")
+    dataset = data.load(family, (3, 150, 150), "faces")
     config = TrainConfig("…", tmp_path, init="weights/faces", epochs=2, lr=1e-3)
     start = loop.first_network(config)[0]
-    fitted = loop.fit(start, gallery, config, CPU, tmp_path / "once.pt", "test").network
+    fitted = loop.fit(start, dataset, config, CPU, tmp_path / "once.pt", "test").network
     plain = loop.first_network(config)[0].train()
     optimizer = torch.optim.Adam([*plain.backbone[5].parameters(), *plain.backbone[6].parameters()], lr=config.lr)
     for epoch in range(2):
-        for number, (rows, identity) in enumerate(strong.epoch_batches(gallery.identity, config, epoch), 1):
-            optimizer.param_groups[0]["lr"] = config.lr * strong.pace((epoch + number) / 2)
-            loss = strong.loss(plain.embed(gallery.pixels[rows]), torch.from_numpy(identity), config)
+        for number, (rows, identity) in enumerate(strong.epoch_batches(dataset.identity, config, epoch), 1):
+            optimizer.param_groups[0]["lr"] = config.lr * strong.lr_scale((epoch + number) / 2)
+            loss = strong.loss(plain.embed(dataset.pixels[rows]), torch.from_numpy(identity), config)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -501,7 +501,7 @@ def test_says_what_cannot_be_fine_tuned(family, tmp_path, siamese):
         (("--data", family, "--init", tmp_path / "nothing"), "there is no folder"),
         (("--data", family, "--init", faces, "--freeze", 7), "freeze fewer, got 7"),
         (("--data", family, "--freeze", 2), "name the weights with init"),
-        (("--data", family, "--init", faces, "--recipe", "seed"), "begins from nothing"),
+        (("--data", family, "--init", faces, "--recipe", "tutorial"), "begins from nothing"),
         (("--data", family, "--init", faces, "--flip"), "no image is varied"),
         (("--data", family, "--init", ROOT / "weights" / "att"), "trained by the seed's recipe"),
         (("--data", family, "--align", "thumbs"), "faces or none"),

@@ -84,7 +84,7 @@ def test_a_hostile_name_stays_text(model):
 
 def test_shares_are_those_of_the_pairs(model, spread):
     """At a measured operating point the histogram gives its error rates, to a bin's width."""
-    for point in model.calibration.points:
+    for point in model.calibration.operating_points:
         around = [spread.closer("impostor", point.distance + step * spread.edges[1]) for step in (-1, 1)]
         assert around[0] <= point.fmr <= around[1]
         around = [1 - spread.closer("genuine", point.distance + step * spread.edges[1]) for step in (1, -1)]

@@ -31,7 +31,7 @@ MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
-class Gallery:
+class IdentityDataset:
     """Images of a data set, decoded once, with the identity that each shows.
 
     Attributes:
@@ -72,40 +72,40 @@ class Gallery:
             digest.update(x.numpy())
         return digest.hexdigest()
 
-    def only(self, names: Iterable[str]) -> "Gallery":
+    def select(self, names: Iterable[str]) -> "IdentityDataset":
         """Return the images of these people alone; no pixel is copied."""
         names = set(names)
         kept = tuple(name for name in self.names if name in names)
         rows = np.flatnonzero(np.isin(self.identity, [i for i, name in enumerate(self.names) if name in names]))
         identity = np.unique(self.identity[rows], return_inverse=True)[1]
-        return Gallery(self.pixels, identity, kept, self.test_names & names, self.rows[rows])
+        return IdentityDataset(self.pixels, identity, kept, self.test_names & names, self.rows[rows])
 
-    def split(self, seed: int = 0) -> tuple["Gallery", "Gallery"]:
+    def split(self, seed: int = 0) -> tuple["IdentityDataset", "IdentityDataset"]:
         """Split by person into training and test.
 
         Args:
             seed: draws the test people, where the data set does not name them itself: a fifth of all, at least two.
 
         Returns:
-            The two galleries, with no person in both.
+            The two datasets, with no person in both.
 
         Raises:
             ValueError: where fewer than 2 people would be left on a side.
         """
-        test = self.test_names or self.draw(5, seed)
+        test = self.test_names or self.draw_people(5, seed)
         if len(test) < 2 or len(self.names) - len(test) < 2:
             raise ValueError(
                 f"{len(self.names)} people are too few to hold some out for testing: at least 2 are needed to train "
                 "on and 2 others to test on"
             )
-        return self.only(set(self.names) - test), self.only(test)
+        return self.select(set(self.names) - test), self.select(test)
 
-    def draw(self, share: int, seed: int) -> frozenset[str]:
+    def draw_people(self, share: int, seed: int) -> frozenset[str]:
         """Draw one in `share` of the people, at least two, by the seed."""
         count = max(2, round(len(self.names) / share))
         return frozenset(np.random.default_rng(seed).permutation(self.names)[:count].tolist())
 
-    def sample(self, most: int = MOST) -> "Gallery":
+    def subsample(self, most: int = MOST) -> "IdentityDataset":
         """Return images of people drawn at random, always the same ones, at most so many images or else two people; all
         where there are no more. Of a person with very many it takes some, so that others are measured too."""
         if len(self) <= most:
@@ -113,7 +113,7 @@ class Gallery:
         rng, of_one = np.random.default_rng(0), max(2, most // OF_ONE)
         drawn = rng.permutation(len(self.names))
         images = np.bincount(self.identity).clip(max=of_one)[drawn].cumsum()
-        kept = self.only(self.names[number] for number in drawn[: max(2, np.searchsorted(images, most, "right"))])
+        kept = self.select(self.names[number] for number in drawn[: max(2, np.searchsorted(images, most, "right"))])
         shuffled = rng.permutation(len(kept))
         by_person = shuffled[kept.identity[shuffled].argsort(kind="stable")]
         counts = np.bincount(kept.identity)
@@ -121,7 +121,7 @@ class Gallery:
         some = np.sort(by_person[place < of_one])
         return replace(kept, identity=kept.identity[some], rows=kept.rows[some])
 
-    def folds(self, count: int) -> list[tuple["Gallery", "Gallery"]]:
+    def folds(self, count: int) -> list[tuple["IdentityDataset", "IdentityDataset"]]:
         """Split all people into `count` folds (person number modulo `count`); each is the test side once.
 
         Args:
@@ -139,10 +139,10 @@ class Gallery:
                 f"got {count}"
             )
         tests = [set(self.names[k::count]) for k in range(count)]
-        return [(self.only(set(self.names) - test), self.only(test)) for test in tests]
+        return [(self.select(set(self.names) - test), self.select(test)) for test in tests]
 
 
-def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "none") -> Gallery:
+def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "none") -> IdentityDataset:
     """Read a data set, see `folders.list_people`, and decode each image once.
 
     Args:
@@ -178,7 +178,7 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
         except (ValueError, FileNotFoundError) as error:
             problems.append(f"{people.names[person]}: {error}")
 
-    bar = tqdm(desc="reading", total=count, unit=" images", delay=2, disable=not devices.first())
+    bar = tqdm(desc="reading", total=count, unit=" images", delay=2, disable=not devices.is_main_process())
     with ThreadPoolExecutor() as readers, bar:
         for start in range(0, count, BATCH):
             for _ in readers.map(read, range(start, min(start + BATCH, count))):
@@ -186,7 +186,7 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
     if problems:
         more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(natural(problems)[:20]) + more)
-    return Gallery(pixels, identity, people.names, people.testing)
+    return IdentityDataset(pixels, identity, people.names, people.testing)
 
 
 def room(device: torch.device) -> int:

@@ -87,7 +87,7 @@ def _settings(model: Model) -> str:
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     if model.align == "faces":
-        digest.update((network.shipped("mtcnn") / "model.safetensors").read_bytes())
+        digest.update((network.bundled_weights("mtcnn") / "model.safetensors").read_bytes())
         for module in (faces, images, mtcnn, network, see):
             digest.update(Path(module.__file__).read_bytes())
     return digest.hexdigest()[:16]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from siamese.calibration import Calibration, operating_points
+from siamese.calibration import Calibration, measure_operating_points
 from siamese.calibration import fit as fit_calibration
 from siamese.data import dataset as data
 from siamese.data.sources import LFW_ALIASES, Lfw, LfwPair
@@ -45,18 +45,18 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
         ValueError: where fewer than 2 such people are left, or the model has no recipe to train by.
     """
     record, people = model.record, model.record["people"]
-    gallery = data.load(source, model.network.input_shape, model.align)
-    if _numbered(people) and gallery.fingerprint() == record["data"]["sha256"]:
-        order = sorted(gallery.names)
+    dataset = data.load(source, model.network.input_shape, model.align)
+    if _numbered(people) and dataset.fingerprint() == record["data"]["sha256"]:
+        order = sorted(dataset.names)
         people = {side: numbers and [order[number] for number in numbers] for side, numbers in people.items()}
     seen = _seen(people)
-    unseen = [name for name in gallery.names if name not in seen]
+    unseen = [name for name in dataset.names if name not in seen]
     if len(unseen) < 2:
         raise ValueError(f"the network was trained on people of these names; of {source} only {len(unseen)} are left")
     calibration = model.calibration
     if _numbered(people) or set(unseen) & set(people["test"]):
         calibration = Calibration.from_dict(record["test_calibration"])  # the other one may rest on these people
-    scored = score_all_pairs(model.network, gallery.only(unseen).sample())
+    scored = score_all_pairs(model.network, dataset.select(unseen).subsample())
     probability = calibration.probability(scored.distance)
     result = {"test": scored.report(probability), "curves": scored.curves(probability), "folds": None}
     if folds:
@@ -65,7 +65,7 @@ def evaluate_folder(model: Model, source: str | Path, folds: int = 0) -> tuple[l
         with tempfile.TemporaryDirectory() as folder:
             config = TrainConfig(data=str(source), out=Path(folder), folds=folds, **record["recipe"])
             start, _ = loop.first_network(config)
-            result["folds"], _ = loop.cross_validate(start, gallery, config, model.network.device, config.out)
+            result["folds"], _ = loop.cross_validate(start, dataset, config, model.network.device, config.out)
     return unseen, result
 
 
@@ -109,8 +109,8 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
     z = embed_files(model, lfw.read(files), len(files), cache)
     record, scored = judge_lfw(z, parts[:folds], model.calibration)
     distances, closest = _everybody(z)
-    points = operating_points(scored.distance[scored.same], distances)
-    calibration = replace(scored.calibrate(), points=points)
+    points = measure_operating_points(scored.distance[scored.same], distances)
+    calibration = replace(scored.calibrate(), operating_points=points)
     # What the thresholds rest on is what is drawn.
     record["curves"] |= metrics.histogram(scored.distance[scored.same], distances)
     record |= {

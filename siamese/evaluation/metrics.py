@@ -16,7 +16,7 @@ def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> d
 
     Returns:
         `auc`: area under the ROC curve, in [0, 1]. `eer`: equal error rate, in [0, 1].
-        `tar_at_far_1e-2`, `tar_at_far_1e-3`: see `tar_at_far`. `balanced_accuracy`: the mean of the shares of genuine
+        `tmr_at_fmr_1e_2`, `tmr_at_fmr_1e_3`: see `tmr_at_fmr`. `balanced_accuracy`: the mean of the shares of genuine
         pairs with a probability of at least ½ and of impostor pairs with less. `calibration_error`: see
         `calibration_error`.
         `mean_genuine`, `mean_impostor`: mean distances. `genuine`, `impostor`: how many pairs.
@@ -31,8 +31,8 @@ def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> d
     return {
         "auc": auc(distance, same),
         "eer": eer(distance, same),
-        "tar_at_far_1e-2": tar_at_far(distance, same, 1e-2),
-        "tar_at_far_1e-3": tar_at_far(distance, same, 1e-3),
+        "tmr_at_fmr_1e_2": tmr_at_fmr(distance, same, 1e-2),
+        "tmr_at_fmr_1e_3": tmr_at_fmr(distance, same, 1e-3),
         "balanced_accuracy": float((accepted[same].mean() + (~accepted[~same]).mean()) / 2),
         "calibration_error": calibration_error(probability, same),
         "mean_genuine": float(distance[same].mean()),
@@ -44,8 +44,8 @@ def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> d
 
 def roc(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the ROC curve from (0, 0) to (1, 1): false-accept rates and true-accept rates, both (K,) and rising."""
-    far, tar, _ = roc_curve(same, -np.asarray(distance), drop_intermediate=False)
-    return far, tar
+    fmr, tmr, _ = roc_curve(same, -np.asarray(distance), drop_intermediate=False)
+    return fmr, tmr
 
 
 def auc(distance: np.ndarray, same: np.ndarray) -> float:
@@ -55,19 +55,19 @@ def auc(distance: np.ndarray, same: np.ndarray) -> float:
 
 def eer(distance: np.ndarray, same: np.ndarray) -> float:
     """Return the equal error rate: where false-accept and false-reject rate meet on the straight-lined ROC."""
-    far, tar = roc(distance, same)
+    fmr, tmr = roc(distance, same)
     return float(np.interp(0, far - (1 - tar), far))
 
 
-def tar_at_far(distance: np.ndarray, same: np.ndarray, target: float) -> float:
+def tmr_at_fmr(distance: np.ndarray, same: np.ndarray, target: float) -> float:
     """Return the largest true-accept rate whose false-accept rate is at most `target`; no interpolation."""
-    far, tar = roc(distance, same)
+    fmr, tmr = roc(distance, same)
     return float(tar[far <= target].max())
 
 
 def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
     """Return the distance up to which "same" is most often right; of several equally good ones, the middle one."""
-    far, tar, threshold = roc_curve(same, -np.asarray(distance), drop_intermediate=False)
+    fmr, tmr, threshold = roc_curve(same, -np.asarray(distance), drop_intermediate=False)
     right = tar * np.sum(same) + (1 - far) * np.sum(~np.asarray(same))
     best = np.flatnonzero(right == right.max())
     here = best[len(best) // 2]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from siamese import calibration as calibrate
-from siamese.data.dataset import Gallery
+from siamese.data.dataset import IdentityDataset
 from siamese.evaluation import metrics
 from siamese.network import SiameseNetwork, distance
 
@@ -78,8 +78,8 @@ class Scored(NamedTuple):
     people: np.ndarray
 
     def calibrate(self) -> calibrate.Calibration:
-        points = calibrate.operating_points(self.distance[self.same], self.distance[~self.same])
-        return replace(calibrate.fit(self.distance, self.same, self.people), points=points)
+        points = calibrate.measure_operating_points(self.distance[self.same], self.distance[~self.same])
+        return replace(calibrate.fit(self.distance, self.same, self.people), operating_points=points)
 
     def confused(self, threshold: float, names: Sequence[str]) -> list[list]:
         """Return whom a threshold confuses: for the ten worst pairs of people their two names, the share of their
@@ -110,23 +110,23 @@ class Scored(NamedTuple):
 
 
 @torch.inference_mode()
-def score_all_pairs(network: SiameseNetwork, gallery: Gallery) -> Scored:
+def score_all_pairs(network: SiameseNetwork, dataset: IdentityDataset) -> Scored:
     """Embed each image once and measure every pair.
 
     Args:
         network: on any device; left in evaluation mode.
-        gallery: N images.
+        dataset: N images.
 
     Returns:
-        The pairs of `all_pairs`, in its order; people are rows of `gallery.names`.
+        The pairs of `all_pairs`, in its order; people are rows of `dataset.names`.
 
     Raises:
         ValueError: where a distance is not finite.
     """
     network.eval()
-    z = torch.cat([network.embed(x.to(network.device)).float().cpu() for x in gallery.batches()])
-    first, second, same = all_pairs(gallery.identity)
+    z = torch.cat([network.embed(x.to(network.device)).float().cpu() for x in dataset.batches()])
+    first, second, same = all_pairs(dataset.identity)
     distances = distances_of(z, first, second)
     if not np.isfinite(distances).all():
         raise ValueError("the network's distances are not finite; train it anew, with a lower learning rate")
-    return Scored(distances, same, gallery.identity[np.stack([first, second], axis=1)])
+    return Scored(distances, same, dataset.identity[np.stack([first, second], axis=1)])

@@ -77,7 +77,7 @@ def see(
     ]
 
 
-def hardships(face: Face | None, count: int, number: int, name: str) -> list[str]:
+def quality_warnings(face: Face | None, count: int, number: int, name: str) -> list[str]:
     """Say what makes a face hard to compare.
 
     Args:

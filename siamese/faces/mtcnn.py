@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, roi_align
 
-from siamese.network import shipped
+from siamese.network import bundled_weights
 
 WINDOW = 12  # pixels, PNet's
 LEVEL = 0.709  # from one level of the pyramid to the next: half the area
@@ -183,5 +183,5 @@ def _normalise(pixels):
 def networks(device: torch.device) -> tuple[PNet, RNet, ONet]:
     """Return the three networks, loaded once for each device."""
     modules = nn.ModuleDict({"pnet": PNet(), "rnet": RNet(), "onet": ONet()})
-    modules.load_state_dict(load_file(shipped("mtcnn") / "model.safetensors"))
+    modules.load_state_dict(load_file(bundled_weights("mtcnn") / "model.safetensors"))
     return tuple(modules.eval().to(device).values())

@@ -220,16 +220,16 @@ def metrics_table(title: str, test: dict, folds: dict | None, before: dict | Non
         if "before" in folds:
             rows += [("the same, before training", folds["before"])]
     lines = [
-        "| | pairs | AUC | EER | TAR at FAR 1e-2 | at 1e-3 | balanced accuracy | calibration error "
+        "| | pairs | AUC | EER | TMR at FMR 1e-2 | at 1e-3 | balanced accuracy | calibration error "
         "| mean distance, genuine | impostor |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in rows:
         lines.append(
             f"| {name} | {r['genuine'] + r['impostor']:,} | {_auc(r['auc'])} | {r['eer']:.1%} "
-            f"| {r['tar_at_far_1e-2']:.1%} "
+            f"| {r['tmr_at_fmr_1e_2']:.1%} "
             # One in a thousand of fewer than a thousand is none at all, and says nothing.
-            f"| {format(r['tar_at_far_1e-3'], '.1%') if r['impostor'] >= 1000 else '–'} | {r['balanced_accuracy']:.1%} "
+            f"| {format(r['tmr_at_fmr_1e_3'], '.1%') if r['impostor'] >= 1000 else '–'} | {r['balanced_accuracy']:.1%} "
             f"| {r['calibration_error']:.1%} "
             f"| {r['mean_genuine']:.2f} | {r['mean_impostor']:.2f} |"
         )

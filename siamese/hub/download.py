@@ -22,7 +22,7 @@ from huggingface_hub.utils import validate_repo_id
 MOST = {"model.safetensors": 64 << 20, "metrics.json": 4 << 20, "config.json": 1 << 20}
 
 
-class Pulled(NamedTuple):
+class Download(NamedTuple):
     """A network's files.
 
     Attributes:
@@ -45,7 +45,7 @@ def is_id(name: str) -> bool:
     return name.count("/") == 1
 
 
-def pull(name: str, revision: str | None = None) -> Pulled:
+def download(name: str, revision: str | None = None) -> Download:
     """Fetch a network, or where the Hub cannot be reached, find the copy that an earlier call kept.
 
     Args:
@@ -88,10 +88,10 @@ def pull(name: str, revision: str | None = None) -> Pulled:
     except LocalEntryNotFoundError as error:
         raise ConnectionError(f"{name} is no folder here, {why}, and no copy was kept") from error
     folder = files[0].parent
-    return Pulled(folder, folder.name, f"{why[0].upper()}{why[1:]}; this is the copy of {name} that was kept.")
+    return Download(folder, folder.name, f"{why[0].upper()}{why[1:]}; this is the copy of {name} that was kept.")
 
 
-def _fetch(name: str, revision: str | None) -> Pulled:
+def _fetch(name: str, revision: str | None) -> Download:
     commit = revision
     for file, most in MOST.items():
         found = get_hf_file_metadata(hf_hub_url(name, file, revision=commit))
@@ -104,4 +104,4 @@ def _fetch(name: str, revision: str | None) -> Pulled:
     files = [Path(hf_hub_download(name, file, revision=commit)) for file in MOST]
     # By this the cache learns where the branch now points: when all is there, so that it never points at half of it.
     hf_hub_download(name, "config.json", revision=revision)
-    return Pulled(files[0].parent, commit)
+    return Download(files[0].parent, commit)

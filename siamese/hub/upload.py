@@ -35,7 +35,7 @@ def check(repo_id: str) -> None:
         raise ValueError("no Hugging Face token: run `hf auth login`, or set HF_TOKEN to one that may write")
 
 
-def push(
+def upload(
     folder: Path, repo_id: str, private: bool = False, revision: str | None = None, create_pr: bool = False
 ) -> str:
     """Push a result folder to the Hub in one commit, creating the repository if need be; safe to repeat.

@@ -57,7 +57,7 @@ def card(answer: Comparison, spread: Spread, fmr: float | None, faces: bool) -> 
         spread: of the network's test pairs.
         fmr, faces: see `verdict`.
     """
-    limits = list(dict.fromkeys(map(percent, answer.band or ())))
+    limits = list(dict.fromkeys(map(percent, answer.confidence_interval or ())))
     band = f", {' to '.join(limits)} by the measurements" if len(limits) > 1 else ""
     what = "these show one person" if faces else "these are of one kind"
     warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in answer.warnings)

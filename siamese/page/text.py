@@ -49,7 +49,8 @@ it.
 def _faces(model: Model) -> str:
     folds = model.record["folds"]
     points = "\n".join(
-        f"| {round(1 / point.fmr):,} | {point.distance:.2f} | {point.fnmr:.1%} |" for point in model.calibration.points
+        f"| {round(1 / point.fmr):,} | {point.distance:.2f} | {point.fnmr:.1%} |"
+        for point in model.calibration.operating_points
     )
     return f"""
 The faces are found, brought upright, and each becomes a point, by the same weights; the dissimilarity is the distance

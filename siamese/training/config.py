@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DEFAULTS = {
-    "seed": {"epochs": 100, "lr": 5e-4, "margin": 2.0, "freeze": 0},
-    "strong": {"epochs": 8, "lr": 2e-3, "margin": 1.3, "freeze": 0},
+    "tutorial": {"epochs": 100, "lr": 5e-4, "margin": 2.0, "freeze": 0},
+    "modern": {"epochs": 8, "lr": 2e-3, "margin": 1.3, "freeze": 0},
     "init": {"epochs": 0, "lr": 1e-5, "margin": 0.6, "freeze": 5},
 }
 
@@ -73,12 +73,12 @@ class TrainConfig:
 
     def __post_init__(self):
         if not self.recipe:
-            object.__setattr__(self, "recipe", "seed" if self.data == "att" and not self.init else "strong")
-        if self.recipe not in ("seed", "strong"):
+            object.__setattr__(self, "recipe", "tutorial" if self.data == "att" and not self.init else "modern")
+        if self.recipe not in ("tutorial", "modern"):
             raise ValueError(f"recipe must be seed or strong, got {self.recipe!r}")
-        if self.flip and self.recipe != "strong":
+        if self.flip and self.recipe != "modern":
             raise ValueError("the seed's recipe varies no image: leave out flip, or take the strong recipe")
-        if self.init and self.recipe != "strong":
+        if self.init and self.recipe != "modern":
             raise ValueError("the seed's recipe begins from nothing: leave out init, or take the strong recipe")
         if self.init and Path(self.init).is_dir():  # else it could be taken for an id on the Hub, seen from elsewhere
             object.__setattr__(self, "init", str(Path(self.init).resolve()))
@@ -86,7 +86,7 @@ class TrainConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
         least = {"epochs": 0 if self.init else 1, "batch_size": 1, "seed": 0, "folds": 0, "freeze": 0}
-        if self.recipe == "strong":
+        if self.recipe == "modern":
             least["batch_size"] = 8  # two people
         for name, value in least.items():
             if getattr(self, name) < value:
@@ -110,7 +110,7 @@ class TrainConfig:
     def settings(self) -> dict:
         """Return the settings that decide the result, without where and on what it is computed."""
         names = ("recipe", "epochs", "batch_size", "lr", "margin", "seed")
-        if self.recipe == "strong":
+        if self.recipe == "modern":
             names += ("flip",)
         if self.init:
             names += ("init", "freeze")

@@ -39,12 +39,12 @@ def join(device: str) -> torch.device:
     return state.device
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes and speaks."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def as_first(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """Return what the first process has: anything that can be pickled, tensors on the CPU."""
     if not dist.is_initialized():
         return value
@@ -53,23 +53,23 @@ def as_first(value: T) -> T:
     return values[0]
 
 
-def on_first(do: Callable[[], None]) -> None:
+def run_on_main(do: Callable[[], None]) -> None:
     """Do something on the first process. Where it is refused there, the others end, too, and leave the word to it.
 
     Raises:
         ValueError, OSError: on the first process, what `do` raises.
     """
     refusal = None
-    if first():
+    if is_main_process():
         try:
             do()
         except (ValueError, OSError) as error:
             refusal = error
-    if as_first(refusal is not None):
+    if broadcast_object(refusal is not None):
         raise refusal or SystemExit(2)
 
 
-def share(count: int) -> slice:
+def local_slice(count: int) -> slice:
     """Return which of the images of a batch are this process' own."""
     if not dist.is_initialized():
         return slice(count)
@@ -78,13 +78,13 @@ def share(count: int) -> slice:
     return slice(start, min(start + size, count))
 
 
-def gather(z: Tensor, count: int) -> Tensor:
+def all_gather(z: Tensor, count: int) -> Tensor:
     """Return the embeddings of a whole batch, of which a gradient flows back to one's own.
 
     Every process so computes the loss of all pairs, and the gradient of its share; `sum_gradients` adds the shares up.
 
     Args:
-        z: (S, D), the embeddings of `share(count)`.
+        z: (S, D), the embeddings of `local_slice(count)`.
         count: B.
 
     Returns:
@@ -92,7 +92,7 @@ def gather(z: Tensor, count: int) -> Tensor:
     """
     if not dist.is_initialized():
         return z
-    own, size = share(count), -(-count // dist.get_world_size())
+    own, size = local_slice(count), -(-count // dist.get_world_size())
     padded = F.pad(z.detach(), (0, 0, 0, size - len(z))).contiguous()
     every = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
     dist.all_gather(every, padded)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from siamese.data.dataset import BATCH, Gallery
+from siamese.data.dataset import BATCH, IdentityDataset
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import all_pairs, distances_of
 from siamese.loss import all_pairs_loss
@@ -40,16 +40,16 @@ def network(config: TrainConfig) -> SiameseNetwork:
     return SiameseNetwork("small", EMBEDDING_DIM, mirror=config.flip, unit=True, whiten=True)
 
 
-def split(gallery: Gallery, seed: int) -> tuple[Gallery, Gallery | None]:
+def split(dataset: IdentityDataset, seed: int) -> tuple[IdentityDataset, IdentityDataset | None]:
     """Draw by the seed who of these people is to validate, where there are enough to spare some.
 
     Returns:
         The people to train on, and those who validate.
     """
-    if len(gallery.names) < SPARE:
-        return gallery, None
-    spared = gallery.draw(VALIDATION, seed)
-    return gallery.only(set(gallery.names) - spared), gallery.only(spared).sample()
+    if len(dataset.names) < SPARE:
+        return dataset, None
+    spared = dataset.draw_people(VALIDATION, seed)
+    return dataset.select(set(dataset.names) - spared), dataset.select(spared).subsample()
 
 
 def epoch_batches(identity: np.ndarray, config: TrainConfig, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -76,7 +76,7 @@ def epoch_batches(identity: np.ndarray, config: TrainConfig, epoch: int) -> list
     return [(rows.ravel(), identity[rows.ravel()]) for rows in batches]
 
 
-def vary(x: Tensor, draws: Tensor, config: TrainConfig) -> Tensor:
+def augment(x: Tensor, draws: Tensor, config: TrainConfig) -> Tensor:
     """Vary each image on its own: turned, zoomed and shifted a little, lighter or darker, of more or less contrast,
     and where `config.flip` says so half of them mirrored.
 
@@ -108,7 +108,7 @@ def loss(z: Tensor, identity: Tensor, config: TrainConfig) -> Tensor:
     return all_pairs_loss(distance(z[:, None], z), identity, config.margin, HARDNESS)
 
 
-def pace(progress: float) -> float:
+def lr_scale(progress: float) -> float:
     """Return the share of the highest learning rate at a share of all steps: up on a line, down on a cosine."""
     if progress < WARM_UP:
         return progress / WARM_UP
@@ -116,7 +116,7 @@ def pace(progress: float) -> float:
 
 
 @torch.no_grad()
-def finish(network: SiameseNetwork, gallery: Gallery, config: TrainConfig) -> None:
+def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, config: TrainConfig) -> None:
     """Set the last layer so that what varies within people counts for little, and the mean person lies at 0.
 
     It takes no step downhill, and so does not learn the training people by heart. Where training began from weights,
@@ -125,25 +125,25 @@ def finish(network: SiameseNetwork, gallery: Gallery, config: TrainConfig) -> No
 
     Args:
         network: with a whitening, in evaluation mode.
-        gallery: the training people.
+        dataset: the training people.
         config: the settings.
     """
     plain = deepcopy(network)
     plain.unit = False
 
-    def embed(people: Gallery) -> Iterator[tuple[Tensor, Tensor]]:
+    def embed(people: IdentityDataset) -> Iterator[tuple[Tensor, Tensor]]:
         for x, identity in zip(people.batches(), torch.from_numpy(people.identity).split(BATCH), strict=True):
             yield plain.embed(x.to(network.device)).cpu().double(), identity
 
-    embedded, shrinkage = embed(gallery), SHRINKAGE
+    embedded, shrinkage = embed(dataset), SHRINKAGE
     if config.init:
-        some = gallery.sample()
+        some = dataset.subsample()
         batches = list(embed(some))
         z, identity = map(torch.cat, zip(*batches, strict=True))
         shrinkage = min(STRENGTHS, key=lambda shrinkage: _error(z, identity, shrinkage))
         if math.isinf(shrinkage):
             return
-        embedded = batches if some is gallery else embedded
+        embedded = batches if some is dataset else embedded
     weight, bias = _whitening(embedded, shrinkage)
     last = network.whitening  # which is put before, where there was one
     last.bias.copy_(weight @ last.bias.cpu().double() + bias)

@@ -31,7 +31,7 @@ from siamese.data.sources import ATT_NAME
 from siamese.evaluation import plots
 from siamese.evaluation.evaluate import UNNAMED, seen_by
 from siamese.evaluation.pairs import Scored, all_pairs, score_all_pairs
-from siamese.files import write_whole
+from siamese.files import write_atomically
 from siamese.hub import card
 from siamese.network import SiameseNetwork
 from siamese.training import distributed as devices
@@ -51,7 +51,7 @@ def train(config: TrainConfig) -> dict:
     folds, without the test people. Without, it rests on the test people, and the accuracy reported for these is at a
     threshold chosen on the training people. Either way no accuracy is measured at a threshold that saw its people.
 
-    Of very many images, those of some people are measured, see `data.Gallery.sample`.
+    Of very many images, those of some people are measured, see `data.IdentityDataset.sample`.
 
     Written to `config.out` at the end: config.json, model.safetensors, metrics.json, README.md (the model card),
     loss.png, roc.png, distances.png, pairs.png and hardest.png. With `tensorboard`, a folder of that name is written
@@ -69,33 +69,33 @@ def train(config: TrainConfig) -> dict:
     """
     log = _Board(config.out / BOARD) if config.tensorboard else None
     device = devices.join(config.device)
-    devices.on_first(partial(_check, config))
+    devices.run_on_main(partial(_check, config))
     start, source = first_network(config)
     config = replace(config, align=config.align or (source.align if source else "none"))
-    gallery = data.load(config.data, start.input_shape, config.align)
-    training, test = gallery.split(config.seed)
-    held_out, test = test.names, test.sample()
-    if config.folds and all(len(set(fold.names) - set(held_out)) < 2 for _, fold in gallery.folds(config.folds)):
-        raise ValueError(f"{len(gallery.names)} people are too few to calibrate on {config.folds} folds of them")
-    fingerprint = gallery.fingerprint()
+    dataset = data.load(config.data, start.input_shape, config.align)
+    training, test = dataset.split(config.seed)
+    held_out, test = test.names, test.subsample()
+    if config.folds and all(len(set(fold.names) - set(held_out)) < 2 for _, fold in dataset.folds(config.folds)):
+        raise ValueError(f"{len(dataset.names)} people are too few to calibrate on {config.folds} folds of them")
+    fingerprint = dataset.fingerprint()
     checkpoints = config.out / "checkpoints"
     people = {"training": list(training.names), "test": list(held_out)}
     run = {**config.settings(), "folds": config.folds, "data": fingerprint, "test": list(held_out)}
     if source:
         people["pretraining"] = seen_by(source.record["people"])
         run["init"] = _digest(start)  # whatever it is called
-    devices.on_first(partial(_prepare, config, run))
-    if source and devices.first():
-        _warn(people["pretraining"], gallery.names if config.folds else held_out)
+    devices.run_on_main(partial(_prepare, config, run))
+    if source and devices.is_main_process():
+        _warn(people["pretraining"], dataset.names if config.folds else held_out)
 
     network, losses, seconds, errors = fit(start, training, config, device, checkpoints / "split.pt", "training", log)
     test_pairs = score_all_pairs(network, test)
     if config.folds:
-        by_fold, calibration = cross_validate(start, gallery, config, device, checkpoints, set(held_out), log)
+        by_fold, calibration = cross_validate(start, dataset, config, device, checkpoints, set(held_out), log)
         judge = calibration
     else:
         by_fold, calibration = None, test_pairs.calibrate()
-        judge = score_all_pairs(network, training.sample()).calibrate()
+        judge = score_all_pairs(network, training.subsample()).calibrate()
 
     if log:
         log.close()
@@ -103,14 +103,14 @@ def train(config: TrainConfig) -> dict:
     before = None
     if source:
         untouched = deepcopy(start).to(device)
-        curve = calibrate.fit(*score_all_pairs(untouched, training.sample())[:2])
+        curve = calibrate.fit(*score_all_pairs(untouched, training.subsample())[:2])
         pairs = score_all_pairs(untouched, test)
         before = pairs.report(curve.probability(pairs.distance))
 
     probability = judge.probability(test_pairs.distance)
     name = ATT_NAME if config.data == "att" else folders.title(config.data)
     record = {
-        "data": {"name": name, "sha256": fingerprint, "images": len(gallery)},
+        "data": {"name": name, "sha256": fingerprint, "images": len(dataset)},
         "people": people,
         "recipe": config.settings(),
         "test": test_pairs.report(probability),
@@ -125,7 +125,7 @@ def train(config: TrainConfig) -> dict:
         "minutes": round(seconds / 60, 1),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "siamese": __version__},
     }
-    if devices.first():
+    if devices.is_main_process():
         _write(config, network, calibration, record, test, test_pairs)
         _clear(checkpoints)
     return record
@@ -181,7 +181,7 @@ def _prepare(config: TrainConfig, run: dict) -> None:
     _clear(checkpoints)
     _clear_board(config.out / BOARD)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    write_whole(started, lambda part: part.write_text(json.dumps(run)))
+    write_atomically(started, lambda part: part.write_text(json.dumps(run)))
 
 
 def _digest(network: SiameseNetwork) -> str:
@@ -234,7 +234,7 @@ def _write(
     network: SiameseNetwork,
     calibration: Calibration,
     record: dict,
-    test: data.Gallery,
+    test: data.IdentityDataset,
     test_pairs: Scored,
 ) -> None:
     out = config.out
@@ -257,7 +257,7 @@ def _write(
             os.replace(file, out / file.name)
 
 
-def _ten_pairs(test: data.Gallery, scored: Scored, hardest: bool = False) -> list[tuple]:
+def _ten_pairs(test: data.IdentityDataset, scored: Scored, hardest: bool = False) -> list[tuple]:
     """Choose up to five genuine and five impostor pairs, always the same ones for the same people: any, or the genuine
     pairs that are furthest apart and the closest impostor pairs, the hardest first."""
     rng, same = np.random.default_rng(0), scored.same

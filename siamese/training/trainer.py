@@ -18,10 +18,10 @@ from tqdm import tqdm
 from siamese import calibration as calibrate
 from siamese import checkpoint as store
 from siamese.data import dataset as data
-from siamese.data.dataset import Gallery
+from siamese.data.dataset import IdentityDataset
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import Scored, score_all_pairs
-from siamese.files import write_whole
+from siamese.files import write_atomically
 from siamese.model import Model
 from siamese.network import SiameseNetwork
 from siamese.training import distributed as devices
@@ -29,7 +29,7 @@ from siamese.training import modern as strong
 from siamese.training import tutorial as seed
 from siamese.training.config import TrainConfig
 
-RECIPES = {"seed": seed, "strong": strong}
+RECIPES = {"tutorial": seed, "modern": strong}
 PATIENCE = 5  # epochs without a lower error among the people who validate
 LOG_EVERY = 10  # batches
 
@@ -74,7 +74,7 @@ class Fitted(NamedTuple):
 
 def fit(
     start: SiameseNetwork,
-    gallery: Gallery,
+    dataset: IdentityDataset,
     config: TrainConfig,
     device: torch.device,
     checkpoint: Path,
@@ -100,13 +100,13 @@ def fit(
         RuntimeError: where the loss is no longer a number.
     """
     recipe = RECIPES[config.recipe]
-    training, validation = recipe.split(gallery, config.seed)
+    training, validation = recipe.split(dataset, config.seed)
     network = deepcopy(start).to(device).train()
     for stage in list(network.backbone)[: config.freeze]:
         stage.requires_grad_(False).eval()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
     state = {"epoch": 0, "losses": [], "seconds": 0.0, "validation": [], "best": None}
-    if saved := devices.as_first(_read_checkpoint(checkpoint)):
+    if saved := devices.broadcast_object(_read_checkpoint(checkpoint)):
         network.load_state_dict(saved.pop("network"))
         optimizer.load_state_dict(saved.pop("optimizer"))
         state |= saved
@@ -126,7 +126,7 @@ def fit(
         initial=state["epoch"] * steps,
         unit=" batches",
         mininterval=0.1 if sys.stderr.isatty() else 30,
-        disable=not devices.first(),
+        disable=not devices.is_main_process(),
     ) as bar:
         for epoch in range(state["epoch"], config.epochs):
             if errors and errors[::-1].index(min(errors)) >= PATIENCE:
@@ -136,10 +136,14 @@ def fit(
             values, images = [], 0
             drawn = recipe.epoch_batches(training.identity, config, epoch)
             for number, (mine, count, x, labels) in enumerate(_feed(inputs, place, drawn, device), 1):
-                optimizer.param_groups[0]["lr"] = config.lr * recipe.pace((epoch + number / steps) / config.epochs)
+                optimizer.param_groups[0]["lr"] = config.lr * recipe.lr_scale((epoch + number / steps) / config.epochs)
                 draws = torch.rand((recipe.DRAWS, count), generator=chance, device=device)[:, mine]
-                z = network.finish(x, config.freeze) if config.freeze else network.embed(recipe.vary(x, draws, config))
-                loss = recipe.loss(devices.gather(z, count), *labels, config)
+                z = (
+                    network.finish(x, config.freeze)
+                    if config.freeze
+                    else network.embed(recipe.augment(x, draws, config))
+                )
+                loss = recipe.loss(devices.all_gather(z, count), *labels, config)
                 optimizer.zero_grad()
                 loss.backward()
                 devices.sum_gradients(network)
@@ -157,7 +161,7 @@ def fit(
             bar.set_postfix_str(f"epoch {epoch + 1}, loss {value:.3f}, {speed:.0f} images/s", refresh=False)
             if validation:
                 try:
-                    errors.append(devices.as_first(metrics.eer(*score_all_pairs(network, validation)[:2])))
+                    errors.append(devices.broadcast_object(metrics.eer(*score_all_pairs(network, validation)[:2])))
                 except ValueError as error:
                     raise RuntimeError(
                         f"distances are not finite at step {step} (epoch {epoch + 1}): {too_high}"
@@ -165,32 +169,32 @@ def fit(
                 if errors[-1] == min(errors):
                     state["best"] = deepcopy(network.state_dict())
                 network.train()
-            if log and devices.first():
+            if log and devices.is_main_process():
                 rate = optimizer.param_groups[0]["lr"]
                 numbers = {"loss": float(np.mean(values)), "learning_rate": rate, "images_per_second": speed}
                 log(title, epoch + 1, numbers | ({"validation_eer": errors[-1]} if validation else {}))
             state["epoch"] = epoch + 1
             state["seconds"] += time.perf_counter() - began
-            if devices.first():
+            if devices.is_main_process():
                 whole = {**state, "network": network.state_dict(), "optimizer": optimizer.state_dict()}
-                write_whole(checkpoint, partial(torch.save, whole))
+                write_atomically(checkpoint, partial(torch.save, whole))
     if state["best"]:
         network.load_state_dict(state["best"])
     began = time.perf_counter()
-    recipe.finish(network.eval(), gallery, config)
+    recipe.fit_whitening(network.eval(), dataset, config)
     state["seconds"] += time.perf_counter() - began
     # Half precision halves the download; all that is measured is measured on the rounded weights that ship.
     return Fitted(network.half().float(), losses, state["seconds"], errors)
 
 
 @torch.no_grad()
-def _begin(network: SiameseNetwork, gallery: Gallery, stages: int) -> Tensor:
+def _begin(network: SiameseNetwork, dataset: IdentityDataset, stages: int) -> Tensor:
     """Run the first stages on all images: (N, …), in memory or in a file."""
     features = None
-    for start, x in zip(range(0, len(gallery), data.BATCH), gallery.batches(), strict=True):
+    for start, x in zip(range(0, len(dataset), data.BATCH), dataset.batches(), strict=True):
         y = network.begin(x.to(network.device), stages).cpu()
         if features is None:
-            features = data.allocate((len(gallery), *y.shape[1:]), y.dtype)
+            features = data.allocate((len(dataset), *y.shape[1:]), y.dtype)
         features[start : start + len(y)] = y
     return features
 
@@ -211,7 +215,7 @@ def _feed(
     """
 
     def bring(rows: np.ndarray, *labels: np.ndarray) -> tuple[slice, int, Tensor, list[Tensor]]:
-        mine = devices.share(len(rows))
+        mine = devices.local_slice(len(rows))
         own = torch.from_numpy(place[rows[mine]]).to(inputs.device)
         labels = [torch.from_numpy(label).to(device) for label in labels]
         return mine, len(rows), inputs[own].to(device), labels
@@ -225,7 +229,7 @@ def _feed(
 
 
 def _read_checkpoint(file: Path) -> dict | None:
-    if not (devices.first() and file.exists()):
+    if not (devices.is_main_process() and file.exists()):
         return None
     content = io.BytesIO(file.read_bytes())
     try:
@@ -236,7 +240,7 @@ def _read_checkpoint(file: Path) -> dict | None:
 
 def cross_validate(
     start: SiameseNetwork,
-    gallery: Gallery,
+    dataset: IdentityDataset,
     config: TrainConfig,
     device: torch.device,
     checkpoints: Path,
@@ -249,7 +253,7 @@ def cross_validate(
 
     Args:
         start: the network that each training starts from.
-        gallery: all people.
+        dataset: all people.
         config: the recipe and the number of folds.
         device: where to train.
         checkpoints: an existing folder for the unfinished networks.
@@ -261,10 +265,10 @@ def cross_validate(
         these do on the same pairs as `before`; and the calibration fitted on all folds.
     """
     pairs, kept, before = [], [], []
-    for k, (training, test) in enumerate(gallery.folds(config.folds)):
+    for k, (training, test) in enumerate(dataset.folds(config.folds)):
         checkpoint = checkpoints / f"fold-{k}-of-{config.folds}.pt"
         network = fit(start, training, config, device, checkpoint, f"fold {k + 1} of {config.folds}", log).network
-        test = test.sample()
+        test = test.subsample()
         scored = score_all_pairs(network, test)
         spared = [number for number, name in enumerate(test.names) if name in spare]
         rows = ~np.isin(scored.people, spared).any(1)
@@ -275,7 +279,7 @@ def cross_validate(
 
     def pool(parts: list[Scored]) -> Scored:
         # The folds number their people alike: tell them apart.
-        apart = [part._replace(people=part.people + k * len(gallery.names)) for k, part in enumerate(parts)]
+        apart = [part._replace(people=part.people + k * len(dataset.names)) for k, part in enumerate(parts)]
         return Scored(*(np.concatenate(column) for column in zip(*apart, strict=True)))
 
     def judge(parts: list[Scored]) -> tuple[list[dict], dict]:

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from siamese.data.dataset import Gallery
+from siamese.data.dataset import IdentityDataset
 from siamese.evaluation.pairs import draw_pairs
 from siamese.loss import contrastive_loss
 from siamese.network import SiameseNetwork, distance
@@ -17,9 +17,9 @@ def network(config: TrainConfig) -> SiameseNetwork:
     return SiameseNetwork()
 
 
-def split(gallery: Gallery, seed: int) -> tuple[Gallery, Gallery | None]:
+def split(dataset: IdentityDataset, seed: int) -> tuple[IdentityDataset, IdentityDataset | None]:
     """Return the people to train on, and those who validate: nobody."""
-    return gallery, None
+    return dataset, None
 
 
 def epoch_batches(
@@ -45,7 +45,7 @@ def epoch_batches(
     return batches
 
 
-def vary(x: Tensor, draws: Tensor, config: TrainConfig) -> Tensor:
+def augment(x: Tensor, draws: Tensor, config: TrainConfig) -> Tensor:
     """Return the images as they are."""
     return x
 
@@ -55,10 +55,10 @@ def loss(z: Tensor, sides: Tensor, same: Tensor, config: TrainConfig) -> Tensor:
     return contrastive_loss(distance(*z[sides]), same, config.margin)
 
 
-def pace(progress: float) -> float:
+def lr_scale(progress: float) -> float:
     """Return the share of the learning rate at a share of all steps: all of it."""
     return 1.0
 
 
-def finish(network: SiameseNetwork, gallery: Gallery, config: TrainConfig) -> None:
+def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, config: TrainConfig) -> None:
     """Leave the network as it was trained."""
