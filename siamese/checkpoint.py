@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
-
-from pydantic.dataclasses import dataclass
 
 from siamese.calibration import Calibration
 from siamese.model import Model
 from siamese.network import SiameseNetwork, bundled_weights, pick_device
-from siamese.record import STRICT, Record, parse
+from siamese.record import Checked, Record, parse
 
 DEFAULT = bundled_weights("faces")
 Align = Literal["faces", "none"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, config=STRICT)
-class NetworkConfig:
+@dataclass(frozen=True)
+class NetworkConfig(Checked):
     """What config.json holds.
 
     Attributes:

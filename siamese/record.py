@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import PurePath
-from typing import Literal, TypeVar
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from siamese.calibration import Calibration
 
-# A schema is built when it is first used: those of parts are never built if only the whole is.
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Identity = str | int  # a name or, after `Record.anonymise`, a number
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, config=STRICT)
-class DataSource:
+class Checked:
+    """Base class of the dataclasses that `parse` reads. Unknown keys and non-finite numbers in the JSON are errors."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+
+@dataclass(frozen=True)
+class DataSource(Checked):
     """A data set.
 
     Attributes:
@@ -34,8 +37,8 @@ class DataSource:
     sha256: str | None = None
 
 
-@dataclass(frozen=True, config=STRICT)
-class People:
+@dataclass(frozen=True)
+class People(Checked):
     """The identities that a network was trained and tested on.
 
     Attributes:
@@ -61,8 +64,8 @@ class People:
         return [str(name) for name in (*self.training, *self.pretraining)]
 
 
-@dataclass(frozen=True, config=STRICT)
-class Settings:
+@dataclass(frozen=True)
+class Settings(Checked):
     """The training settings that determine the result, see `TrainConfig`."""
 
     recipe: str
@@ -76,8 +79,8 @@ class Settings:
     align: Literal["faces", "none"] = "none"
 
 
-@dataclass(frozen=True, config=STRICT)
-class Report:
+@dataclass(frozen=True)
+class Report(Checked):
     """Metrics of one set of pairs, see `siamese.evaluation.metrics.report`. Rates are in [0, 1].
 
     Attributes:
@@ -107,8 +110,8 @@ class Report:
     accuracy: float | None = None
 
 
-@dataclass(frozen=True, config=STRICT)
-class Folds:
+@dataclass(frozen=True)
+class Folds(Checked):
     """Cross-validation over identities.
 
     Attributes:
@@ -122,8 +125,8 @@ class Folds:
     before: Report | None = None
 
 
-@dataclass(frozen=True, config=STRICT)
-class Curves:
+@dataclass(frozen=True)
+class Curves(Checked):
     """Histograms of the distances of test pairs, and a reliability diagram.
 
     Attributes:
@@ -145,8 +148,8 @@ class Curves:
             raise ValueError("genuine and impostor must have the same number of bins")
 
 
-@dataclass(frozen=True, config=STRICT)
-class Confusion:
+@dataclass(frozen=True)
+class Confusion(Checked):
     """Two identities that the network confuses.
 
     Attributes:
@@ -162,16 +165,16 @@ class Confusion:
     pairs: int
 
 
-@dataclass(frozen=True, config=STRICT)
-class LossCurve:
+@dataclass(frozen=True)
+class LossCurve(Checked):
     """The training loss, recorded once per `every_batches` batches."""
 
     every_batches: int
     values: list[float]
 
 
-@dataclass(frozen=True, config=STRICT)
-class Source:
+@dataclass(frozen=True)
+class Source(Checked):
     """The published file that the weights were converted from."""
 
     package: str
@@ -179,8 +182,8 @@ class Source:
     sha256: str
 
 
-@dataclass(frozen=True, config=STRICT)
-class LfwProtocol:
+@dataclass(frozen=True)
+class LfwProtocol(Checked):
     """Results of LFW's View 2 protocol (Huang et al., 2007) in addition to the metrics of its pairs.
 
     Attributes:
@@ -200,8 +203,8 @@ class LfwProtocol:
     closest_impostors: list[tuple[str, str, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, config=STRICT)
-class Record:
+@dataclass(frozen=True)
+class Record(Checked):
     """What metrics.json holds.
 
     Attributes:
@@ -283,6 +286,8 @@ def parse(kind: type[T], text: str | bytes) -> T:
         ValueError: if the text is not JSON, or a key is missing, unknown or of the wrong type. The message names the
             key.
     """
+    from pydantic import ValidationError
+
     try:
         return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
@@ -293,4 +298,6 @@ def parse(kind: type[T], text: str | bytes) -> T:
 
 @cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    from pydantic import TypeAdapter  # slow to import
+
     return TypeAdapter(kind)
