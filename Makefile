@@ -1,12 +1,12 @@
-# make demo · make test · make lint · make bench — each sets up all that it needs, in .venv
+# make demo | test | test-all | lint | docs | bench. Each target installs what it needs into .venv.
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-# Bytecode is compiled now, so that the first start of the page does not have to.
+# Compile bytecode now, so that the first start of the page does not have to.
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 
-.PHONY: demo test lint bench chromium
+.PHONY: demo test test-all lint docs bench chromium
 
 demo: .venv/demo
 	$(BIN)/python app.py
@@ -14,15 +14,23 @@ demo: .venv/demo
 test: .venv/dev chromium
 	$(BIN)/python -m pytest
 
+test-all: .venv/dev chromium
+	$(BIN)/python -m pytest -m "slow or not slow"
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+docs: .venv/dev
+	$(BIN)/python tools/make_docs.py
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/train_speed.py
 
 $(BIN)/uv:
-	@test -n "$(PYTHON)" || { echo "Python 3.10 or later is needed, and none was found."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or later is required."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet uv
 
@@ -39,5 +47,5 @@ chromium:
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 		else \
-			echo "No Chromium here: the browser tests will be skipped. Install it with: apt install chromium"; \
+			echo "Chromium is not installed: browser tests will be skipped. Install it with: apt install chromium"; \
 		fi; }

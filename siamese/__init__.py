@@ -1,10 +1,40 @@
-"""Siamese networks: how alike are two images?"""
+"""Siamese networks: do two photos show the same person?"""
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from siamese.checkpoint import load
-from siamese.loss import contrastive_loss
-from siamese.model import Comparison, Model
-from siamese.network import SiameseNetwork, distance
+__version__ = "0.2.0.dev0"
 
-__all__ = ["Comparison", "Model", "SiameseNetwork", "contrastive_loss", "distance", "load"]
+if TYPE_CHECKING:
+    from siamese.calibration import Calibration as Calibration
+    from siamese.checkpoint import load as load
+    from siamese.faces import Face as Face
+    from siamese.loss import contrastive_loss as contrastive_loss
+    from siamese.model import Comparison as Comparison
+    from siamese.model import Model as Model
+    from siamese.network import SiameseNetwork as SiameseNetwork
+    from siamese.network import distance as distance
+
+# Imported on first use, so that `siamese --help` does not import PyTorch.
+_MODULES = {
+    "Calibration": "calibration",
+    "Comparison": "model",
+    "Face": "faces",
+    "Model": "model",
+    "SiameseNetwork": "network",
+    "contrastive_loss": "loss",
+    "distance": "network",
+    "load": "checkpoint",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]

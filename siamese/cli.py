@@ -1,4 +1,9 @@
-"""siamese train | evaluate | compare | export | push | deploy"""
+"""The command line: siamese train | evaluate | compare | export | push | deploy.
+
+Modules are imported inside the functions that need them, so that `siamese --help` does not import PyTorch.
+"""
+
+from __future__ import annotations
 
 import argparse
 import functools
@@ -6,16 +11,23 @@ import json
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, get_type_hints
 
 from siamese import __version__
-from siamese import checkpoint as store
 from siamese.training.config import TrainConfig
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from siamese.model import Model
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DEFAULT_WEIGHTS = "weights/faces"
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
-LFW_HELP = '; or "lfw", which lies in SIAMESE_DATA, or the folder where it lies'
-WEIGHTS_HELP = "what `siamese train` wrote, weights/faces or weights/att, or USER/NAME or USER/NAME@REVISION on the Hub"
-DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps … (default: auto)"
-# What is not installed, what needs it, and the extra that brings it.
+WEIGHTS_HELP = "a result folder of `siamese train`, weights/faces, weights/att, or USER/NAME[@REVISION] on the Hub"
+DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps (default: auto)"
+# Missing module: what needs it, and the extra that installs it.
 EXTRAS = {
     "onnxruntime": ("siamese export needs", "onnx"),
     "onnxscript": ("siamese export needs", "onnx"),
@@ -24,7 +36,11 @@ EXTRAS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, 2 for an error told in one sentence, 130 when stopped by Ctrl-C."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0, 2 after an error message, or 130 after Ctrl-C.
+    """
     args = _parser().parse_args(argv)
     try:
         args.run(args)
@@ -32,66 +48,63 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ImportError as error:
-        needs, extra = EXTRAS.get(error.name, ("training and measuring need", "train"))
-        print(f"error: {error.name} is missing, which {needs}: pip install '.[{extra}]'", file=sys.stderr)
+        needs, extra = EXTRAS.get(error.name or "", ("training and evaluation need", "train"))
+        print(f"error: {needs} {error.name}, which is not installed: pip install '.[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         resumable = args.run is _train and args.out and (args.out / "checkpoints" / "run.json").exists()
-        hint = f" The last whole epoch is kept in {args.out}; --resume goes on with it." if resumable else ""
+        hint = f" The last complete epoch is saved in {args.out}; continue with --resume." if resumable else ""
         print(f"\nStopped.{hint}", file=sys.stderr)
         return 130
     return 0
 
 
-def _train(args: argparse.Namespace) -> None:
-    from siamese.data import folders
-    from siamese.hub import card
-    from siamese.hub import upload as hub
-    from siamese.training import distributed as devices
-    from siamese.training import run as train
-
-    args.out = args.out or Path("runs", folders.title(args.data))
-    config = TrainConfig(**{setting.name: getattr(args, setting.name) for setting in fields(TrainConfig)})
-    if args.push_to_hub:
-        hub.check(args.push_to_hub)
-    record = train.train(config)
-    if not devices.is_main_process():
-        return
-    held_out = _people("held out", record["people"]["test"])
-    print(card.metrics_table(held_out, record["test"], record["folds"], record["before"]))
-    print(f"\nWritten to {args.out}. Compare two pictures: siamese compare A B --weights {args.out}")
-    if args.push_to_hub:
-        print(hub.upload(args.out, args.push_to_hub))
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n       See `{self.prog} --help`.\n")
 
 
-def _evaluate(args: argparse.Namespace) -> None:
-    from siamese.data.sources import find_lfw
-    from siamese.evaluation import evaluate
-    from siamese.hub import card
-
-    model = _load(args.weights, args.device)
-    if lfw := find_lfw(args.data):
-        result = evaluate.evaluate_lfw(model, lfw, args.folds, not args.no_cache).record
-        title, folds = "LFW", result["folds"]
-        print(f"LFW: {folds['accuracy']:.2%} ± {folds['accuracy_std']:.2%} of the pairs are told right")
-        print(f"No face was found in {folds['without_face']} of {folds['images']:,} images.\n")
-    else:
-        names, result = evaluate.evaluate_folder(model, args.data, args.folds or 0)
-        title = _people("not trained on", names)
-    print(card.metrics_table(title, result["test"], result["folds"]))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="siamese", description="Do two photos show the same person? Use and train Siamese networks.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_compare, _add_train, _add_evaluate, _add_export, _add_push, _add_deploy):
+        add(commands)
+    return parser
 
 
-def _load(weights: str, device: str):
-    model = store.load(weights, device=device)
-    if model.note:
-        print(f"note: {model.note}", file=sys.stderr)
-    return model
+def _add(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], help: str, description: str = ""
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=help, description=description or f"{help[0].upper()}{help[1:]}.")
+    command.set_defaults(run=run)
+    return command
 
 
-def _people(title: str, names: list[str]) -> str:
-    return f"{title}: {', '.join(names[:5])}" + (f" … {len(names)} in all" if len(names) > 5 else "")
+# --- compare
+
+
+def _add_compare(commands: Commands) -> None:
+    command = _add(commands, "compare", _compare, "compare two photos")
+    command.add_argument("a", help="a photo, in any format that Pillow reads")
+    command.add_argument("b", help="another photo; the order does not matter")
+    command.add_argument(
+        "--face",
+        type=int,
+        nargs=2,
+        default=(0, 0),
+        metavar=("I", "J"),
+        help="which face of each photo to compare, counted from 0 (default: the largest near the middle)",
+    )
+    command.add_argument(
+        "--fmr",
+        type=float,
+        metavar="RATE",
+        help='say "same" only below this false-match rate, such as 0.001 (default: if P(same) is at least 0.75)',
+    )
+    command.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"{WEIGHTS_HELP} (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="print the answer as JSON")
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -110,130 +123,170 @@ def _compare(args: argparse.Namespace) -> None:
         print(f"Network: {answer.model}")
 
 
-def _export(args: argparse.Namespace) -> None:
-    from siamese import export
+def _load(weights: str, device: str) -> Model:
+    from siamese import checkpoint
 
-    difference = export.to_onnx(_load(args.weights, "cpu"), args.onnx)
-    print(f"Written to {args.onnx}: in onnxruntime its embeddings are PyTorch's to {difference:.0e}.")
-
-
-def _push(args: argparse.Namespace) -> None:
-    from siamese.hub import upload as hub
-
-    print(hub.upload(args.weights, args.repository, args.private, args.revision, args.create_pr))
+    model = checkpoint.load(weights, device=device)
+    if model.note:
+        print(f"note: {model.note}", file=sys.stderr)
+    return model
 
 
-def _deploy(args: argparse.Namespace) -> None:
-    from siamese.hub import space
-
-    if not args.dry_run:
-        tell = functools.partial(print, file=sys.stderr)
-        print(space.deploy(args.space, args.weights, args.hardware, args.private, tell))
-        return
-    planned = space.plan(args.space, args.weights)
-    for name, content in planned.files.items():
-        print(f"{content.stat().st_size if isinstance(content, Path) else len(content):>12,}  {name}")
-    print(f"\nSIAMESE_WEIGHTS={planned.weights}\n\n---\n{planned.card.data.to_yaml()}\n---")
+# --- train
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        each = "" if " " in self.prog else f", and `{self.prog} COMMAND --help` those of a command"
-        self.exit(2, f"error: {message}\n       `{self.prog} --help` lists the settings{each}.\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="siamese", description="How alike are two images? Train, measure and use Siamese networks.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    command = commands.add_parser("train", help="train a network on a folder of people, and test and calibrate it")
-    command.set_defaults(run=_train)
+def _add_train(commands: Commands) -> None:
+    command = _add(commands, "train", _train, "train, test and calibrate a network on a folder of people")
     command.add_argument("--data", required=True, help=DATA_HELP)
-    command.add_argument("--out", type=Path, help="the result folder (default: runs/ and the name of the data)")
-    for setting in fields(TrainConfig)[2:]:
+    command.add_argument("--out", type=Path, help="result folder (default: runs/NAME_OF_THE_DATA)")
+    types = get_type_hints(TrainConfig)
+    for setting in fields(TrainConfig):
+        if setting.name in ("data", "out"):
+            continue
         flag, text = "--" + setting.name.replace("_", "-"), setting.metadata["help"]
-        if setting.type is bool:
+        if types[setting.name] is bool:
             command.add_argument(flag, action="store_true", help=text)
-        else:
-            if setting.default not in (None, ""):
-                text += f" (default: {setting.default})"
-            command.add_argument(flag, type=setting.type, default=setting.default, help=text)
+            continue
+        if setting.default not in (None, ""):
+            text += f" (default: {setting.default})"
+        kind = setting.metadata.get("type", types[setting.name])
+        command.add_argument(flag, type=kind, default=setting.default, help=text)
     command.add_argument("--push-to-hub", metavar="USER/NAME", help="push the result to the Hugging Face Hub")
 
-    command = commands.add_parser("evaluate", help="measure a network on people whom it has not seen")
-    command.set_defaults(run=_evaluate)
+
+def _train(args: argparse.Namespace) -> None:
+    from siamese.data.folders import title
+    from siamese.hub.card import metrics_table
+    from siamese.hub.upload import check_upload, upload
+    from siamese.training.distributed import is_main_process
+    from siamese.training.run import train
+
+    args.out = args.out or Path("runs", title(args.data))
+    config = TrainConfig(**{setting.name: getattr(args, setting.name) for setting in fields(TrainConfig)})
+    if args.push_to_hub:
+        check_upload(args.push_to_hub)
+    record = train(config)
+    if not is_main_process():
+        return
+    print(metrics_table(_people("held out", record.people.test), record.test, record.folds, record.before))
+    print(f"\nWritten to {args.out}. Compare two photos: siamese compare A B --weights {args.out}")
+    if args.push_to_hub:
+        print(upload(args.out, args.push_to_hub))
+
+
+def _people(title: str, names: list[str] | list[int]) -> str:
+    return f"{title}: {', '.join(map(str, names[:5]))}" + (f" … {len(names)} in all" if len(names) > 5 else "")
+
+
+# --- evaluate
+
+
+def _add_evaluate(commands: Commands) -> None:
+    command = _add(commands, "evaluate", _evaluate, "measure a network on people it was not trained on")
     command.add_argument("weights", help=WEIGHTS_HELP)
-    command.add_argument("--data", required=True, help=DATA_HELP + LFW_HELP)
-    command.add_argument(
-        "--folds",
-        type=int,
-        help="also retrain by the same recipe on this many folds of people (default: 0); of LFW, how many of its ten "
-        "folds to run (default: all)",
-    )
-    command.add_argument("--no-cache", action="store_true", help="of LFW: embed all images anew")
+    command.add_argument("--data", required=True, help=f'{DATA_HELP}; or "lfw" (in SIAMESE_DATA), or a folder with LFW')
+    command.add_argument("--folds", type=int, help="LFW only: how many of the ten folds to run (default: all)")
+    command.add_argument("--no-cache", action="store_true", help="LFW only: ignore saved embeddings")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
-    command = commands.add_parser("compare", help="compare two pictures")
-    command.set_defaults(run=_compare)
-    command.add_argument("a", help="a picture, in any format that Pillow reads")
-    command.add_argument("b", help="another; the order does not matter")
-    command.add_argument(
-        "--face",
-        type=int,
-        nargs=2,
-        default=(0, 0),
-        metavar=("I", "J"),
-        help="where pictures show several faces: which to compare, from 0",
-    )
-    command.add_argument(
-        "--fmr",
-        type=float,
-        help='the false-match rate that "same" is to keep to, 0.001 for one in a thousand (default: none; then "same" '
-        "takes odds of three to one)",
-    )
-    command.add_argument(
-        "--weights", default=store.DEFAULT, help=WEIGHTS_HELP + " (default: the face network that comes along)"
-    )
-    command.add_argument("--json", action="store_true", help="print the answer as JSON")
-    command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
-    command = commands.add_parser(
+def _evaluate(args: argparse.Namespace) -> None:
+    from siamese.data.lfw import find_lfw
+    from siamese.evaluation.lfw import evaluate_lfw
+    from siamese.evaluation.people import evaluate_folder
+    from siamese.hub.card import metrics_table
+
+    model = _load(args.weights, args.device)
+    if lfw := find_lfw(args.data):
+        result = evaluate_lfw(model, lfw, args.folds, not args.no_cache)
+        protocol = result.protocol
+        print(f"LFW: accuracy {protocol.accuracy:.2%} ± {protocol.accuracy_std:.2%}")
+        print(f"No face was found in {protocol.without_face} of {protocol.images:,} images.\n")
+        print(metrics_table("LFW", result.test, result.folds))
+    else:
+        if args.folds is not None or args.no_cache:
+            raise ValueError("--folds and --no-cache are for LFW; to cross-validate, use `siamese train --folds`")
+        result = evaluate_folder(model, args.data)
+        print(metrics_table(_people("not trained on", result.names), result.test))
+    if args.json:
+        args.json.write_text(result.to_json())
+
+
+# --- export
+
+
+def _add_export(commands: Commands) -> None:
+    command = _add(
+        commands,
         "export",
-        help="write a network as an ONNX file, which runs without PyTorch",
-        description="Write a network as an ONNX file, having checked it with onnxruntime. Its input `images` is uint8 "
-        "(B, C, H, W), 0 to 255, for any B; its output `embeddings` float32 (B, D). The Euclidean distance of two rows "
-        "is the dissimilarity. The metadata hold threshold, slope and intercept of the calibration, align (faces: the "
-        "images are faces, found and brought upright by other means), input_range and channels (RGB or gray).",
+        _export,
+        "write a network as an ONNX file",
+        "Write a network as an ONNX file, which runs without PyTorch, and check it with onnxruntime. Input `images`: "
+        "uint8 (B, C, H, W) in [0, 255]. Output `embeddings`: float32 (B, D). The Euclidean distance of two rows is "
+        "the dissimilarity. The metadata holds the threshold, slope and intercept of the calibration, align (faces: "
+        "the images are aligned face crops), input_range and channels (RGB or gray).",
     )
-    command.set_defaults(run=_export)
     command.add_argument("weights", help=WEIGHTS_HELP)
-    command.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="where to write it")
+    command.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
 
-    command = commands.add_parser(
+
+def _export(args: argparse.Namespace) -> None:
+    from siamese.export import to_onnx
+
+    difference = to_onnx(_load(args.weights, "cpu"), args.onnx)
+    print(f"Written to {args.onnx}. Its embeddings differ from PyTorch's by at most {difference:.0e}.")
+
+
+# --- push and deploy
+
+
+def _add_push(commands: Commands) -> None:
+    command = _add(
+        commands,
         "push",
-        help="push a result folder to the Hugging Face Hub",
-        description="Push a result folder to the Hugging Face Hub, without pairs.png and hardest.png, which show "
-        "people, and without their names: in the metrics.json there, people are numbers.",
+        _push,
+        "push a result folder to the Hugging Face Hub",
+        "Push a result folder to the Hugging Face Hub. pairs.png and hardest.png, which show photos of people, are "
+        "left out, and names of people are replaced by numbers in metrics.json.",
     )
-    command.set_defaults(run=_push)
     command.add_argument("weights", type=Path, help="a result folder")
     command.add_argument("repository", metavar="USER/NAME")
     command.add_argument("--private", action="store_true", help="make a new repository private")
-    command.add_argument("--revision", metavar="BRANCH", help="push to this branch, a new one where it is not there")
-    command.add_argument("--create-pr", action="store_true", help="open a pull request, for somebody else's repository")
+    command.add_argument("--revision", metavar="BRANCH", help="push to this branch; it is created if needed")
+    command.add_argument("--create-pr", action="store_true", help="open a pull request")
 
-    command = commands.add_parser(
+
+def _push(args: argparse.Namespace) -> None:
+    from siamese.hub.upload import upload
+
+    print(upload(args.weights, args.repository, args.private, args.revision, args.create_pr))
+
+
+def _add_deploy(commands: Commands) -> None:
+    command = _add(
+        commands,
         "deploy",
-        help="bring the page with a network to a Hugging Face Space",
-        description="Bring the page to a Hugging Face Space, new or there already, and wait until it runs. Of a result "
-        "folder goes what `siamese push` would push.",
+        _deploy,
+        "deploy the demo page to a Hugging Face Space",
+        "Deploy the demo page with a network to a Hugging Face Space, and wait until it runs. The Space is created if "
+        "needed. Of a result folder, the same files are uploaded as by `siamese push`.",
     )
-    command.set_defaults(run=_deploy)
     command.add_argument("space", metavar="USER/SPACE")
-    command.add_argument("--weights", help=WEIGHTS_HELP + " (default: what the Space has, or the face network)")
-    command.add_argument("--hardware", help="such as zero-a10g or cpu-basic (default: the one it has, or the Hub's)")
+    command.add_argument("--weights", help=f"{WEIGHTS_HELP} (default: those of the Space, or weights/faces)")
+    command.add_argument("--hardware", help="such as zero-a10g or cpu-basic (default: that of the Space)")
     command.add_argument("--private", action="store_true", help="make a new Space private")
     command.add_argument("--dry-run", action="store_true", help="only list the files and the front matter")
-    return parser
+
+
+def _deploy(args: argparse.Namespace) -> None:
+    from siamese.hub.space import deploy, plan
+
+    if not args.dry_run:
+        log = functools.partial(print, file=sys.stderr)
+        print(deploy(args.space, args.weights, args.hardware, args.private, log))
+        return
+    planned = plan(args.space, args.weights)
+    for name, content in planned.files.items():
+        print(f"{content.stat().st_size if isinstance(content, Path) else len(content):>12,}  {name}")
+    print(f"\nSIAMESE_WEIGHTS={planned.weights}\n\n---\n{planned.card.data.to_yaml()}\n---")

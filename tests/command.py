@@ -1,7 +1,7 @@
-"""The command line in a process of its own, which costs no import of PyTorch: it is forked from one that has it.
+"""Run the command line in a process of its own, forked from one that has imported PyTorch already.
 
-The Hub's client reads its environment when it is imported, so that commands of different environments cannot share a
-process. This module imports nothing of it.
+huggingface_hub reads its environment variables when it is imported, so commands with different environments cannot share
+a process. This module must not import it.
 """
 
 import multiprocessing
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["torch", "torchvision.ops", "PIL.Image"])
+forks.set_forkserver_preload(["torch", "PIL.Image"])
 
 
 class Run(NamedTuple):
@@ -23,7 +23,7 @@ class Run(NamedTuple):
 
 
 def run(*arguments, **environment: str) -> Run:
-    """Run `siamese` with these arguments, and with this environment beside the present one."""
+    """Run `siamese` with these arguments. `environment` is added to the current environment variables."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         command = [str(argument) for argument in arguments]
@@ -38,7 +38,7 @@ def _main(arguments: list[str], environment: dict[str, str], out: Path, err: Pat
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), stream.fileno())
     os.environ.update(environment)
     sleep = time.sleep
-    time.sleep = lambda seconds: sleep(min(seconds, 0.05))  # the client waits longer and longer before it tries again
+    time.sleep = lambda seconds: sleep(min(seconds, 0.05))  # huggingface_hub waits between retries
     from siamese.cli import main
 
     sys.exit(main(arguments))

@@ -1,4 +1,4 @@
-"""What several tests share. Tests that need the AT&T faces are skipped, with a reason, where SIAMESE_DATA has none."""
+"""Shared fixtures. Tests that need the AT&T faces are skipped if SIAMESE_DATA does not hold them."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from siamese import cli
-from siamese.data import dataset as data
-from siamese.data import sources as datasets
+from siamese.data.att import ATT_FILE
+from siamese.data.dataset import IdentityDataset, load_dataset
 
 from .command import Run
 
@@ -24,15 +24,15 @@ EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture(scope="session")
-def att() -> data.IdentityDataset:
-    if not Path(os.environ.get("SIAMESE_DATA", ""), datasets.ATT_FILE).is_file():
-        pytest.skip(f"needs the AT&T faces: put {datasets.ATT_FILE} into a folder and name it in SIAMESE_DATA")
-    return data.load("att", (1, 100, 100))
+def att() -> IdentityDataset:
+    if not Path(os.environ.get("SIAMESE_DATA", ""), ATT_FILE).is_file():
+        pytest.skip(f"needs the AT&T faces: set SIAMESE_DATA to a folder with {ATT_FILE}")
+    return load_dataset("att", (1, 100, 100))
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
-    """A folder of ten classes with eight real images each: scikit-learn's handwritten digits."""
+    """A folder of ten classes with eight images each, from scikit-learn's handwritten digits."""
     folder = tmp_path_factory.mktemp("digits")
     images, labels = load_digits(return_X_y=True)
     for label in range(10):
@@ -44,7 +44,7 @@ def digits(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(digits, tmp_path_factory) -> Path:
-    """The result folder of a short training on the digits, with two folds."""
+    """The result folder of a short training run on the digits, with two folds."""
     out = tmp_path_factory.mktemp("trained") / "digits"
     arguments = ["--data", str(digits), "--recipe", "tutorial", "--epochs", "3", "--batch-size", "16", "--folds", "2"]
     assert cli.main(["train", *arguments, "--out", str(out)]) == 0
@@ -53,13 +53,13 @@ def trained(digits, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def siamese(capsys):
-    """Run the command line in this process; returns its exit code and what it printed."""
+    """Run the command line in this process. Returns its exit code and output."""
 
     def run(*arguments) -> Run:
         capsys.readouterr()
         try:
             code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as exit:  # argparse leaves by itself
+        except SystemExit as exit:  # argparse exits by itself
             code = exit.code
         return Run(code, *capsys.readouterr())
 
@@ -67,7 +67,7 @@ def siamese(capsys):
 
 
 def alike(answer, other) -> bool:
-    """Whether two answers, as JSON, agree: numbers to rounding, the rest exactly."""
+    """Whether two JSON answers agree: numbers up to rounding, everything else exactly."""
     if isinstance(other, dict):
         return answer.keys() == other.keys() and all(alike(answer[key], other[key]) for key in other)
     if isinstance(other, list | tuple):
@@ -82,18 +82,18 @@ def free_port() -> int:
 
 
 def serving(process: subprocess.Popen, port: int) -> str:
-    """Return the page's address, once a process serves it at this port."""
+    """Wait until a process serves the page at this port. Returns its address."""
     for _ in range(600):
-        assert process.poll() is None, "app.py ended instead of serving"
+        assert process.poll() is None, "app.py ended before it served the page"
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}"):
             return f"http://127.0.0.1:{port}"
         time.sleep(0.2)
-    raise TimeoutError("app.py did not serve within two minutes")
+    raise TimeoutError("app.py did not serve the page within two minutes")
 
 
 @pytest.fixture(scope="session")
 def start_page():
-    """Start `python app.py`, or with other arguments, in this environment; returns its address once it serves."""
+    """Start `python app.py`, or Python with other arguments. Returns the address once the page is served."""
     started = []
 
     def start(*arguments: str, **environment: str) -> str:

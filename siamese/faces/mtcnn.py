@@ -1,33 +1,41 @@
-"""MTCNN: three small networks that find faces and their landmarks, each with fewer candidates and a closer look.
+"""MTCNN: a cascade of three small networks that finds faces and their landmarks.
 
 Zhang, Zhang, Li and Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks", IEEE
-Signal Processing Letters 2016. Whatever a window sees beyond the edge of the image is black, as in the paper's code:
-squeezing the window into the image instead would shift the landmarks of all faces that fill a photo.
+Signal Processing Letters 2016. Crops that reach beyond the image are padded with black, as in the paper's code.
+Clamping them to the image would stretch them and shift the landmarks of faces that fill a photo.
 """
 
+from __future__ import annotations
+
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, roi_align
 
 from siamese.network import bundled_weights
 
-WINDOW = 12  # pixels, PNet's
-LEVEL = 0.709  # from one level of the pyramid to the next: half the area
-LEAST = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}  # the scores asked for
+PNET_WINDOW = 12  # pixels
+PYRAMID_SCALE = 0.709  # from one level to the next: half the area
+MIN_SCORE = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}
+
+# `import torchvision` takes longer than `import torch`, because it imports its models and torch._dynamo. The two
+# operators used here are in its compiled library.
+torch.ops.load_library(next(Path(find_spec("torchvision").submodule_search_locations[0]).glob("_C*")))
 
 
-class Faces(NamedTuple):
-    """The faces of one image, in its pixels from its upper left corner.
+class DetectionTensors(NamedTuple):
+    """The K faces of one image, in pixels from its upper left corner.
 
     Attributes:
-        boxes: (K, 4) left, top, right, bottom; may reach beyond the image.
-        landmarks: (K, 5, 2) x and y of left eye, right eye, nose, left and right corner of the mouth, as seen.
-        scores: (K,) in [0, 1].
+        boxes: (K, 4) float, left, top, right, bottom; may reach beyond the image.
+        landmarks: (K, 5, 2) float, x and y of left eye, right eye, nose, left and right corner of the mouth, as seen
+            in the image.
+        scores: (K,) float in [0, 1].
     """
 
     boxes: Tensor
@@ -36,7 +44,7 @@ class Faces(NamedTuple):
 
 
 class PNet(nn.Module):
-    """Looks at 12 × 12 windows two pixels apart, all at once."""
+    """Proposal network: scores every 12 × 12 window of an image, with a stride of 2 pixels."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +61,7 @@ class PNet(nn.Module):
 
 
 class RNet(nn.Module):
-    """Looks at crops of 24 × 24."""
+    """Refinement network: scores 24 × 24 crops."""
 
     side = 24
 
@@ -73,7 +81,7 @@ class RNet(nn.Module):
 
 
 class ONet(nn.Module):
-    """Looks at crops of 48 × 48, and places the landmarks."""
+    """Output network: scores 48 × 48 crops and predicts five landmarks."""
 
     side = 48
 
@@ -94,62 +102,67 @@ class ONet(nn.Module):
 
 
 @torch.inference_mode()
-def detect(x: Tensor, smallest: int) -> list[Faces]:
+def detect(x: Tensor, smallest: int) -> list[DetectionTensors]:
     """Find the upright faces in images of one size.
 
     Args:
         x: (B, 3, H, W) float RGB in [0, 255].
-        smallest: the side in pixels, at least 12, of the smallest face to look for.
+        smallest: side in pixels of the smallest face to look for, at least 12.
 
     Returns:
         B results, on the device of `x`.
     """
     pnet, rnet, onet = networks(x.device)
-    boxes, scores, owner = _propose(pnet, x, smallest)
+    boxes, scores, owner = _propose(pnet, x, smallest)  # (N, 4), (N,), (N,) index of the image
 
     boxes = _square(boxes)
     scores, shift = rnet(_crop(x, boxes, owner, rnet.side))
-    kept = scores > LEAST["rnet"]
+    kept = scores > MIN_SCORE["rnet"]
     boxes, scores, owner = _moved(boxes[kept], shift[kept]), scores[kept], owner[kept]
-    kept = batched_nms(boxes, scores, owner, 0.7)
+    kept = _batched_nms(boxes, scores, owner, 0.7)
     boxes, owner = _square(boxes[kept]), owner[kept]
 
     scores, shift, _ = onet(_crop(x, boxes, owner, onet.side))
     boxes = _moved(boxes, shift)
-    kept = (scores > LEAST["onet"]).nonzero().squeeze(1)
-    kept = kept[batched_nms(boxes[kept], scores[kept], owner[kept], 0.4)]
+    kept = (scores > MIN_SCORE["onet"]).nonzero().squeeze(1)
+    kept = kept[_batched_nms(boxes[kept], scores[kept], owner[kept], 0.4)]
     boxes, scores, owner = boxes[kept], scores[kept], owner[kept]
 
     landmarks = _landmarks(onet, x, _square(boxes), owner)
-    return [Faces(boxes[rows], landmarks[rows], scores[rows]) for rows in (owner == b for b in range(len(x)))]
+    return [
+        DetectionTensors(boxes[rows], landmarks[rows], scores[rows]) for rows in (owner == b for b in range(len(x)))
+    ]
 
 
 def _propose(pnet: PNet, x: Tensor, smallest: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Slide PNet over a pyramid of the images, to half a window beyond their edges; boxes, scores and whose they
-    are."""
+    """Run PNet over an image pyramid, padded by half a window.
+
+    Returns:
+        (N, 4) boxes, (N,) scores and (N,) indices of the images.
+    """
     height, width = x.shape[2:]
     boxes, scores, owners = [x.new_empty(0, 4)], [x.new_empty(0)], [torch.empty(0, dtype=torch.long, device=x.device)]
-    scale = WINDOW / smallest
-    while min(height, width) * scale >= WINDOW * 2 / 3:
+    scale = PNET_WINDOW / smallest
+    while min(height, width) * scale >= PNET_WINDOW * 2 / 3:
         x = F.interpolate(x, (round(height * scale), round(width * scale)), mode="area")
-        score, shift = pnet(F.pad(_normalise(x), (WINDOW // 2,) * 4, value=_normalise(0)))
-        owner, row, column = (score > LEAST["pnet"]).nonzero(as_tuple=True)
+        score, shift = pnet(F.pad(_normalise(x), (PNET_WINDOW // 2,) * 4, value=_normalise(0)))
+        owner, row, column = (score > MIN_SCORE["pnet"]).nonzero(as_tuple=True)
         score, shift = score[owner, row, column], shift[owner, :, row, column]
-        corner = torch.stack([column, row], dim=1) * 2 - WINDOW // 2
+        corner = torch.stack([column, row], dim=1) * 2 - PNET_WINDOW // 2
         stretch = x.new_tensor([width / x.shape[3], height / x.shape[2]] * 2)
-        box = torch.cat([corner, corner + WINDOW], dim=1) * stretch
-        kept = batched_nms(box, score, owner, 0.5)
+        box = torch.cat([corner, corner + PNET_WINDOW], dim=1) * stretch
+        kept = _batched_nms(box, score, owner, 0.5)
         boxes.append(_moved(box, shift)[kept])
         scores.append(score[kept])
         owners.append(owner[kept])
-        scale *= LEVEL
+        scale *= PYRAMID_SCALE
     box, score, owner = torch.cat(boxes), torch.cat(scores), torch.cat(owners)
-    kept = batched_nms(box, score, owner, 0.7)
+    kept = _batched_nms(box, score, owner, 0.7)
     return box[kept], score[kept], owner[kept]
 
 
 def _landmarks(onet: ONet, x: Tensor, boxes: Tensor, owner: Tensor) -> Tensor:
-    """Place the landmarks in the final boxes: the mean of what ONet says of a face and of its mirror image."""
+    """Predict the landmarks in the final boxes, (K, 5, 2): the mean over each face and its mirror image."""
     crops = _crop(x, boxes, owner, onet.side)
     _, _, points = onet(torch.cat([crops, crops.flip(3)]))
     points, mirrored = points.view(2, -1, 2, 5).mT
@@ -157,25 +170,34 @@ def _landmarks(onet: ONet, x: Tensor, boxes: Tensor, owner: Tensor) -> Tensor:
     return boxes[:, None, :2] + (points + mirrored) / 2 * (boxes[:, None, 2:] - boxes[:, None, :2])
 
 
+def _batched_nms(boxes: Tensor, scores: Tensor, owner: Tensor, max_overlap: float) -> Tensor:
+    """Suppress boxes that overlap a better one of the same image. Returns the indices to keep, best first."""
+    if not len(boxes):
+        return owner
+    # Moved apart, boxes of different images cannot overlap.
+    apart = owner * (boxes.max() - boxes.min() + 1)
+    return torch.ops.torchvision.nms(boxes + apart[:, None], scores, max_overlap)
+
+
 def _crop(x: Tensor, boxes: Tensor, owner: Tensor, side: int) -> Tensor:
-    """Return each box as (side, side), averaged over its pixels; black beyond the edge."""
+    """Return each box as (side, side) pixels, averaged over the pixels it covers; black beyond the image."""
     regions = torch.cat([owner[:, None].to(boxes.dtype), boxes], dim=1)
-    return _normalise(roi_align(x, regions, side, aligned=True))
+    return _normalise(torch.ops.torchvision.roi_align(x, regions, 1.0, side, side, -1, True))
 
 
 def _moved(boxes: Tensor, shift: Tensor) -> Tensor:
-    """Move each edge by a network's `shift`, which is in sides of the box."""
+    """Move each edge by a network's `shift`, given in sides of the box."""
     return boxes + shift * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
 
 
 def _square(boxes: Tensor) -> Tensor:
-    """Return the squares around the boxes' centres whose sides are the boxes' longer ones."""
+    """Return squares with the centres of the boxes and their longer sides."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) / 2
     return torch.cat([centre - half, centre + half], dim=1)
 
 
-def _normalise(pixels):
+def _normalise(pixels: Tensor | int) -> Tensor | float:
     return (pixels - 127.5) / 128
 
 
