@@ -232,8 +232,8 @@ def test_installed_package_has_no_page(server, monkeypatch, tmp_path):
 def test_examples_of_the_page_are_deployed():
     import app
 
-    files = space.plan("USER/SPACE").files
-    assert {f"examples/{name}" for pair in app.PAIRS for name in pair} <= files.keys()
+    examples = {Path(photo).relative_to(ROOT).as_posix() for pair in app.EXAMPLES for photo in pair}
+    assert examples <= space.plan("USER/SPACE").files.keys()
 
 
 def test_second_deployment_keeps_the_network_and_other_files(server, folder):
@@ -338,15 +338,15 @@ def test_networks_run_inside_the_gpu_functions_of_zerogpu():
 import app
 pair = ("examples/obama-speaking.jpg", "examples/obama-standing.jpg")
 assert app.compare.duration == 15
-assert app.gather.duration(list(pair)) == 7
-card, seen = app.show(*pair, 0.0)
-assert app.changed(*pair, 0.0) == ((0, 0), card, seen)
-assert app.changed(None, None, 0.0)[2] == ""
-assert app.judge(*pair, 0.0, (0, 0)) == card
+assert app.group_photos.duration(list(pair)) == 7
+card, compared = app.show_answer(*pair, (0, 0), 0.0)
+assert app.on_photo(*pair, 0.0) == ((0, 0), card, compared)
+assert app.on_photo(None, None, 0.0)[2] == ""
+assert app.on_strictness(*pair, (0, 0), 0.0) == card
 assert app.compare(*pair)["verdict"] == "same"
 assert len(app.group_photos(list(pair))["faces"]) == 2
-assert len(app.gather(list(pair), 0.0, app.gr.Progress())[0].faces) == 2
-assert "tutorial" in app.side_by_side(*pair, (0, 0))
+assert len(app.on_files(list(pair), 0.0, app.gr.Progress())[0].faces) == 2
+assert "svg" in app.on_about(*pair, (0, 0))
 try:
     app.compare(pair[0], None)
 except app.gr.Error as error:
@@ -359,7 +359,7 @@ except RuntimeError as error:
     path = os.pathsep.join([str(ROOT / "tests" / "zerogpu"), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert run.stdout.splitlines() == ["The second picture is missing.", "network called outside a GPU function"], (
+    assert run.stdout.splitlines() == ["The second photo is missing", "network called outside a GPU function"], (
         run.stderr
     )
 
@@ -368,7 +368,7 @@ def test_networks_are_on_the_gpu_of_zerogpu_from_the_start():
     """The package `spaces` itself emulates CUDA until a GPU is attached."""
     code = """
 import app
-networks = app.model.network, app.tutorial.network, *app.mtcnn.networks(app.model.network.device)
+networks = app.model.network, app.tutorial_model.network, *app.mtcnn.networks(app.model.network.device)
 print({str(weight.device) for network in networks for weight in network.state_dict().values()})
 """
     zero = {"SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": "http://127.0.0.1:9"}
