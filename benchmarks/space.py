@@ -2,8 +2,8 @@
 
     python benchmarks/space.py --json benchmarks/results/space.json
 
-Takes the files of `siamese deploy` and installs only their requirements, with uv and its cache, for the Python that runs
-this script. The first start compiles bytecode, as in a new container.
+Takes the files of `siamese deploy` and installs only their requirements, with uv and its cache, for the running Python.
+The first start compiles bytecode, as in a new container.
 """
 
 import argparse
