@@ -120,7 +120,8 @@ def _locate(weights: str | Path, revision: str | None) -> tuple[str, Path, str |
         raise FileNotFoundError(f"there is no folder {weights}; networks on the Hub are named USER/NAME")
     if revision and suffix:
         raise ValueError(f"give one revision, got {suffix!r} and {revision!r}")
-    return name, *download(name, revision or suffix or None)
+    found = download(name, revision or suffix or None)
+    return name, found.folder, found.revision, found.note
 
 
 def _read(kind: type[T], file: Path, name: str) -> T:

@@ -90,6 +90,7 @@ def _export(network: SiameseNetwork, images: np.ndarray, metadata: dict[str, str
         dynamo=True,
         verbose=False,
     )
+    assert program is not None  # always with dynamo=True
     proto = program.model_proto
     # Remove what the exporter adds to each node: the line of source code, with a local path.
     for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info):

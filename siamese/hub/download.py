@@ -101,4 +101,4 @@ def _download(name: str, revision: str | None) -> Download:
     # This call points the cached branch at the commit. It comes last, so that the branch never points at a commit that
     # is only partly cached.
     hf_hub_download(name, "config.json", revision=revision)
-    return Download(files[0].parent, commit)
+    return Download(files[0].parent, files[0].parent.name)

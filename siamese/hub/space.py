@@ -22,7 +22,7 @@ from siamese.model import Model
 
 WEIGHTS_VARIABLE = "SIAMESE_WEIGHTS"
 FACES = "weights/faces"
-FREE_HARDWARE = "zero-a10g"
+FREE_HARDWARE = SpaceHardware.ZERO_A10G
 ROOT = Path(__file__).parents[2]
 # The page and the package as pip installs it. Every folder that may hold a user's own photos is listed by file.
 EXAMPLES = ("biden.jpg", "collins.jpg", "obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg", "CREDITS.md")
@@ -74,11 +74,11 @@ def plan(repo_id: str, weights: str | Path | None = None) -> SpacePlan:
         file.relative_to(ROOT).as_posix(): file for pattern in PATTERNS for file in ROOT.glob(pattern)
     }
     card = SpaceCard((ROOT / "README.md").read_text("utf-8"))
-    card.data.thumbnail = f"{constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{card.data.thumbnail}"
+    card.data["thumbnail"] = f"{constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{card.data['thumbnail']}"
     location = FACES
     if model.revision:
         location = str(weights)
-        card.data.models = [model.name]
+        card.data["models"] = [model.name]
         card = _custom_card(card, model, f"{constants.ENDPOINT}/{model.name}")
     elif find_weights(weights).resolve() != DEFAULT.resolve():
         location = f"runs/{model.id}"
@@ -120,14 +120,14 @@ def deploy(
     space = plan(repo_id, weights)
     api = HfApi()
     with hub_errors(repo_id, f"run `siamese deploy {repo_id}` again"):
-        for name in space.card.data.models or ():
+        for name in space.card.data.get("models") or ():
             if api.model_info(name).private:
                 log(f"{name} is private: add a secret HF_TOKEN in the settings of the Space so that it can read it")
-        url = _create(api, repo_id, hardware, private, log)
+        url = _create(api, repo_id, SpaceHardware(hardware) if hardware else None, private, log)
         check_repository_is_ours(api, repo_id, "space", private)
         before = api.get_space_runtime(repo_id)
         if hardware and before.requested_hardware != hardware:
-            api.request_space_hardware(repo_id, hardware)
+            api.request_space_hardware(repo_id, SpaceHardware(hardware))
         variable = api.get_space_variables(repo_id).get(WEIGHTS_VARIABLE)
         if weights is None and variable and variable.value != FACES:
             space = _keep_network(space, SpaceCard.load(repo_id), variable.value)
@@ -148,7 +148,7 @@ def deploy(
     return url
 
 
-def _create(api: HfApi, repo_id: str, hardware: str | None, private: bool, log: Callable[[str], None]) -> str:
+def _create(api: HfApi, repo_id: str, hardware: SpaceHardware | None, private: bool, log: Callable[[str], None]) -> str:
     """Create the Space if it does not exist. Returns its URL."""
     settings = {"repo_type": "space", "space_sdk": "gradio", "private": private or None, "exist_ok": True}
     try:
@@ -156,25 +156,26 @@ def _create(api: HfApi, repo_id: str, hardware: str | None, private: bool, log: 
     except HfHubHTTPError as error:
         if hardware or error.response.status_code != 402:
             raise
-        log(f"the account's plan does not include Spaces on a CPU: using {FREE_HARDWARE}")
+        log(f"the account's plan does not include Spaces on a CPU: using {FREE_HARDWARE.value}")
         return str(api.create_repo(repo_id, space_hardware=FREE_HARDWARE, **settings))
 
 
 def _custom_card(card: SpaceCard, model: Model, card_url: str) -> SpaceCard:
     """Return the project's card, adapted to a network of the user."""
     title = f"Siamese network, {model.record.data.name if model.record.settings else 'faces'}"
-    card.data.title = title
-    card.data.short_description = "Do two images show the same?"
-    card.data.thumbnail = None  # it shows faces
+    card.data["title"] = title
+    card.data["short_description"] = "Do two images show the same?"
+    card.data["thumbnail"] = None  # it shows faces
     if model.align != "faces":
-        card.data.tags = [tag for tag in card.data.tags if tag != "face-verification"]
+        card.data["tags"] = [tag for tag in card.data["tags"] if tag != "face-verification"]
     template = str(TEMPLATES / "card_space.md")
     return SpaceCard.from_template(card.data, template_path=template, title=title, card_url=card_url)
 
 
 def _keep_network(space: SpacePlan, card: SpaceCard, weights: str) -> SpacePlan:
     """Return the plan with the card and network that the Space already has."""
-    card.data.sdk_version, card.data.python_version = space.card.data.sdk_version, space.card.data.python_version
+    for key in ("sdk_version", "python_version"):
+        card.data[key] = space.card.data[key]
     return SpacePlan(space.files | {"README.md": str(card).encode()}, card, weights)
 
 
