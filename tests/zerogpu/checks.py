@@ -1,0 +1,44 @@
+"""Checks of the page on ZeroGPU. Each runs in a process of its own, because it decides which `spaces` is imported."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def networks_run_inside_gpu_functions() -> None:
+    """With the replacement of `spaces` in this folder."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import app
+
+    pair = app.EXAMPLES[0]
+    assert app.compare.duration == 15
+    assert app.group_photos.duration(pair) == 7
+    card, compared = app.show_answer(*pair, (0, 0), 0.0)
+    assert app.on_photo(*pair, 0.0) == ((0, 0), card, compared)
+    assert app.on_photo(None, None, 0.0)[2] == ""
+    assert app.on_strictness(*pair, (0, 0), 0.0) == card
+    assert app.compare(*pair)["verdict"] == "same"
+    assert len(app.group_photos(pair)["faces"]) == 2
+    assert len(app.on_files(pair, 0.0, app.gr.Progress())[0].faces) == 2
+    assert "svg" in app.on_about(*pair, (0, 0))
+    assert "missing" in message(app.compare, pair[0], None)
+    assert "outside a GPU function" in message(app.model.embed, pair)
+
+
+def networks_are_on_the_gpu_from_the_start() -> None:
+    """With `spaces` itself, which emulates CUDA until a GPU is attached."""
+    os.environ |= {"SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": "http://127.0.0.1:9"}
+    import app
+
+    networks = app.model.network, app.tutorial_model.network, *app.mtcnn.networks(app.model.network.device)
+    devices = {str(weight.device) for network in networks for weight in network.state_dict().values()}
+    assert devices == {"cuda:0"}, devices
+
+
+def message(function, *arguments) -> str:
+    """Return the message of the exception that a function raises."""
+    try:
+        function(*arguments)
+    except Exception as error:
+        return str(error)
+    raise AssertionError("no exception")
