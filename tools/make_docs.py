@@ -1,0 +1,325 @@
+"""Write the measured numbers into README.md and docs/*.md.
+
+    python tools/make_docs.py
+
+The text between `<!-- results:NAME -->` and `<!-- /results -->` is replaced by what the function NAME returns. The
+numbers come from benchmarks/results/*.json and weights/*/metrics.json.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from siamese.calibration import Calibration
+from siamese.model import VERDICT_PROBABILITY
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+SEEDS = (0, 1, 2)
+DETECT_FACES = ("siamese", "face_recognition")  # the other systems take the middle of the photo
+# Judged by name and by eye, from the list `lfw.closest_impostors` in weights/faces/metrics.json.
+EAST_ASIAN_CLOSEST = 25
+
+
+def documents() -> list[Path]:
+    """Return the files that hold results."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def render(text: str) -> str:
+    """Return a document with every results block rewritten.
+
+    Raises:
+        KeyError: if no function has the name of a block.
+    """
+    return BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]]()}\n{match[3]}", text)
+
+
+def main() -> None:
+    for file in documents():
+        file.write_text(render(file.read_text("utf-8")), "utf-8")
+
+
+# Read the measurements
+
+
+def results(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+
+
+def faces() -> dict:
+    """Return the record of the face network."""
+    return json.loads((ROOT / "weights" / "faces" / "metrics.json").read_text("utf-8"))
+
+
+def share_below(curves: dict, kind: str, distance: float) -> float:
+    """Return the share of "genuine" or "impostor" pairs at most `distance` apart, interpolated within a bin."""
+    counts, position = curves[kind], distance / curves["width"]
+    first = math.floor(position)
+    return (sum(counts[:first]) + counts[first] * (position - first)) / sum(counts)
+
+
+def default_operating_point() -> tuple[float, float, float]:
+    """Return the false-match rate, the distance and the false-non-match rate of the default verdict "same"."""
+    record = faces()
+    distance = Calibration.from_dict(record["test_calibration"]).distance_at(VERDICT_PROBABILITY)
+    fmr, tmr = (share_below(record["curves"], kind, distance) for kind in ("impostor", "genuine"))
+    return fmr, distance, 1 - tmr
+
+
+# Format Markdown
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(header), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+
+
+def paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def bullets(*items: str) -> str:
+    return "\n".join(paragraph(f"- {item}").replace("\n", "\n  ") for item in items)
+
+
+def one_in(rate: float) -> str:
+    """Return a rate as "1 in 210", to two digits."""
+    step = 10 ** max(0, math.floor(math.log10(1 / rate)) - 1)
+    return f"1 in {round(1 / rate / step) * step:,}"
+
+
+# README.md and docs/accuracy.md
+
+
+def lfw_short() -> str:
+    rows = ([row[0], row[1], row[4], row[6]] for row in lfw_rows() if row[0] in DETECT_FACES)
+    return table(["system", "accuracy", "TMR at FMR 1e-3", "photos without a detected face"], rows)
+
+
+def lfw_full() -> str:
+    rates = ["AUC", "EER", "TMR at FMR 1e-3", "calibration error"]
+    return table(["system", "accuracy", *rates, "photos without a detected face"], lfw_rows())
+
+
+def lfw_rows() -> list[list[str]]:
+    rows = []
+    for name, system in results("peers")["systems"].items():
+        report = system["pooled"]
+        rates = f"{report['eer']:.2%}", f"{report['tmr_at_fmr_1e_3']:.1%}", f"{report['calibration_error']:.1%}"
+        accuracy = f"{system['accuracy']:.2%} ± {system['accuracy_std']:.2%}"
+        missed = f"{system['without_face']} of {system['images']:,}" if name in DETECT_FACES else "–"
+        rows.append([name, accuracy, f"{report['auc']:.4f}", *rates, missed])
+    return rows
+
+
+def thresholds_short() -> str:
+    fmr, _, fnmr = default_operating_point()
+    points = {point["fmr"]: point for point in faces()["test_calibration"]["operating_points"]}
+    return paragraph(
+        f"""By default, {one_in(fmr)} pairs of different people are called "same", and {fnmr:.1%} of the pairs of one
+        person are missed. With `fmr=1e-3`, {one_in(1e-3)} pairs of different people are called "same", and
+        {points[1e-3]["fnmr"]:.1%} of the pairs of one person are missed."""
+    )
+
+
+def operating_points() -> str:
+    points = [(point["fmr"], point["distance"], point["fnmr"], "") for point in faces()["test_calibration"]["operating_points"]]
+    points.append((*default_operating_point(), " (default)"))
+    rows = (
+        [f"{one_in(fmr)}{note}", f"{distance:.3f}", f"{fnmr:.1%}"]
+        for fmr, distance, fnmr, note in sorted(points, reverse=True)
+    )
+    return table(["false-match rate (FMR)", "threshold", "false-non-match rate (FNMR)"], rows)
+
+
+def operating_points_basis() -> str:
+    record = faces()
+    return paragraph(
+        f"""The false-match rates are measured on all {record["lfw"]["impostor_pairs"]:,} pairs of different people
+        among the {record["lfw"]["images"]:,} photos of LFW's View 2. The false-non-match rates are measured on the
+        {sum(record["curves"]["genuine"]):,} genuine pairs in which both faces were found."""
+    )
+
+
+def calibration() -> str:
+    error = faces()["folds"]["pooled"]["calibration_error"]
+    return paragraph(
+        f"On folds of LFW that the curve was not fitted on, the expected calibration error is {error:.2%}."
+    )
+
+
+def closest_impostors() -> str:
+    closest = len(faces()["lfw"]["closest_impostors"])
+    return paragraph(
+        f"""- **Some groups of people.** Of the {closest} closest pairs of different people in LFW, {EAST_ASIAN_CLOSEST}
+        show two East or Southeast Asian people (judged by name and by eye)."""
+    ).replace("\n", "\n  ")
+
+
+def hard_photos() -> str:
+    hard, report = results("hard_photos"), results("att_faces")["test"]
+    whole, tight, turned = hard["whole"], hard["tight"], hard["turned"]
+    return bullets(
+        f"""**Photos cropped to the face.** {tight["accuracy"]:.1%} of the pairs in one fold of LFW are correct; with the
+        full photos {whole["accuracy"]:.1%} are.""",
+        f"""**Photos on their side or upside down.** In {turned["right"]:.1%} of {turned["images"]} photos the face is
+        found and turned upright.""",
+        f"""**AT&T faces, without training on them.** AUC {report["auc"]:.5f}, EER {report["eer"]:.2%} over all
+        {report["genuine"] + report["impostor"]:,} pairs.""",
+    )
+
+
+def saliency() -> str:
+    result = results("explain")
+    blurred = result["change"]["blurred"]
+    rows = (
+        [f"{kind} pairs", *(f"{blurred[kind][part]['size']:.3f}" for part in ("hottest", "random"))]
+        for kind in ("genuine", "impostor")
+    )
+    header = [f"mean change of the distance, {result['pairs']} pairs of LFW", "marked tenth", "random tenth"]
+    return table(header, rows)
+
+
+def compare_speed() -> str:
+    speed = results("peers")["speed"]
+    return paragraph(
+        f"""Comparing two files of 250 × 250 pixels takes {speed["ours"] * 1000:.0f} ms with the models loaded. That is
+        {speed["times_faster"]:.1f} times as fast as face_recognition in the same run. Two JPEGs of 12 megapixels take
+        {speed["ours_12_megapixels"]:.2f} s."""
+    )
+
+
+def page_speed() -> str:
+    page = results("page")
+    rows = [
+        ["start until the page is ready", f"{page['ready_s']:.1f} s"],
+        ["click on an example until the answer", f"{page['click_to_verdict_s']:.2f} s"],
+        ["group 40 photos of 12 megapixels", f"{page['forty_photos_s']:.1f} s"],
+        ["one comparison over HTTP with its upload (median)", f"{page['alone_median_s']:.2f} s"],
+        ["32 clients without a pause: answers per second", f"{page['together_per_second']:.1f}"],
+        ["32 clients without a pause: 95 % are answered within", f"{page['together_p95_s']:.1f} s"],
+        ["memory", f"{page['resident_mb'] / 1000:.1f} GB"],
+        ["growth of the memory after 300 comparisons", f"{page['memory_growth']:.0%}"],
+    ]
+    return table(["the page", "measured"], rows)
+
+
+# docs/training.md
+
+
+def fine_tuning() -> str:
+    att, lfw = results("fine_tuning")["att"], results("fine_tuning")["lfw"]
+    rows = [
+        ["AT&T, five folds of people", f"{att['before']['eer']:.2%}", f"{att['after']['eer']:.2%}"],
+        [
+            f"LFW, {sum(lfw['people'].values()):,} people, {lfw['people']['test']} of them held out",
+            f"{lfw['before']['eer']:.2%}",
+            f"{lfw['after']['eer']:.2%}",
+        ],
+    ]
+    return table(["data", "EER before", "EER after"], rows)
+
+
+def fold_rows(recipe: str, first: Callable[[dict], list[str]]) -> list[list[str]]:
+    rows = []
+    for seed in SEEDS:
+        record = results(f"att-{recipe}-seed{seed}")
+        pooled = record["folds"]["pooled"]
+        cells = [str(seed), *first(record), *(f"{fold['auc']:.3f}" for fold in record["folds"]["each"])]
+        rates = (pooled[name] for name in ("eer", "tmr_at_fmr_1e_2", "balanced_accuracy"))
+        rows.append([*cells, f"{pooled['auc']:.3f}", *(f"{rate:.1%}" for rate in rates)])
+    return rows
+
+
+FOLD_COLUMNS = [*(f"fold {k}" for k in range(1, 6)), "all folds, AUC", "EER", "TMR at FMR 1e-2", "balanced accuracy"]
+
+
+def tutorial_recipe() -> str:
+    rows = fold_rows("tutorial", lambda record: [f"{record['test']['auc']:.3f}"])
+    return table(["seed", "s5–s7, AUC", *FOLD_COLUMNS], rows)
+
+
+def tutorial_calibration() -> str:
+    errors = [results(f"att-tutorial-seed{seed}")["folds"]["pooled"]["calibration_error"] for seed in SEEDS]
+    return paragraph(
+        "The expected calibration error over all folds is {:.1%}, {:.1%} and {:.1%} for seeds 0, 1 and 2.".format(*errors)
+    )
+
+
+def modern_recipe() -> str:
+    return table(["seed", *FOLD_COLUMNS], fold_rows("modern", lambda record: []))
+
+
+def digits() -> str:
+    result = results("digits")
+    return paragraph(
+        f"""Trained on scikit-learn's handwritten digits from 0 to 6, the network separates pairs of the digits 7, 8 and
+        9 with an AUC of {result["mean_auc"]:.3f} (mean of {len(result["auc"])} seeds). Raw pixels reach
+        {result["raw_pixels_auc"]:.3f}. Training takes {result["seconds_each"]:.0f} s per seed."""
+    )
+
+
+def memory() -> str:
+    rows = (
+        [f"{run['images']:,}", run["in"], f"{run['pixels_mb']:,} MB", f"{run['most_mb']:,} MB"]
+        for run in results("large")
+    )
+    return table(["images", "images kept in", "size of the images", "peak memory of the process"], rows)
+
+
+def train_speed() -> str:
+    speed = results("train_speed")
+    rows = (
+        [name, f"{arm['seconds']:.0f} s", str(arm["images_per_second"]), f"{arm['auc']:.3f}"]
+        for name, arm in (("plain loop of the tutorial", speed["plain"]), ("`siamese train`", speed["ours"]))
+    )
+    return table(["", f"{speed['epochs']} epochs", "images per second", "AUC on s5–s7"], rows)
+
+
+def train_speed_notes() -> str:
+    speed, modern = results("train_speed"), results("modern_speed")
+    floor, seconds = speed["floor"], modern["seconds_all_folds"]
+    return bullets(
+        f"""`siamese train` is {speed["speedup"]:.1f} times as fast as the plain loop. An epoch takes
+        {floor["ours_to_bare_distinct"]:.2f} times as long as the bare forward, backward and optimizer steps on the
+        distinct images of each batch, and {floor["ours_to_bare_all"]:.2f} times as long as those on all 2 × 64 images.""",
+        f"""Both reach the same quality: the plain loop has an AUC of {results("plain_folds")["pooled_auc"]:.3f} over all
+        folds.""",
+        f"""The modern recipe trains all five folds in {seconds["modern"]:.0f} s; the plain loop takes
+        {seconds["plain"]:.0f} s ({modern["speedup"]:.0f} times as long) and reaches a lower AUC. An epoch takes
+        {modern["epoch_to_bare"]:.2f} times as long as the bare steps of its batches.""",
+    )
+
+
+# docs/hub.md
+
+
+def space() -> str:
+    measured = results("space")
+    return paragraph(
+        f"""`siamese deploy` uploads {measured["uploaded_mb"]:.0f} MB. A Space then installs
+        {measured["installed_mb"] / 1000:.1f} GB of packages, of which {measured["of_which_for_cuda_mb"] / 1000:.1f} GB
+        are for CUDA. After that, the page is ready {measured["first_start_s"]:.0f} s after its first start and
+        {measured["second_start_s"]:.0f} s after a later one, on {measured["cores"]} CPU cores."""
+    )
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    function.__name__: function
+    for function in (
+        *(lfw_short, lfw_full, thresholds_short, operating_points, operating_points_basis, calibration),
+        *(closest_impostors, hard_photos, saliency, compare_speed, page_speed),
+        *(fine_tuning, tutorial_recipe, tutorial_calibration, modern_recipe, digits, memory, train_speed),
+        *(train_speed_notes, space),
+    )
+}
+
+if __name__ == "__main__":
+    main()
