@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from .conftest import ROOT
 MAKE_DOCS = runpy.run_path(str(ROOT / "tools" / "make_docs.py"))
 DOCUMENTS = {
     file.relative_to(ROOT).as_posix(): file.read_text("utf-8")
-    for file in (*MAKE_DOCS["documents"](), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "examples/CREDITS.md")
+    for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"))
 }
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PAGE = "http://127.0.0.1:7860"
@@ -41,8 +42,7 @@ def test_make_docs_changes_nothing(name):
 @every_document
 def test_python_examples_print_the_output_below_them(name):
     names = {}
-    blocks = FENCED.findall(DOCUMENTS[name])
-    for (language, code), (next_language, expected) in zip(blocks, blocks[1:], strict=False):
+    for (language, code), (next_language, expected) in pairwise(FENCED.findall(DOCUMENTS[name])):
         if (language, next_language) == ("python", "text"):
             assert output(lambda code=code: exec(code, names)) == expected
 

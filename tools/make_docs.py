@@ -130,13 +130,16 @@ def thresholds_short() -> str:
 
 
 def operating_points() -> str:
-    points = [(point["fmr"], point["distance"], point["fnmr"], "") for point in faces()["test_calibration"]["operating_points"]]
-    points.append((*default_operating_point(), " (default)"))
-    rows = (
-        [f"{one_in(fmr)}{note}", f"{distance:.3f}", f"{fnmr:.1%}"]
-        for fmr, distance, fnmr, note in sorted(points, reverse=True)
+    rows = [
+        (point["fmr"], one_in(point["fmr"]), point["distance"], point["fnmr"])
+        for point in faces()["test_calibration"]["operating_points"]
+    ]
+    fmr, distance, fnmr = default_operating_point()
+    rows.append((fmr, f"{one_in(fmr)} (default)", distance, fnmr))
+    return table(
+        ["false-match rate (FMR)", "threshold", "false-non-match rate (FNMR)"],
+        ([rate, f"{distance:.3f}", f"{fnmr:.1%}"] for _, rate, distance, fnmr in sorted(rows, reverse=True)),
     )
-    return table(["false-match rate (FMR)", "threshold", "false-non-match rate (FNMR)"], rows)
 
 
 def operating_points_basis() -> str:
@@ -167,8 +170,8 @@ def hard_photos() -> str:
     hard, report = results("hard_photos"), results("att_faces")["test"]
     whole, tight, turned = hard["whole"], hard["tight"], hard["turned"]
     return bullets(
-        f"""**Photos cropped to the face.** {tight["accuracy"]:.1%} of the pairs in one fold of LFW are correct; with the
-        full photos {whole["accuracy"]:.1%} are.""",
+        f"""**Photos cropped to the face.** {tight["accuracy"]:.1%} of the pairs in one fold of LFW are correct; with
+        the full photos {whole["accuracy"]:.1%} are.""",
         f"""**Photos on their side or upside down.** In {turned["right"]:.1%} of {turned["images"]} photos the face is
         found and turned upright.""",
         f"""**AT&T faces, without training on them.** AUC {report["auc"]:.5f}, EER {report["eer"]:.2%} over all
@@ -248,9 +251,8 @@ def tutorial_recipe() -> str:
 
 def tutorial_calibration() -> str:
     errors = [results(f"att-tutorial-seed{seed}")["folds"]["pooled"]["calibration_error"] for seed in SEEDS]
-    return paragraph(
-        "The expected calibration error over all folds is {:.1%}, {:.1%} and {:.1%} for seeds 0, 1 and 2.".format(*errors)
-    )
+    rates = ", ".join(f"{error:.1%}" for error in errors)
+    return paragraph(f"The expected calibration error over all folds is {rates} for seeds 0, 1 and 2.")
 
 
 def modern_recipe() -> str:
@@ -289,9 +291,9 @@ def train_speed_notes() -> str:
     return bullets(
         f"""`siamese train` is {speed["speedup"]:.1f} times as fast as the plain loop. An epoch takes
         {floor["ours_to_bare_distinct"]:.2f} times as long as the bare forward, backward and optimizer steps on the
-        distinct images of each batch, and {floor["ours_to_bare_all"]:.2f} times as long as those on all 2 × 64 images.""",
-        f"""Both reach the same quality: the plain loop has an AUC of {results("plain_folds")["pooled_auc"]:.3f} over all
-        folds.""",
+        distinct images of each batch, and {floor["ours_to_bare_all"]:.2f} times as long as those on all 2 × 64.""",
+        f"""Both reach about the same quality: the plain loop has an AUC of
+        {results("plain_folds")["pooled_auc"]:.3f} over all folds.""",
         f"""The modern recipe trains all five folds in {seconds["modern"]:.0f} s; the plain loop takes
         {seconds["plain"]:.0f} s ({modern["speedup"]:.0f} times as long) and reaches a lower AUC. An epoch takes
         {modern["epoch_to_bare"]:.2f} times as long as the bare steps of its batches.""",
