@@ -123,9 +123,9 @@ def thresholds_short() -> str:
     fmr, _, fnmr = default_operating_point()
     points = {point["fmr"]: point for point in faces()["test_calibration"]["operating_points"]}
     return paragraph(
-        f"""By default, {one_in(fmr)} pairs of different people are called "same", and {fnmr:.1%} of the pairs of one
-        person are missed. With `fmr=1e-3`, {one_in(1e-3)} pairs of different people are called "same", and
-        {points[1e-3]["fnmr"]:.1%} of the pairs of one person are missed."""
+        f"""By default, {one_in(fmr)} pairs of different people is called "same", and {fnmr:.1%} of the pairs of one
+        person are missed. With `fmr=1e-3`, {one_in(1e-3)} is called "same", and {points[1e-3]["fnmr"]:.1%} are
+        missed."""
     )
 
 
@@ -251,8 +251,8 @@ def tutorial_recipe() -> str:
 
 def tutorial_calibration() -> str:
     errors = [results(f"att-tutorial-seed{seed}")["folds"]["pooled"]["calibration_error"] for seed in SEEDS]
-    rates = ", ".join(f"{error:.1%}" for error in errors)
-    return paragraph(f"The expected calibration error over all folds is {rates} for seeds 0, 1 and 2.")
+    first, second, third = (f"{error:.1%}" for error in errors)
+    return paragraph(f"The calibration error over all folds is {first}, {second} and {third} for seeds 0, 1 and 2.")
 
 
 def modern_recipe() -> str:
