@@ -11,12 +11,14 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
 
 
-def paragraph(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+def paragraph(text: str, indent: str = "") -> str:
+    """Wrap a text at 120 characters, and indent all lines but the first."""
+    text = " ".join(text.split())
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def bullets(*items: str) -> str:
-    return "\n".join(paragraph(f"- {item}").replace("\n", "\n  ") for item in items)
+    return "\n".join(paragraph(f"- {item}", indent="  ") for item in items)
 
 
 def one_in(rate: float) -> str:
