@@ -200,7 +200,7 @@ def test_page_is_fast_and_does_not_leak_memory():
 
 
 def test_heat_maps_mark_what_changes_the_distance():
-    change = result("explain")["change"]["blurred"]
+    change = result("saliency")["change"]["blurred"]
     for kind in ("genuine", "impostor"):
         mean, size = ({part: value[name] for part, value in change[kind].items()} for name in ("mean", "size"))
         assert mean["together"] > 0.02 > mean["random"] - 0.01

@@ -132,7 +132,7 @@ def hard_photos() -> str:
 
 
 def saliency() -> str:
-    result = results("explain")
+    result = results("saliency")
     blurred = result["change"]["blurred"]
     rows = (
         [f"{kind} pairs", *(f"{blurred[kind][part]['size']:.3f}" for part in ("hottest", "random"))]
