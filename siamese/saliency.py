@@ -53,11 +53,7 @@ def saliency_maps(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndar
 
 def _split_backbone(network: SiameseNetwork, x: Tensor) -> tuple[Tensor, nn.Sequential]:
     """Return the deepest feature map of at least `MIN_MAP_SIDE`, and the stages of the backbone after it."""
-    stages = list(network.backbone)
-    features = network.prepare(x)
-    for number, stage in enumerate(stages):
-        deeper = stage(features)
-        if deeper.dim() != 4 or min(deeper.shape[2:]) < MIN_MAP_SIDE:
-            return features, nn.Sequential(*stages[number:])
-        features = deeper
-    raise ValueError("the backbone must end in a vector")
+    features, stages = network.prepare(x), list(network.backbone)
+    while (deeper := stages[0](features)).dim() == 4 and min(deeper.shape[2:]) >= MIN_MAP_SIDE:
+        features, stages = deeper, stages[1:]
+    return features, nn.Sequential(*stages)
