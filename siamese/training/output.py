@@ -125,6 +125,7 @@ def write_result(
     plots.pairs(example_pairs(test, scored), folder / "pairs.png")
     plots.pairs(example_pairs(test, scored, hardest=True), folder / "hardest.png")
     for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors creates files that only their owner can read
         os.replace(file, config.out / file.name)
 
 
