@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
-from siamese import images, network
+from siamese import backbones, images, network
 from siamese.faces import alignment, detection, face, mtcnn
 from siamese.files import cache_folder, write_atomically
 from siamese.model import Model
@@ -77,7 +77,7 @@ def embed_files(
 
 
 def _cache_key(model: Model) -> str:
-    """Hash all that an embedding depends on besides the photograph: weights, settings, and the code that crops faces."""
+    """Hash all that an embedding depends on besides the photograph: weights, settings, and the code involved."""
     digest = hashlib.sha256()
     net = model.network
     digest.update(json.dumps([type(net.backbone).__name__, net.mirror, net.unit, model.align]).encode())
@@ -85,7 +85,7 @@ def _cache_key(model: Model) -> str:
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     if model.align == "faces":
         digest.update((network.bundled_weights("mtcnn") / "model.safetensors").read_bytes())
-        for module in (alignment, detection, face, images, mtcnn, network):
+        for module in (alignment, backbones, detection, face, images, mtcnn, network):
             digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]
 
