@@ -1,6 +1,7 @@
 """Evaluate a face network by the standard protocol of Labeled Faces in the Wild."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,11 @@ class LfwResult(NamedTuple):
     calibration: Calibration
     protocol: LfwProtocol
     scored: Scored
+
+    def to_json(self) -> str:
+        """Return all of it but `scored` as JSON."""
+        fields = ("test", "folds", "curves", "calibration", "protocol")
+        return json.dumps({name: asdict(getattr(self, name)) for name in fields}, indent=1) + "\n"
 
 
 def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool = True) -> LfwResult:

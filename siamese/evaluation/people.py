@@ -1,7 +1,8 @@
 """Evaluate a network on people that it was not trained on."""
 
+import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,12 @@ class FolderResult(NamedTuple):
     names: list[str]
     test: Report
     curves: Curves
+
+    def to_json(self) -> str:
+        """Return all of it as JSON."""
+        return (
+            json.dumps({"names": self.names, "test": asdict(self.test), "curves": asdict(self.curves)}, indent=1) + "\n"
+        )
 
 
 def evaluate_folder(model: Model, source: str | Path) -> FolderResult:
