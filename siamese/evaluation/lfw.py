@@ -156,7 +156,8 @@ def all_impostor_distances(z: dict[str, np.ndarray]) -> tuple[np.ndarray, list[t
         d = torch.cdist(embeddings[block], embeddings[start:])
         impostor = (person[block, None] != person[start:]).triu(1)  # each pair once
         distances.append(d[impostor].numpy())
-        values, cells = d.where(impostor, torch.inf).flatten().topk(min(CLOSEST_IMPOSTORS, d.numel()), largest=False)
+        count = min(CLOSEST_IMPOSTORS, int(impostor.sum()))
+        values, cells = d.where(impostor, torch.inf).flatten().topk(count, largest=False)
         for value, cell in zip(values.tolist(), cells.tolist(), strict=True):
             row, column = divmod(cell, d.shape[1])
             closest.append((value, files[start + row], files[start + column]))
