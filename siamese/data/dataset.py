@@ -62,7 +62,7 @@ class IdentityDataset:
         """Return the SHA-256 of names and pixels. It does not depend on the data's path or on `test_names`."""
         digest = hashlib.sha256("\n".join(self.names[i] for i in self.identity).encode())
         for x in self.batches():
-            digest.update(x.numpy())
+            digest.update(x.numpy().tobytes())
         return digest.hexdigest()
 
     def select(self, names: Iterable[str]) -> IdentityDataset:

@@ -92,14 +92,19 @@ def natural_order(names: Iterable[str], shown: Callable[[str], str] = str) -> li
 
 
 def _entries(root: Folder) -> Entries:
-    if isinstance(root, Path):
-        return lambda folder: [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
-    # zipfile.Path.iterdir scans the whole archive for each folder; index it once instead.
-    content = defaultdict(list)
-    for path in dict.fromkeys(root.root.namelist()):  # an archive can list a name twice
-        parent, _, name = path.rstrip("/").rpartition("/")
-        content[parent].append((name, path.endswith("/")))
-    return lambda folder: content[folder.at.rstrip("/")]
+    # zipfile.Path.iterdir scans the whole archive for each folder, so index it once.
+    index: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+    if isinstance(root, zipfile.Path):
+        for path in dict.fromkeys(root.root.namelist()):  # an archive can list a name twice
+            parent, _, name = path.rstrip("/").rpartition("/")
+            index[parent].append((name, path.endswith("/")))
+
+    def entries(folder: Folder) -> list[tuple[str, bool]]:
+        if isinstance(folder, zipfile.Path):
+            return index[folder.at.rstrip("/")]
+        return [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
+
+    return entries
 
 
 def _people_folders(root: Folder, entries: Entries) -> tuple[dict[str, Folder], frozenset[str]]:

@@ -105,8 +105,8 @@ def judge_lfw(z: dict[str, np.ndarray], parts: list[list[LfwPair]], fallback: Ca
     """Compute the metrics of folds of LFW's pairs.
 
     The accuracy of a fold is that at the best threshold of all other folds, and its probabilities come from a
-    calibration fitted on all other folds. A pair with a missing face counts as different, with probability 0 and the
-    largest distance, and is not used for fitting.
+    calibration fitted on all other folds. A pair with a missing face counts as different, with probability 0 and twice
+    the largest distance, and is not used for fitting.
 
     Args:
         z: (D,) float embedding of each photograph; NaN if no face was found.
@@ -167,7 +167,8 @@ def all_impostor_distances(z: dict[str, np.ndarray]) -> tuple[np.ndarray, list[t
 
 def _score(z: dict[str, np.ndarray], pairs: list[LfwPair]) -> tuple[Scored, np.ndarray]:
     """Return all pairs with their distances, and (P,) bool, whether both faces were found."""
-    first, second = (torch.from_numpy(np.stack([z[pair[side]] for pair in pairs])) for side in (0, 1))
+    first = torch.from_numpy(np.stack([z[pair.first] for pair in pairs]))  # (P, D)
+    second = torch.from_numpy(np.stack([z[pair.second] for pair in pairs]))  # (P, D)
     distances = distance(first, second).numpy()
     found = ~np.isnan(distances)
     distances[~found] = 2 * distances[found].max()

@@ -117,7 +117,8 @@ def curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> C
     """
     distance, same = np.asarray(distance), np.asarray(same, dtype=bool)
     width, genuine, impostor = histogram(distance[same], distance[~same])
-    return Curves(width, genuine, impostor, np.transpose(reliability(probability, same)).tolist())
+    share, predicted, observed = (column.tolist() for column in reliability(probability, same))
+    return Curves(width, genuine, impostor, list(zip(share, predicted, observed, strict=True)))
 
 
 def histogram(genuine: np.ndarray, impostor: np.ndarray) -> tuple[float, list[int], list[int]]:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,11 +78,9 @@ def known_seen(people: People) -> set[str]:
 
 def _with_names(people: People, order: list[str]) -> People:
     """Replace numbers by names, the reverse of `Record.anonymise`."""
-    training, test = ([order[number] for number in numbers] for numbers in (people.training, people.test))
+
+    def to_names(numbers: list[str] | list[int]) -> list[str]:
+        return [order[int(number)] for number in numbers]
+
     before = people.pretraining
-    return replace(
-        people,
-        training=training,
-        test=test,
-        pretraining=before if before is None else [order[number] for number in before],
-    )
+    return People(to_names(people.training), to_names(people.test), before if before is None else to_names(before))
