@@ -50,6 +50,20 @@ class Group:
             labels.append(f"{name} {seen[name]}" if total[name] > 1 else name)
         return labels
 
+    def to_dict(self, threshold: float) -> dict:
+        """Return the faces with the number of their person, and all dissimilarities, for JSON."""
+        person_of = {face: person for person, faces in enumerate(self.people(threshold)) for face in faces}
+        faces = [
+            {"photo": self.names[row], "index": self.photos[row], "box": face.box, "person": person_of[row]}
+            for row, face in enumerate(self.faces)
+        ]
+        return {
+            "faces": faces,
+            "dissimilarities": self.distances.tolist(),
+            "threshold": threshold,
+            "warnings": list(self.problems),
+        }
+
     def to_csv(self, people: list[list[int]]) -> str:
         """Return a table with one row per face: its label, the number of its person, and its distance to each face.
 
