@@ -174,8 +174,8 @@ def _batched_nms(boxes: Tensor, scores: Tensor, owner: Tensor, max_overlap: floa
     """Suppress boxes that overlap a better one of the same image. Returns the indices to keep, best first."""
     if not len(boxes):
         return owner
-    # Moved apart, boxes of different images cannot overlap.
-    apart = owner * (boxes.max() - boxes.min() + 1)
+    # Boxes of different images are moved apart, as in torchvision.ops.batched_nms.
+    apart = owner * (boxes.max() + 1)
     return torch.ops.torchvision.nms(boxes + apart[:, None], scores, max_overlap)
 
 
