@@ -179,7 +179,15 @@ class Model:
             is_same = probability >= VERDICT_PROBABILITY if fmr is None else dissimilarity <= threshold
             verdict = "same" if is_same else "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure"
         return Comparison(
-            dissimilarity, threshold, probability, interval, verdict, tuple(faces), tuple(found), tuple(warnings), self.id
+            dissimilarity,
+            threshold,
+            probability,
+            interval,
+            verdict,
+            tuple(faces),
+            tuple(found),
+            tuple(warnings),
+            self.id,
         )
 
     @torch.inference_mode()

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from siamese.data.lfw import find_lfw
 
 from siamese import Face, load
+from siamese.data.lfw import find_lfw
 from siamese.network import bundled_weights
 from siamese.saliency import saliency_maps
 

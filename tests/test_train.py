@@ -1,6 +1,5 @@
 """Training end to end with the tutorial recipe: the result folder, interruptions, and errors."""
 
-import json
 import resource
 import shutil
 import sys

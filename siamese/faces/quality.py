@@ -26,7 +26,7 @@ def quality_warnings(face: Face | None, count: int, number: int, name: str) -> l
     """
     if face is None or face.size is None or face.turn is None:
         return [
-            f"No face was found in the {name} photo. Use a photo in which the whole face is visible, large and well lit."
+            f"No face was found in the {name} photo. Use a photo with a large, well-lit, fully visible face."
         ]
     warnings = []
     if count > 1:
