@@ -133,7 +133,8 @@ class Hub:
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_TOKEN", next(iter(self.users)) if token is None else token)
         sleep = time.sleep
-        monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.02)))  # between retries
+        # Retries and polling wait for a second or more.
+        monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds if seconds < 1 else 0.02))
 
     def create(self, name: str, files: dict[str, bytes] | None = None, private: bool = False) -> Repository:
         """Create a repository, empty or with these files."""

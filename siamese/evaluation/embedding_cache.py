@@ -28,8 +28,7 @@ def embed_files(
         model: any model.
         files: the name and the content of each photograph.
         total: the number of photographs.
-        cache: read and write the cache. It is keyed by the photograph's content, with one file for each combination of
-            weights and settings. If it cannot be written, a warning is printed on stderr.
+        cache: keep the embeddings in `cache_folder()`, in one file for each combination of weights and settings.
 
     Returns:
         (D,) float32 for each name; NaN if no face was found.
@@ -37,29 +36,19 @@ def embed_files(
     Raises:
         ValueError: if a photograph cannot be read. The message names it.
     """
-    file = cache_folder() / "embeddings" / f"{_cache_key(model)}.npz"
-    known = _read_cache(file) if cache else {}
-    result, waiting, saved = {}, [], len(known)
+    known = _Cache(cache_folder() / "embeddings" / f"{_cache_key(model)}.npz" if cache else None)
+    result, waiting = {}, []
 
     def embed_waiting() -> None:
         for (name, key, _), row in zip(waiting, model.embed([photo for _, _, photo in waiting]), strict=True):
-            result[name] = known[key] = row
+            result[name] = known.rows[key] = row
         waiting.clear()
-
-    def save() -> None:
-        nonlocal cache, saved
-        try:
-            _write_cache(file, known)
-            saved = len(known)
-        except OSError as error:
-            cache = False
-            tqdm.write(f"warning: the embeddings are not cached: {error}", file=sys.stderr)
 
     try:
         for name, content in tqdm(files, total=total, unit=" images", desc="embedding"):
             key = hashlib.sha1(content).hexdigest()
-            if key in known:
-                result[name] = known[key]
+            if key in known.rows:
+                result[name] = known.rows[key]
                 continue
             try:
                 waiting.append((name, key, images.read(content)))
@@ -67,13 +56,43 @@ def embed_files(
                 raise ValueError(f"{name} cannot be read: {error}") from error
             if len(waiting) == BATCH_SIZE:
                 embed_waiting()
-            if cache and len(known) >= saved + SAVE_EVERY:
-                save()
+                known.save(SAVE_EVERY)
         embed_waiting()
     finally:
-        if cache and len(known) > saved:
-            save()
+        known.save()
     return result
+
+
+class _Cache:
+    """Embeddings by the SHA-1 of the photograph, and the file that keeps them, if any."""
+
+    def __init__(self, file: Path | None):
+        self.file = file
+        self.rows = self._read(file) if file else {}
+        self.saved = len(self.rows)
+
+    def save(self, every: int = 1) -> None:
+        """Write the file if there are at least `every` new embeddings. After a failure, warn and do not try again."""
+        if not self.file or len(self.rows) < self.saved + every:
+            return
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.file, self._write)
+            self.saved = len(self.rows)
+        except OSError as error:
+            self.file = None
+            tqdm.write(f"warning: the embeddings are not cached: {error}", file=sys.stderr)
+
+    def _read(self, file: Path) -> dict[str, np.ndarray]:
+        try:
+            with np.load(file) as arrays:
+                return dict(zip(arrays["keys"].tolist(), arrays["z"], strict=True))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # missing or damaged: start an empty one
+            return {}
+
+    def _write(self, part: Path) -> None:
+        with part.open("wb") as opened:  # given a path, np.savez would append .npz to it
+            np.savez(opened, keys=np.array(list(self.rows)), z=np.stack(list(self.rows.values())))
 
 
 def _cache_key(model: Model) -> str:
@@ -88,20 +107,3 @@ def _cache_key(model: Model) -> str:
         for module in (alignment, backbones, detection, face, images, mtcnn, network):
             digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _read_cache(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file) as arrays:
-            return dict(zip(arrays["keys"].tolist(), arrays["z"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # missing or damaged: start an empty one
-        return {}
-
-
-def _write_cache(file: Path, known: dict[str, np.ndarray]) -> None:
-    def write(part: Path) -> None:
-        with part.open("wb") as opened:  # given a path, np.savez would append .npz to it
-            np.savez(opened, keys=np.array(list(known)), z=np.stack(list(known.values())))
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, write)

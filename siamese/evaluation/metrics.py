@@ -108,13 +108,7 @@ def reliability(probability: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, 
 
 
 def curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Curves:
-    """Return histograms of distances and a reliability diagram.
-
-    Args:
-        distance: (P,), see `report`.
-        same: (P,), see `report`.
-        probability: (P,), see `report`.
-    """
+    """Return histograms of distances and a reliability diagram, for the arguments of `report`."""
     distance, same = np.asarray(distance), np.asarray(same, dtype=bool)
     width, genuine, impostor = histogram(distance[same], distance[~same])
     share, predicted, observed = (column.tolist() for column in reliability(probability, same))

@@ -57,9 +57,7 @@ def evaluate_folder(model: Model, source: str | Path) -> FolderResult:
     seen = known_seen(people)
     names = [name for name in dataset.names if name not in seen]
     if len(names) < 2:
-        raise ValueError(
-            f"{source} has {len(names)} people that the network was not trained on; a test needs at least 2"
-        )
+        raise ValueError(f"a test needs 2 people that the network was not trained on; {source} has {len(names)}")
     calibration = model.calibration
     if people.anonymous or set(names) & set(people.test):
         calibration = record.test_calibration  # the model's own may be fitted on these people

@@ -13,26 +13,14 @@ ACCENT, GENUINE, IMPOSTOR = "#4f46e5", "#0f766e", "#b45309"
 
 
 def loss(values: list[float], every: int, file: Path) -> None:
-    """Plot the training loss on a logarithmic scale.
-
-    Args:
-        values: the loss of one in `every` batches.
-        every: the number of batches between two values.
-        file: the PNG to write.
-    """
+    """Plot the training loss, recorded once every `every` batches, on a logarithmic scale."""
     figure, axes = _figure((6, 3.5), "Batch", "Contrastive loss")
     axes.semilogy(np.arange(len(values)) * every, values, color=ACCENT)
     figure.savefig(file, dpi=120)
 
 
 def roc(distance: np.ndarray, same: np.ndarray, file: Path) -> None:
-    """Plot the ROC curve of held-out pairs; the title gives AUC and EER.
-
-    Args:
-        distance: (P,) float.
-        same: (P,) bool.
-        file: the PNG to write.
-    """
+    """Plot the ROC curve of pairs, see `metrics.report`; the title gives AUC and EER."""
     figure, axes = _figure((4.5, 4.5), "False-match rate", "True-match rate")
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     axes.plot(*metrics.roc(distance, same), color=ACCENT)
@@ -41,13 +29,7 @@ def roc(distance: np.ndarray, same: np.ndarray, file: Path) -> None:
 
 
 def distances(curves: Curves, threshold: float, file: Path) -> None:
-    """Plot the histograms of genuine and impostor distances, with a threshold.
-
-    Args:
-        curves: with an even number of bins; two are drawn as one.
-        threshold: a distance.
-        file: the PNG to write.
-    """
+    """Plot the histograms of genuine and impostor distances, two bins drawn as one, with a threshold."""
     figure, axes = _figure((6, 3.5), "Dissimilarity", "Share of pairs")
     for label, counts, color in (("genuine", curves.genuine, GENUINE), ("impostor", curves.impostor, IMPOSTOR)):
         merged = np.reshape(counts, (-1, 2)).sum(1)
