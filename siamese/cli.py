@@ -11,7 +11,7 @@ import json
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_type_hints
 
 from siamese import __version__
 from siamese.training.config import TrainConfig
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from siamese.model import Model
 
-    Commands = argparse._SubParsersAction["_Parser"]
+    Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 DEFAULT_WEIGHTS = "weights/faces"
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
