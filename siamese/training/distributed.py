@@ -8,12 +8,11 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from siamese.network import pick_device
 
@@ -130,6 +129,18 @@ def convert_sync_batchnorm(network: nn.Module) -> None:
             convert_sync_batchnorm(child)
 
 
+class _AllReduce(torch.autograd.Function):
+    """The sum over all processes; its gradient is also summed. `torch.distributed.nn.functional` is deprecated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    backward = forward
+
+
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation by the mean and variance of the whole batch, of which each process has a share.
 
@@ -141,7 +152,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         count = torch.full_like(self.running_mean, x.numel() / x.shape[1])  # (C,)
         sums = torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count])  # (3, C)
-        total, squares, count = all_reduce(sums)
+        total, squares, count = _AllReduce.apply(sums)
         mean = total / count
         variance = squares / count - mean.square()
         with torch.no_grad():
