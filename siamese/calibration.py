@@ -1,23 +1,29 @@
-"""A distance → the probability that both images show one identity, and the thresholds of chosen error rates."""
+"""Calibration: from a distance to the probability that two images show the same identity, and operating points."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # the false-match rates that thresholds are found for
-RESAMPLES = 100
-CONFIDENCE = 1.96  # standard errors on either side: 95 %
+FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # of the operating points
+MIN_FALSE_MATCHES = 10  # an operating point with fewer is not measured
+BOOTSTRAP_SAMPLES = 100
+Z_95 = 1.96  # standard errors on each side of a 95 % confidence interval
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold and what it costs.
+    """A threshold and its error rates.
 
     Attributes:
-        fmr: the false-match rate: the share of impostor pairs at most `distance` apart.
+        fmr: false-match rate, the share of impostor pairs with a distance of at most `distance`.
         distance: the threshold, ≥ 0.
-        fnmr: the false-non-match rate: the share of genuine pairs further apart.
+        fnmr: false-non-match rate, the share of genuine pairs with a larger distance.
     """
 
     fmr: float
@@ -27,14 +33,17 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Calibration:
-    """P(same) at even odds as a logistic function of the distance (Platt, 1999).
+    """P(same) at even prior odds as a logistic function of the distance (Platt, 1999).
 
     Attributes:
-        slope: > 0; by how much the log-odds fall per unit of distance.
-        intercept: > 0; the log-odds at distance 0.
-        covariance: of intercept and slope: (variance of the intercept, covariance, variance of the slope); None where
-            it was not estimated.
-        operating_points: thresholds at chosen false-match rates, the highest rate first; empty where they were not measured.
+        slope: > 0, the decrease of the log-odds per unit of distance.
+        intercept: > 0, the log-odds at distance 0.
+        covariance: variance of the intercept, covariance of intercept and slope, variance of the slope; None if it was
+            not estimated.
+        operating_points: thresholds at chosen false-match rates, the highest rate first; empty if not measured.
+
+    Raises:
+        ValueError: if a value is out of range.
     """
 
     slope: float
@@ -42,18 +51,18 @@ class Calibration:
     covariance: tuple[float, float, float] | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (0 < self.slope < math.inf and 0 < self.intercept < math.inf):
             raise ValueError(f"a calibration needs a slope and an intercept above 0, got {self}")
         if self.covariance is not None and not (len(self.covariance) == 3 and all(map(math.isfinite, self.covariance))):
-            raise ValueError(f"a calibration's covariance is three finite numbers, got {self.covariance}")
+            raise ValueError(f"the covariance of a calibration is three finite numbers, got {self.covariance}")
         thresholds = [self.threshold, *(point.distance for point in self.operating_points)]
         if not all(map(math.isfinite, thresholds)):
-            raise ValueError(f"a calibration's thresholds must be finite, got {thresholds}")
+            raise ValueError(f"the thresholds of a calibration must be finite, got {thresholds}")
 
     @classmethod
-    def from_dict(cls, values: dict) -> "Calibration":
-        """Return what `dataclasses.asdict` took apart."""
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """Build a calibration from the result of `dataclasses.asdict`, or from its JSON."""
         points = tuple(
             OperatingPoint(float(point["fmr"]), float(point["distance"]), float(point["fnmr"]))
             for point in values.get("operating_points", ())
@@ -65,82 +74,84 @@ class Calibration:
 
     @property
     def threshold(self) -> float:
-        """The distance at which same and different are equally likely."""
+        """The distance at which P(same) is 0.5."""
         return self.intercept / self.slope
 
-    def probability(self, distance):
-        """Return P(same) in [0, 1] at even odds, for a float ≥ 0 or an array of them."""
+    def probability(self, distance: ArrayLike) -> np.ndarray:
+        """Return P(same) at even prior odds, in [0, 1], for one distance or an array of distances."""
         return _logistic(self.intercept - self.slope * np.asarray(distance))
 
     def confidence_interval(self, distance: float) -> tuple[float, float] | None:
-        """Return the 95 % confidence limits of `probability`, or None where `covariance` is not known."""
+        """Return the 95 % confidence interval of `probability`, or None if `covariance` is not known."""
         if self.covariance is None:
             return None
-        of_intercept, of_both, of_slope = self.covariance
-        variance = of_intercept - 2 * of_both * distance + of_slope * distance**2
-        log_odds, margin = self.intercept - self.slope * distance, CONFIDENCE * math.sqrt(max(variance, 0))
+        var_intercept, covariance, var_slope = self.covariance
+        variance = var_intercept - 2 * covariance * distance + var_slope * distance**2
+        log_odds, margin = self.intercept - self.slope * distance, Z_95 * math.sqrt(max(variance, 0))
         return float(_logistic(log_odds - margin)), float(_logistic(log_odds + margin))
 
     def operating_point(self, fmr: float) -> OperatingPoint:
-        """Return the operating point of a false-match rate.
+        """Return the operating point at a false-match rate.
 
         Raises:
-            ValueError: where it is none of those that were measured; the sentence lists them.
+            ValueError: if no threshold was measured at this rate. The message lists the rates that were.
         """
         for point in self.operating_points:
             if math.isclose(point.fmr, fmr):
                 return point
         known = ", ".join(f"{point.fmr:g}" for point in self.operating_points)
-        there = f"there is one for: {known}" if known else "for this network there is none: leave it out"
-        raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; {there}")
+        hint = f"choose one of: {known}" if known else "this network has none"
+        raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; {hint}")
 
     def distance_at(self, probability: float) -> float:
-        """Return the distance at which P(same) is `probability`, in (0, 1); below 0 where it is never that high."""
+        """Return the distance at which P(same) is `probability`, in (0, 1).
+
+        It is below 0 if P(same) never reaches `probability`.
+        """
         return (self.intercept - math.log(probability / (1 - probability))) / self.slope
 
 
 def fit(distance: np.ndarray, same: np.ndarray, people: np.ndarray | None = None) -> Calibration:
-    """Fit a calibration, with genuine and impostor pairs counting half each however many there are.
+    """Fit a calibration. Genuine and impostor pairs have the same total weight.
 
-    Where genuine pairs are not the closer ones, distances say nothing, and so does the calibration: about even odds for
-    any of them.
+    If genuine pairs are not closer than impostor pairs, the result is about 0.5 for every distance.
 
     Args:
-        distance: (P,) float ≥ 0, of pairs of people whom the network has not been trained on.
-        same: (P,) bool, true for genuine pairs; both kinds must be there.
-        people: (P, 2) int, who is in each pair; where given, `covariance` is estimated by a bootstrap over people,
-            since the pairs of one person rise and fall together.
+        distance: (P,) float ≥ 0, distances of pairs of people that the network was not trained on.
+        same: (P,) bool, true for genuine pairs.
+        people: (P, 2) int, the two people of each pair. If given, the covariance is estimated by a bootstrap with
+            `BOOTSTRAP_SAMPLES` samples of people, because pairs that share a person are correlated.
 
     Raises:
-        ValueError: where one kind is missing.
+        ValueError: if genuine or impostor pairs are missing.
     """
     distance, same = np.asarray(distance, dtype=float), np.asarray(same, dtype=bool)
-    slope, intercept = _fit(distance, same, np.ones(len(same)))
+    slope, intercept = _fit_logistic(distance, same, np.ones(len(same)))
     covariance = None
     if people is not None:
         rng = np.random.default_rng(0)
-        draws = []
-        for _ in range(RESAMPLES):
-            times = rng.poisson(1.0, people.max() + 1)
+        samples = []
+        for _ in range(BOOTSTRAP_SAMPLES):
+            times = rng.poisson(1.0, people.max() + 1)  # how often each person is drawn
             weight = np.where(same, times[people[:, 0]], times[people[:, 0]] * times[people[:, 1]])
             if weight[same].any() and weight[~same].any():
-                draws.append(_fit(distance, same, weight))
-        of_slope, of_both, _, of_intercept = np.cov(np.transpose(draws)).ravel()
-        covariance = float(of_intercept), float(of_both), float(of_slope)
+                samples.append(_fit_logistic(distance, same, weight))
+        var_slope, both, _, var_intercept = np.cov(np.transpose(samples)).ravel()
+        covariance = float(var_intercept), float(both), float(var_slope)
     return Calibration(slope, intercept, covariance)
 
 
 def measure_operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple[OperatingPoint, ...]:
-    """Find the thresholds at the false-match rates `RATES`, but for those that leave fewer than 10 of the impostors, as
-    chance decides there.
+    """Find the thresholds at each of `FALSE_MATCH_RATES` with at least `MIN_FALSE_MATCHES` impostor pairs.
 
     Args:
         genuine: (G,) float ≥ 0, distances of genuine pairs.
         impostor: (I,) float ≥ 0, distances of impostor pairs.
     """
-    rates = [rate for rate in RATES if rate * len(impostor) >= 10]
+    rates = [rate for rate in FALSE_MATCH_RATES if rate * len(impostor) >= MIN_FALSE_MATCHES]
     counts = [int(rate * len(impostor)) for rate in rates]
-    closest = np.sort(np.partition(impostor, max(counts, default=0))[: max(counts, default=0)])
+    largest = max(counts, default=0)
+    closest = np.sort(np.partition(impostor, largest)[:largest])
     thresholds = [float(closest[count - 1]) for count in counts]
     return tuple(
         OperatingPoint(rate, threshold, float((np.asarray(genuine) > threshold).mean()))
@@ -148,19 +159,19 @@ def measure_operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple
     )
 
 
-def _fit(distance: np.ndarray, same: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Return slope and intercept of the logistic curve."""
+def _fit_logistic(distance: np.ndarray, same: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return slope and intercept of the logistic function."""
     from sklearn.linear_model import LogisticRegression  # needed to fit, not to use
 
     if not (weight[same].any() and weight[~same].any()):
         raise ValueError(f"need genuine and impostor pairs, got {same.sum()} and {(~same).sum()}")
     balance = np.where(same, weight[~same].sum(), weight[same].sum()) / weight.sum() * 2
     unit = np.average(distance, weights=weight * balance) or 1.0
-    # A faint ridge keeps the slope finite where the two kinds do not overlap.
+    # Weak regularisation keeps the slope finite if genuine and impostor distances do not overlap.
     model = LogisticRegression(C=100).fit(distance[:, None] / unit, same, sample_weight=weight * balance)
     slope, intercept = float(-model.coef_[0, 0]) / unit, float(model.intercept_[0])
     return (slope, intercept) if slope > 0 and intercept > 0 else (1e-3 / unit, 1e-3)
 
 
-def _logistic(log_odds):
+def _logistic(log_odds: np.ndarray | float) -> np.ndarray:
     return 0.5 * (1 + np.tanh(log_odds / 2))

@@ -1,4 +1,4 @@
-"""The contrastive loss.
+"""Contrastive losses.
 
 Hadsell, Chopra and LeCun, "Dimensionality Reduction by Learning an Invariant Mapping", CVPR 2006.
 """
@@ -8,22 +8,23 @@ from torch import Tensor
 
 
 def contrastive_loss(distance: Tensor, same: Tensor, margin: float = 2.0) -> Tensor:
-    """Pull genuine pairs together, push impostor pairs at least `margin` apart.
+    """Compute the contrastive loss of pairs.
 
-    Equation 4 of the paper (see above) without its factor ½, as in the DataHacker tutorial, to compare losses:
-    ``mean(same · d² + (1 − same) · max(0, margin − d)²)``. The paper and the tutorial label a pair with Y = 1 for
-    *impostor*; here `same` is 1 for *genuine*.
+    Pulls genuine pairs together and pushes impostor pairs at least `margin` apart. This is equation 4 of the paper
+    (Hadsell et al., 2006) without its factor ½, as in the DataHacker tutorial:
+    ``mean(same · d² + (1 − same) · max(0, margin − d)²)``. Paper and tutorial use the label Y = 1 for *impostor*
+    pairs; here `same` is 1 for *genuine* pairs.
 
     Args:
-        distance: (P,) float, ≥ 0, the Euclidean distance of each pair's embeddings.
-        same: (P,) bool or 0/1, true where a pair shows one identity.
-        margin: > 0, in units of distance; impostors further apart than this cost nothing.
+        distance: (P,) float, ≥ 0, Euclidean distance of the two embeddings of each pair.
+        same: (P,) bool or 0/1, true for genuine pairs.
+        margin: > 0, in units of distance. Impostor pairs further apart than this have zero loss.
 
     Returns:
-        Scalar ≥ 0, the mean over the pairs.
+        Scalar ≥ 0, the mean over all pairs.
 
     Raises:
-        ValueError: where `distance` and `same` differ in shape or hold no pair, or `margin` is not positive.
+        ValueError: if `distance` and `same` differ in shape or are empty, or `margin` is not positive.
     """
     if distance.shape != same.shape or distance.numel() == 0:
         raise ValueError(
@@ -37,27 +38,26 @@ def contrastive_loss(distance: Tensor, same: Tensor, margin: float = 2.0) -> Ten
 
 
 def all_pairs_loss(distance: Tensor, identity: Tensor, margin: float, hardness: float) -> Tensor:
-    """Apply the contrastive loss to all pairs of a batch, the hard ones weighing most.
+    """Compute the contrastive loss of all pairs in a batch, with larger weights for harder pairs.
 
-    For each image the d² of its genuine pairs are averaged with weights softmax(hardness · d), so that the furthest
-    weigh most, and the max(0, margin − d)² of its impostor pairs with weights softmax(−hardness · d), so that the
-    closest do; both are added, and averaged over the images. No gradient passes through the weights. The weighting is
-    that of the multi-similarity loss (Wang et al., CVPR 2019) without its thresholds.
+    For each image: the mean of d² over its genuine pairs with weights softmax(hardness · d), plus the mean of
+    max(0, margin − d)² over its impostor pairs with weights softmax(−hardness · d). No gradient flows through the
+    weights. The weights are those of the multi-similarity loss (Wang et al., CVPR 2019) without its thresholds.
 
     Args:
-        distance: (B, B) float, ≥ 0, of each image's embedding to each.
-        identity: (B,) int, whom each image shows.
-        margin: > 0, in units of distance; impostors further apart than this cost nothing.
-        hardness: ≥ 0, per unit of distance; at 0 all pairs of an image weigh alike.
+        distance: (B, B) float, ≥ 0, distances of all embeddings to each other.
+        identity: (B,) int, the identity that each image shows.
+        margin: > 0, in units of distance. Impostor pairs further apart than this have zero loss.
+        hardness: ≥ 0, per unit of distance. 0 gives all pairs of an image the same weight.
 
     Returns:
-        Scalar ≥ 0. A kind of pair that an image has none of costs nothing.
+        Scalar ≥ 0, the mean over all images. An image without genuine (impostor) pairs adds 0 for them.
     """
-    same = identity[:, None] == identity
+    same = identity[:, None] == identity  # (B, B)
     genuine = same & ~torch.eye(len(identity), dtype=torch.bool, device=identity.device)
 
     def weights(kind: Tensor, log: Tensor) -> Tensor:
-        # Finite, so that a row without such pairs is even, not NaN, before it is set to 0.
+        # The lowest finite number instead of -inf: the softmax of a row without such pairs is then not NaN.
         return log.masked_fill(~kind, torch.finfo(log.dtype).min).softmax(1) * kind
 
     hard = hardness * distance.detach()

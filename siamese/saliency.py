@@ -1,58 +1,59 @@
-"""Which parts of two faces pulled them together, and which apart."""
+"""Saliency maps: which parts of two faces make their distance small or large."""
+
+from __future__ import annotations
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamese import images
 from siamese.model import Comparison, Model
 from siamese.network import SiameseNetwork, distance
 
-CELLS = 20  # the deepest feature map that is at least as high and wide is explained
+MIN_MAP_SIDE = 20  # cells; the deepest feature map with at least this height and width is used
 
 
-def heat(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndarray] | None:
-    """Estimate by how much the distance would rise if a part of a face were blanked.
+def saliency_maps(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndarray] | None:
+    """Estimate how much the distance would change if a part of a face were blank.
 
-    On a feature map it is, to first order, the gradient of the distance times what blanking takes away: all that
-    differs from the map's mean. The gradient is taken half-way there, the midpoint rule of integrated gradients
-    (Sundararajan et al., ICML 2017), with the other face as it is.
+    The estimate for a cell of a feature map is, to first order, the gradient of the distance times the difference that
+    blanking makes, where blank means the mean of the map. The gradient is taken half-way to the blank map: the midpoint
+    rule for integrated gradients (Sundararajan et al., ICML 2017). The other face stays as it is.
 
     Args:
-        model: which gave the answer.
-        answer: two faces, or two plain images.
+        model: the model that gave the answer.
+        answer: a comparison of two faces, or of two images.
 
     Returns:
-        For each crop an (H, W) float32 map in [-1, 1]: above 0 what pulls the two together, below 0 what pulls them
-        apart. Both maps have one scale, so they can be compared. None where a face is missing.
+        For each crop an (H, W) float32 map in [-1, 1]: above 0 for parts that make the distance smaller, below 0 for
+        parts that make it larger. Both maps have the same scale. None if a face is missing.
     """
-    if None in answer.faces:
+    face1, face2 = answer.faces
+    if face1 is None or face2 is None:
         return None
     network = model.network
-    x = torch.stack([images.to_tensor(face.crop) for face in answer.faces]).to(network.device)
+    x = torch.stack([images.to_tensor(face.crop) for face in (face1, face2)]).to(network.device)  # (2, C, H, W)
     with torch.no_grad():
-        features, deeper, stages = _features(network, x)
-        blank = features.mean((2, 3), keepdim=True)
-        z = network.finish(deeper, stages + 1)
+        features, rest = _split_backbone(network, x)  # (B, c, h, w), with B = 4 if mirror images are added, else 2
+        blank = features.mean((2, 3), keepdim=True)  # (B, c, 1, 1)
+        z = network.head(rest(features))  # (2, D)
     half = ((features + blank) / 2).requires_grad_()
-    (gradient,) = torch.autograd.grad(distance(network.finish(half, stages), z.flip(0)).sum(), half)
+    total = distance(network.head(rest(half)), z.flip(0)).sum()
+    (gradient,) = torch.autograd.grad(total, half)
     rise = -(gradient * (features - blank)).sum(1, keepdim=True)  # (B, 1, h, w)
     if len(rise) > len(x):
         faces, mirrored = rise.tensor_split(2)
         rise = faces + mirrored.flip(3)
     rise = F.avg_pool2d(rise, 3, stride=1, padding=1, count_include_pad=False)
-    rise = F.interpolate(rise, x.shape[2:], mode="bicubic").squeeze(1)
-    first, second = (rise / rise.abs().max().clamp_min(1e-12)).cpu().numpy()
-    return first, second
+    rise = F.interpolate(rise, x.shape[2:], mode="bicubic").squeeze(1)  # (2, H, W)
+    map1, map2 = (rise / rise.abs().max().clamp_min(1e-12)).cpu().numpy()
+    return map1, map2
 
 
-def _features(network: SiameseNetwork, x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Return the feature map to explain, what the next stage makes of it, and how many stages it is behind."""
-    features, stages = network.begin(x, 0), 0
-    for stage in network.backbone:
-        deeper = stage(features)
-        if deeper.dim() != 4 or min(deeper.shape[2:]) < CELLS:
-            break
-        features, stages = deeper, stages + 1
-    return features, deeper, stages
+def _split_backbone(network: SiameseNetwork, x: Tensor) -> tuple[Tensor, nn.Sequential]:
+    """Return the deepest feature map of at least `MIN_MAP_SIDE`, and the stages of the backbone after it."""
+    features, stages = network.prepare(x), list(network.backbone)
+    while (deeper := stages[0](features)).dim() == 4 and min(deeper.shape[2:]) >= MIN_MAP_SIDE:
+        features, stages = deeper, stages[1:]
+    return features, nn.Sequential(*stages)

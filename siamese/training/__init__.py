@@ -1,1 +1,1 @@
-"""Training. Needs the extra `train`."""
+"""Training. Requires the extra `train`."""

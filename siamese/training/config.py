@@ -1,119 +1,142 @@
-"""The settings of a training run, with defaults for each recipe, and for one that starts from trained weights."""
+"""The settings of a training run, and their defaults."""
 
+from __future__ import annotations
+
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-DEFAULTS = {
-    "tutorial": {"epochs": 100, "lr": 5e-4, "margin": 2.0, "freeze": 0},
-    "modern": {"epochs": 8, "lr": 2e-3, "margin": 1.3, "freeze": 0},
-    "init": {"epochs": 0, "lr": 1e-5, "margin": 0.6, "freeze": 5},
+if TYPE_CHECKING:
+    from siamese.record import Settings
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "tutorial": {"epochs": 100, "lr": 5e-4, "margin": 2.0},
+    "modern": {"epochs": 8, "lr": 2e-3, "margin": 1.3},
+    "init": {"epochs": 0, "lr": 1e-5, "margin": 0.6},  # with --init
 }
 
 
-def _by_recipe(name: str, text: str):
-    """A setting whose default depends on the recipe, and on whether training starts from weights."""
-    text += " (default: seed {}, strong {}, with --init {})".format(*(of[name] for of in DEFAULTS.values()))
-    return field(default=None, metadata={"help": text})
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+def _recipe_setting(name: str, help: str) -> Any:
+    tutorial, modern, init = (defaults[name] for defaults in DEFAULTS.values())
+    return _setting(None, f"{help} (default: tutorial {tutorial}, modern {modern}, with --init {init})")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train on, where to write, and how.
+    """What to train on, where to write the result, and how to train.
+
+    The command line generates its flags from the fields of this class. The help text of each field describes it.
 
     Attributes:
-        data: "att", or a folder or zip with one folder of images per person, see `data.load`.
+        data: "att", or a folder or zip with one folder of images per person, see `load_dataset`.
         out: the result folder.
-        others: see the help beside each; the command line takes its flags from here.
 
     Raises:
-        ValueError: for a setting out of range, before anything is read or written.
+        ValueError: if a setting is out of range, or does not fit the others.
     """
 
     data: str
     out: Path
-    recipe: str = field(
-        default="",
-        metadata={"help": "seed: random pairs, as in the tutorial; strong: all pairs of varied images, the hard ones "
-                  "weighing most (default: seed for att, else strong)"},
-    )  # fmt: skip
-    init: str = field(
-        default="",
-        metadata={"help": "weights to start from: what `siamese train` wrote, weights/faces, or USER/NAME on the Hub"},
+    recipe: str = _setting(
+        "",
+        "tutorial: random pairs, as in the tutorial; modern: all pairs of augmented images, harder pairs weighted more "
+        "(default: tutorial for att, else modern)",
     )
-    align: str = field(
-        default="",
-        metadata={"help": "faces: find the face in each image and cut it out upright; none: take images whole; with "
-                  "--init as those weights take them, else none"},
-    )  # fmt: skip
-    freeze: int = _by_recipe("freeze", "how many stages of the network, from the first, stay as they are")
-    epochs: int = _by_recipe(
-        "epochs", "passes over the images, or over as many pairs; 0, with --init, only fits a last layer to the people"
+    init: str = _setting("", "weights to start from: a result folder, weights/faces, or USER/NAME on the Hub")
+    align: str = _setting(
+        "",
+        "faces: detect, crop and rotate the face in each image; none: use whole images (default: as the weights of "
+        "--init, else none)",
     )
-    batch_size: int = field(default=64, metadata={"help": "pairs a step; strong: images"})
-    lr: float = _by_recipe("lr", "Adam's learning rate; strong: its peak")
-    margin: float = _by_recipe("margin", "impostors further apart than this cost nothing")
-    flip: bool = field(
-        default=False,
-        metadata={"help": "strong only: a thing and its mirror image are the same, as faces are and digits are not"},
+    epochs: int = _recipe_setting(
+        "epochs", "passes over the images; tutorial: over as many pairs; 0, with --init: only fit the whitening layer"
     )
-    seed: int = field(default=0, metadata={"help": "decides who is held out, the first weights and the batches"})
-    folds: int = field(
-        default=0,
-        metadata={"help": "also train this many networks, each tested on a share of the people that it has not seen, "
-                  "and calibrate on those"},
-    )  # fmt: skip
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, mps …"})
-    tensorboard: bool = field(
-        default=False,
-        metadata={"help": "write loss, learning rate, images per second and validation error of each epoch to "
-                  "tensorboard/ in the result folder, a run for each network"},
-    )  # fmt: skip
-    resume: bool = field(default=False, metadata={"help": "go on with the unfinished run in the result folder"})
-    overwrite: bool = field(default=False, metadata={"help": "start anew, replacing what the result folder holds"})
+    batch_size: int = _setting(64, "pairs per step; modern: images per step")
+    lr: float = _recipe_setting("lr", "learning rate of Adam; modern: its peak")
+    margin: float = _recipe_setting("margin", "impostor pairs further apart than this have zero loss")
+    flip: bool = _setting(
+        False, "modern only: treat an image and its mirror image as the same; right for faces, wrong for digits"
+    )
+    seed: int = _setting(0, "seed for the held-out people, the initial weights and the batches")
+    folds: int = _setting(
+        0, "cross-validation: train one more network per fold of people, and calibrate on the people it has not seen"
+    )
+    device: str = _setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    tensorboard: bool = _setting(
+        False,
+        "write loss, learning rate, images per second and validation error of each epoch to tensorboard/ in the "
+        "result folder",
+    )
+    resume: bool = _setting(False, "continue the unfinished run in the result folder")
+    overwrite: bool = _setting(False, "start a new run, and replace the result in the result folder")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.recipe:
-            object.__setattr__(self, "recipe", "tutorial" if self.data == "att" and not self.init else "modern")
-        if self.recipe not in ("tutorial", "modern"):
-            raise ValueError(f"recipe must be seed or strong, got {self.recipe!r}")
-        if self.flip and self.recipe != "modern":
-            raise ValueError("the seed's recipe varies no image: leave out flip, or take the strong recipe")
-        if self.init and self.recipe != "modern":
-            raise ValueError("the seed's recipe begins from nothing: leave out init, or take the strong recipe")
-        if self.init and Path(self.init).is_dir():  # else it could be taken for an id on the Hub, seen from elsewhere
-            object.__setattr__(self, "init", str(Path(self.init).resolve()))
+            self._set("recipe", "tutorial" if self.data == "att" and not self.init else "modern")
+        self._check_choices()
         for name, default in DEFAULTS["init" if self.init else self.recipe].items():
             if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
-        least = {"epochs": 0 if self.init else 1, "batch_size": 1, "seed": 0, "folds": 0, "freeze": 0}
-        if self.recipe == "modern":
-            least["batch_size"] = 8  # two people
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}")
+                self._set(name, default)
+        if self.init and Path(self.init).is_dir():  # a relative path could mean a Hub id in another working directory
+            self._set("init", str(Path(self.init).resolve()))
+        self._check_ranges()
+        self._check_combinations()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # the dataclass is frozen
+
+    def _check_choices(self) -> None:
+        """Check the settings that have a fixed set of values."""
+        for name, choices in (("recipe", ("tutorial", "modern")), ("align", ("", "faces", "none"))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} must be {' or '.join(filter(None, choices))}, got {value!r}")
+
+    def _check_ranges(self) -> None:
+        """Check the numbers."""
+        minimum = {
+            "epochs": 0 if self.init else 1,
+            "batch_size": 8 if self.recipe == "modern" else 1,  # two people of four images
+            "seed": 0,
+            "folds": 0,
+        }
+        for name, least in minimum.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("lr", "margin"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.folds == 1:
             raise ValueError("folds must be 0 (none) or at least 2, got 1")
-        if self.align not in ("faces", "none", ""):
-            raise ValueError(f"align must be faces or none, got {self.align!r}")
-        if self.flip and self.init and (self.freeze or not self.epochs):
-            raise ValueError(
-                "with init and frozen stages no image is varied: leave out flip, or set epochs and freeze 0"
-            )
-        if self.freeze and not self.init:
-            raise ValueError("freeze keeps stages of trained weights as they are: name the weights with init")
-        if self.resume and self.overwrite:
-            raise ValueError("choose one of resume and overwrite")
 
-    def settings(self) -> dict:
-        """Return the settings that decide the result, without where and on what it is computed."""
-        names = ("recipe", "epochs", "batch_size", "lr", "margin", "seed")
-        if self.recipe == "modern":
-            names += ("flip",)
-        if self.init:
-            names += ("init", "freeze")
-        if self.align and (self.init or self.align != "none"):
-            names += ("align",)
-        return {name: getattr(self, name) for name in names}
+    def _check_combinations(self) -> None:
+        """Check the settings that exclude each other."""
+        if self.recipe == "tutorial":
+            for name in ("init", "flip"):
+                if getattr(self, name):
+                    raise ValueError(f"--{name} is not supported by the tutorial recipe; use --recipe modern")
+        if self.flip and not self.epochs:
+            raise ValueError("--flip has no effect with 0 epochs; remove it or set --epochs")
+        if self.resume and self.overwrite:
+            raise ValueError("choose one of --resume and --overwrite")
+
+    def settings(self) -> Settings:
+        """Return the settings that decide the result: all but where and on which device to compute it."""
+        from siamese.record import Settings  # imports pydantic
+
+        return Settings(
+            recipe=self.recipe,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            margin=self.margin,
+            seed=self.seed,
+            flip=self.flip,
+            init=self.init,
+            align="faces" if self.align == "faces" else "none",
+        )

@@ -1,16 +1,17 @@
-"""The device to compute on, and several that train one network: `accelerate launch -m siamese train …`.
+"""Train one network with several processes: `accelerate launch -m siamese train ...`.
 
-Each process takes its share of every batch. One alone passes through all of this unchanged.
+Each process embeds its share of every batch. In a single process these functions do nothing.
 """
+
+from __future__ import annotations
 
 import atexit
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from siamese.network import pick_device
@@ -19,33 +20,33 @@ T = TypeVar("T")
 
 
 def join(device: str) -> torch.device:
-    """Join the processes that were launched, if any, and return this one's device.
+    """Join the process group, if several processes were launched, and return the device of this process.
 
     Args:
-        device: see `pick_device`; where several were launched, "cpu", or "auto" for a GPU each.
+        device: see `pick_device`; with several processes "cpu", or "auto" for one GPU each.
 
     Raises:
-        ValueError: where this machine has no such device.
+        ValueError: if this machine does not have the device, or it is named although there are several processes.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return pick_device(device)
     from accelerate import PartialState
 
     if device not in ("auto", "cpu"):
-        raise ValueError(f"each of several processes takes a device of its own: leave --device out, got {device!r}")
+        raise ValueError(f"with several processes each has its own device; remove --device {device}")
     state = PartialState(cpu=device == "cpu")
-    # Else a process that ends before the others may be aborted by the threads that it talked to them with.
+    # Without this, a process that exits before the others can be aborted by its communication threads.
     atexit.register(state.destroy_process_group)
     return state.device
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Return whether this process writes files and prints."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def broadcast_object(value: T) -> T:
-    """Return what the first process has: anything that can be pickled, tensors on the CPU."""
+    """Return the value of the main process, which must be picklable, with tensors on the CPU."""
     if not dist.is_initialized():
         return value
     values = [value]
@@ -53,24 +54,25 @@ def broadcast_object(value: T) -> T:
     return values[0]
 
 
-def run_on_main(do: Callable[[], None]) -> None:
-    """Do something on the first process. Where it is refused there, the others end, too, and leave the word to it.
+def run_on_main(function: Callable[[], None]) -> None:
+    """Run a function on the main process. If it fails, the other processes exit silently.
 
     Raises:
-        ValueError, OSError: on the first process, what `do` raises.
+        ValueError, OSError: from `function`, on the main process.
+        SystemExit: on the other processes, if `function` failed.
     """
-    refusal = None
+    failure: Exception | None = None
     if is_main_process():
         try:
-            do()
+            function()
         except (ValueError, OSError) as error:
-            refusal = error
-    if broadcast_object(refusal is not None):
-        raise refusal or SystemExit(2)
+            failure = error
+    if broadcast_object(failure is not None):
+        raise failure or SystemExit(2)
 
 
 def local_slice(count: int) -> slice:
-    """Return which of the images of a batch are this process' own."""
+    """Return which images of a batch of `count` this process embeds."""
     if not dist.is_initialized():
         return slice(count)
     size = -(-count // dist.get_world_size())
@@ -79,29 +81,29 @@ def local_slice(count: int) -> slice:
 
 
 def all_gather(z: Tensor, count: int) -> Tensor:
-    """Return the embeddings of a whole batch, of which a gradient flows back to one's own.
+    """Return the embeddings of the whole batch. Gradients flow only to those of this process.
 
-    Every process so computes the loss of all pairs, and the gradient of its share; `sum_gradients` adds the shares up.
+    Every process then computes the loss of all pairs, and the gradient of its own embeddings; `sum_gradients` adds the
+    gradients of all processes. The gather of PyTorch needs equal shares, and its gradient would count every process.
 
     Args:
         z: (S, D), the embeddings of `local_slice(count)`.
-        count: B.
+        count: B, the size of the whole batch.
 
     Returns:
         (B, D).
     """
     if not dist.is_initialized():
         return z
-    own, size = local_slice(count), -(-count // dist.get_world_size())
-    padded = F.pad(z.detach(), (0, 0, 0, size - len(z))).contiguous()
-    every = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
-    dist.all_gather(every, padded)
-    every = torch.cat(every)
-    return torch.cat([every[: own.start], z, every[own.stop : count]])
+    own = local_slice(count)
+    whole = z.new_zeros(count, z.shape[1])
+    whole[own] = z.detach()
+    dist.all_reduce(whole)
+    return torch.cat([whole[: own.start], z, whole[own.stop :]])
 
 
 def sum_gradients(network: nn.Module) -> None:
-    """Replace every gradient by its sum over the processes."""
+    """Replace each gradient by its sum over all processes."""
     if not dist.is_initialized():
         return
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
@@ -109,3 +111,53 @@ def sum_gradients(network: nn.Module) -> None:
     dist.all_reduce(flat)
     for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+
+
+def convert_sync_batchnorm(network: nn.Module) -> None:
+    """Replace each `BatchNorm2d` in a network by one that uses the statistics of the whole batch.
+
+    The keys of the state dict stay the same. In a single process the network is not changed.
+    """
+    if not dist.is_initialized():
+        return
+    for name, child in network.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            synchronized = SyncBatchNorm2d(child.num_features).to(child.weight)
+            synchronized.load_state_dict(child.state_dict())
+            setattr(network, name, synchronized)
+        else:
+            convert_sync_batchnorm(child)
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over all processes; its gradient is also summed. `torch.distributed.nn.functional` is deprecated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    backward = forward
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation by the mean and variance of the whole batch, of which each process has a share.
+
+    PyTorch's own SyncBatchNorm supports GPUs only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        count = torch.full_like(self.running_mean, x.numel() / x.shape[1])  # (C,)
+        sums = torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count])  # (3, C)
+        total, squares, count = _AllReduce.apply(sums)
+        mean = total / count
+        variance = squares / count - mean.square()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]

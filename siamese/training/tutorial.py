@@ -1,64 +1,55 @@
-"""The seed's recipe: random pairs of images as they are, as in the DataHacker tutorial."""
+"""The tutorial recipe: the contrastive loss of random pairs without augmentation, as in the DataHacker tutorial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-from siamese.data.dataset import IdentityDataset
-from siamese.evaluation.pairs import draw_pairs
+from siamese.data.pairs import draw_pairs
 from siamese.loss import contrastive_loss
 from siamese.network import SiameseNetwork, distance
-from siamese.training.config import TrainConfig
-
-DRAWS = 0  # it varies no image
+from siamese.training.recipe import Batch, Recipe
 
 
-def network(config: TrainConfig) -> SiameseNetwork:
-    """Return the network that training starts from."""
-    return SiameseNetwork()
+@dataclass(frozen=True)
+class TutorialRecipe(Recipe):
+    """See the module.
 
-
-def split(dataset: IdentityDataset, seed: int) -> tuple[IdentityDataset, IdentityDataset | None]:
-    """Return the people to train on, and those who validate: nobody."""
-    return dataset, None
-
-
-def epoch_batches(
-    identity: np.ndarray, config: TrainConfig, epoch: int
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Draw an epoch's pairs, as many as there are images, and cut them into batches of at most `batch_size`.
-
-    An image that several pairs of a batch share is to be embedded once: with the seed's sizes this saves a sixth of
-    the arithmetic, and the gradient is the same.
-
-    Returns:
-        A list of rows: (U,) the distinct images of the batch; sides: (2, P) which of them each pair joins;
-        same: (P,) bool.
+    Attributes:
+        margin: see `contrastive_loss`.
     """
-    rng = np.random.default_rng([config.seed, epoch])
-    first, second, same = draw_pairs(identity, len(identity), rng)
-    batches = []
-    for start in range(0, len(identity), config.batch_size):
-        part = slice(start, start + config.batch_size)
-        pairs = np.stack([first[part], second[part]])
-        rows, sides = np.unique(pairs, return_inverse=True)
-        batches.append((rows, sides.reshape(pairs.shape), same[part]))
-    return batches
 
+    name = "tutorial"
+    margin: float
 
-def augment(x: Tensor, draws: Tensor, config: TrainConfig) -> Tensor:
-    """Return the images as they are."""
-    return x
+    def network(self) -> SiameseNetwork:
+        """Build the network of the tutorial."""
+        return SiameseNetwork()
 
+    def epoch_batches(self, identity: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[Batch]:
+        """Draw as many pairs as there are images, and split them into batches of at most `batch_size` pairs.
 
-def loss(z: Tensor, sides: Tensor, same: Tensor, config: TrainConfig) -> Tensor:
-    """Return the loss of a batch's pairs, see `epoch_batches`."""
-    return contrastive_loss(distance(*z[sides]), same, config.margin)
+        An image in several pairs of a batch is embedded once. With the default sizes this saves a sixth of the
+        computation, and the gradient is the same.
 
+        Returns:
+            A list of (rows, sides, same): rows (U,) int, the distinct images of the batch; sides (2, P) int, positions
+            in `rows` of the two images of each pair; same (P,) bool.
+        """
+        rng = np.random.default_rng([seed, epoch])
+        first, second, same = draw_pairs(identity, len(identity), rng)
+        batches: list[Batch] = []
+        for start in range(0, len(identity), batch_size):
+            part = slice(start, start + batch_size)
+            pairs = np.stack([first[part], second[part]])  # (2, P)
+            rows, sides = np.unique(pairs, return_inverse=True)
+            batches.append((rows, sides.reshape(pairs.shape), same[part]))
+        return batches
 
-def lr_scale(progress: float) -> float:
-    """Return the share of the learning rate at a share of all steps: all of it."""
-    return 1.0
-
-
-def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, config: TrainConfig) -> None:
-    """Leave the network as it was trained."""
+    def loss(self, z: Tensor, *labels: Tensor) -> Tensor:
+        """Compute the loss of the pairs of a batch; the labels are `sides` and `same`, see `epoch_batches`."""
+        sides, same = labels
+        z1, z2 = z[sides]  # (P, D) each
+        return contrastive_loss(distance(z1, z2), same, self.margin)

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter
+from siamese.data.sources import Lfw
 
 import siamese
 from siamese import saliency as explain
-from siamese.data.sources import Lfw
 from siamese.faces.face import Face
 
 PAIRS = 100

@@ -1,0 +1,132 @@
+"""The layers of each backbone: an image in, an embedding out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TutorialBackbone(nn.Sequential):
+    """The convolutional network of the DataHacker tutorial; 38 million multiply-adds per image."""
+
+    input_shape = (1, 100, 100)
+
+    def __init__(self, embedding_dim: int):
+        # fmt: off
+        super().__init__(                                                              # (B,   1, 100, 100)
+            nn.Conv2d(1, 96, kernel_size=11, stride=4), nn.ReLU(), nn.MaxPool2d(3, 2), # (B,  96,  11,  11)
+            nn.Conv2d(96, 256, kernel_size=5), nn.ReLU(), nn.MaxPool2d(2, 2),          # (B, 256,   3,   3)
+            nn.Conv2d(256, 384, kernel_size=3), nn.ReLU(), nn.Flatten(),               # (B, 384)
+            nn.Linear(384, 1024), nn.ReLU(),
+            nn.Linear(1024, 256), nn.ReLU(),
+            nn.Linear(256, embedding_dim),
+        )
+        # fmt: on
+
+
+class Residual(nn.Module):
+    """Two convolutions with a skip connection (He et al., CVPR 2016).
+
+    As in dlib, convolutions with stride 2 have no padding. If the two terms of the sum then differ in size or
+    channels, the smaller one is padded with zeros.
+
+    Args:
+        inputs: number of input channels.
+        outputs: number of output channels.
+        halving: halve height and width.
+    """
+
+    def __init__(self, inputs: int, outputs: int, halving: bool = False):
+        super().__init__()
+        self.halving = halving
+        stride, padding = (2, 0) if halving else (1, 1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(F.relu(self.conv1(x)))
+        if self.halving:
+            x = F.avg_pool2d(x, 2)
+            (channels, height, width), (c, h, w) = x.shape[1:], y.shape[1:]
+            x = F.pad(x, (0, max(w - width, 0), 0, max(h - height, 0), 0, c - channels))
+            y = F.pad(y, (0, max(width - w, 0), 0, max(height - h, 0)))
+        return F.relu(x + y)
+
+
+class ResNet29(nn.Sequential):
+    """The face network of dlib (Davis King): 29 convolutions, 5.6 million parameters.
+
+    The batch normalisation of the original is folded into the convolutions.
+    """
+
+    input_shape = (3, 150, 150)
+
+    def __init__(self, embedding_dim: int):
+        # fmt: off
+        super().__init__(                                                                # (B,   3, 150, 150)
+            nn.Sequential(nn.Conv2d(3, 32, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2)), # (B,  32,  35,  35)
+            nn.Sequential(*(Residual(32, 32) for _ in range(3))),
+            nn.Sequential(Residual(32, 64, halving=True), *(Residual(64, 64) for _ in range(3))),      # 17 × 17
+            nn.Sequential(Residual(64, 128, halving=True), *(Residual(128, 128) for _ in range(2))),   #  8 ×  8
+            nn.Sequential(Residual(128, 256, halving=True), *(Residual(256, 256) for _ in range(2))),  #  4 ×  4
+            nn.Sequential(Residual(256, 256, halving=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()),    # (B, 256)
+            nn.Linear(256, embedding_dim, bias=False),
+        )
+        # fmt: on
+
+
+class LocalContrast(nn.Module):
+    """Subtract the local mean and divide by the local standard deviation (Jarrett et al., ICCV 2009).
+
+    This removes brightness and its gradients.
+
+    Args:
+        side: height and width of the images.
+        window: height and width of the window around each pixel, odd. It is cut off at the border.
+    """
+
+    mean: Tensor  # (side, side): a product with it averages over the window along one axis
+
+    def __init__(self, side: int, window: int):
+        super().__init__()
+        place = torch.arange(side)
+        near = ((place[:, None] - place).abs() <= window // 2).float()
+        self.register_buffer("mean", near / near.sum(1, keepdim=True), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - self.local_mean(x)
+        return x / (self.local_mean(x.square()).sqrt() + 0.03)  # the constant keeps flat regions flat
+
+    def local_mean(self, x: Tensor) -> Tensor:
+        """Return the mean of (B, C, H, W) images over channels and window, (B, 1, H, W)."""
+        return self.mean @ x.mean(1, keepdim=True) @ self.mean.T
+
+
+class SmallBackbone(nn.Sequential):
+    """A small network to train from scratch on few images.
+
+    It has no global pooling, so an embedding depends on where each feature is in the image.
+    """
+
+    input_shape = (3, 48, 48)
+
+    def __init__(self, embedding_dim: int):
+        def block(inputs: int, outputs: int, kernel_size: int, stride: int) -> tuple[nn.Module, ...]:
+            convolution = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False)
+            return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
+
+        # fmt: off
+        super().__init__(                                                              # (B,  3, 48, 48)
+            LocalContrast(48, window=13),
+            *block(3, 32, kernel_size=5, stride=2),                                    # (B, 32, 24, 24)
+            *block(32, 64, kernel_size=3, stride=1), nn.MaxPool2d(2),                  # (B, 64, 12, 12)
+            *block(64, 128, kernel_size=3, stride=1), nn.AvgPool2d(2), nn.Flatten(),   # (B, 128 × 6 × 6)
+            nn.Linear(128 * 6 * 6, embedding_dim),
+        )
+        # fmt: on
+
+
+BACKBONES: dict[str, type[TutorialBackbone | ResNet29 | SmallBackbone]] = {
+    "tutorial": TutorialBackbone,
+    "resnet29": ResNet29,
+    "small": SmallBackbone,
+}

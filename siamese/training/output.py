@@ -1,0 +1,153 @@
+"""The result folder: checks before training, checkpoints meanwhile, and the result."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from siamese import checkpoint
+from siamese.calibration import Calibration
+from siamese.data.dataset import IdentityDataset
+from siamese.data.pairs import all_pairs
+from siamese.evaluation import plots
+from siamese.evaluation.pairs import Scored
+from siamese.files import write_atomically
+from siamese.hub.card import model_card
+from siamese.network import SiameseNetwork
+from siamese.record import Record
+from siamese.training.config import TrainConfig
+from siamese.training.tensorboard import clear_tensorboard
+
+CHECKPOINTS = "checkpoints"
+RUN_FILE = "run.json"
+TENSORBOARD = "tensorboard"
+RESULT_FILES = ("config.json", "metrics.json", "model.safetensors")
+EXAMPLE_PAIRS = 5  # of each kind
+
+# What decides the result besides the settings, as error messages call it.
+DESCRIPTIONS = {"data": "images", "test": "people to test on", "init": "weights"}
+
+
+def check_output(config: TrainConfig) -> None:
+    """Check that training cannot destroy other files in the result folder, and can write there.
+
+    Raises:
+        ValueError: if the folder is inside the data, has other files, or does not fit `resume` and `overwrite`.
+        OSError: if the folder is not writable.
+    """
+    out, source = config.out.resolve(), Path(config.data).resolve()
+    if config.data != "att" and source.is_dir() and out.is_relative_to(source):
+        raise ValueError(f"{config.out} is inside the data and would count as a person; choose another --out")
+    unfinished = (out / CHECKPOINTS / RUN_FILE).exists()
+    finished = all((out / name).exists() for name in RESULT_FILES)
+    if config.resume and not unfinished:
+        raise ValueError(f"{config.out} has no unfinished run to resume; remove --resume")
+    if not config.resume and not config.overwrite:
+        if unfinished:
+            raise ValueError(f"{config.out} has an unfinished run: use --resume to continue or --overwrite to restart")
+        if finished:
+            raise ValueError(f"{config.out} has a trained network; choose another --out, or use --overwrite")
+    if not (unfinished or finished) and out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{config.out} has other files; choose a new folder as --out")
+    existing = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise OSError(f"cannot write {config.out}: {existing} is not a writable folder")
+
+
+def prepare_checkpoints(config: TrainConfig, run: dict[str, Any]) -> None:
+    """Create the folder for checkpoints or, with `resume`, check that those in it belong to this run.
+
+    Args:
+        config: the settings, after `check_output`.
+        run: everything that decides the result, as JSON values.
+
+    Raises:
+        ValueError: if the unfinished run has other settings or data.
+    """
+    folder = config.out / CHECKPOINTS
+    if config.resume:
+        before = json.loads((folder / RUN_FILE).read_text())
+        different = [DESCRIPTIONS.get(name, name) for name in before | run if before.get(name) != run.get(name)]
+        if different:
+            raise ValueError(f"the run in {config.out} has other {', '.join(different)}; use the same to resume it")
+        return
+    clear_checkpoints(config.out)
+    clear_tensorboard(config.out / TENSORBOARD)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / RUN_FILE, lambda part: part.write_text(json.dumps(run)))
+
+
+def clear_checkpoints(out: Path) -> None:
+    """Delete the checkpoints in a result folder, and their folder if it is empty then."""
+    folder = out / CHECKPOINTS
+    shutil.rmtree(folder / "result", ignore_errors=True)
+    for file in [*folder.glob("*.pt"), *folder.glob("*.part"), folder / RUN_FILE]:
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def write_result(
+    config: TrainConfig,
+    network: SiameseNetwork,
+    calibration: Calibration,
+    record: Record,
+    test: IdentityDataset,
+    scored: Scored,
+) -> None:
+    """Write all files of the result folder.
+
+    They are first written to a temporary folder, so that an error leaves the previous result intact.
+
+    Args:
+        config: the settings.
+        network: the trained network; it is moved to the CPU.
+        calibration: of the network.
+        record: the content of metrics.json.
+        test: the test people.
+        scored: their pairs.
+    """
+    folder = config.out / CHECKPOINTS / "result"
+    folder.mkdir(exist_ok=True)
+    weights = f"path/to/{config.out.name}" if config.out.is_absolute() else config.out.as_posix()
+    (folder / "README.md").write_text(model_card(record, weights), encoding="utf-8")
+    checkpoint.save(folder, network.cpu().half(), calibration, config.align, record)
+    if record.loss and record.loss.values:
+        plots.loss(record.loss.values, record.loss.every_batches, folder / "loss.png")
+    plots.roc(scored.distance, scored.same, folder / "roc.png")
+    plots.distances(record.curves, record.test_calibration.threshold, folder / "distances.png")
+    plots.pairs(example_pairs(test, scored), folder / "pairs.png")
+    plots.pairs(example_pairs(test, scored, hardest=True), folder / "hardest.png")
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors creates files that only their owner can read
+        os.replace(file, config.out / file.name)
+
+
+def example_pairs(
+    test: IdentityDataset, scored: Scored, hardest: bool = False
+) -> list[tuple[np.ndarray, np.ndarray, float, bool]]:
+    """Choose up to `EXAMPLE_PAIRS` genuine and as many impostor pairs, the same ones for the same people.
+
+    Args:
+        test: the images.
+        scored: their pairs, from `score_all_pairs`.
+        hardest: choose the genuine pairs with the largest and the impostor pairs with the smallest distances, hardest
+            first; else random pairs.
+
+    Returns:
+        Two images, their distance, and whether the pair is genuine, for each pair.
+    """
+    rng, same = np.random.default_rng(0), scored.same
+    first, second, _ = all_pairs(test.identity)
+    rows = [rng.permutation(np.flatnonzero(kind)) for kind in (same, ~same)]
+    if hardest:
+        easiness = np.where(same, -scored.distance, scored.distance)
+        rows = [kind[np.argsort(easiness[kind])] for kind in rows]
+    chosen = np.concatenate([kind[:EXAMPLE_PAIRS] for kind in rows])
+    return [(test.picture(first[row]), test.picture(second[row]), scored.distance[row], same[row]) for row in chosen]

@@ -1,0 +1,133 @@
+"""Whitening: a last linear layer that down-weights within-class variance.
+
+Within-class covariance normalisation (Hatch, Kajarekar and Stolcke, Interspeech 2006). The layer is computed, not
+trained by gradient descent, so it overfits less to the training people.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from siamese.data.dataset import IdentityDataset
+from siamese.data.pairs import all_pairs
+from siamese.evaluation import metrics
+from siamese.evaluation.pairs import distances_of
+from siamese.network import SiameseNetwork
+
+FOLDS = 5  # of people, to choose the shrinkage
+
+
+@torch.no_grad()
+def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages: Sequence[float]) -> None:
+    """Set the whitening layer of a network to whiten its embeddings within people, and to centre them at 0.
+
+    If the network was whitened before, the new layer is applied after the earlier one.
+
+    Args:
+        network: with a whitening layer, in evaluation mode.
+        dataset: the training people.
+        shrinkages: see `whitening_layer`. Of several, the one with the lowest equal error rate in cross-validation over
+            people is used; of equally good ones the first. With infinity the layer does not change.
+    """
+    plain = deepcopy(network)
+    plain.unit = False
+
+    def embed(people: IdentityDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        start, identity = 0, torch.from_numpy(people.identity)
+        for x in people.batches():
+            yield plain.embed(x.to(network.device)).cpu().double(), identity[start : start + len(x)]
+            start += len(x)
+
+    embedded: Iterable[tuple[Tensor, Tensor]] = embed(dataset)
+    shrinkage = shrinkages[0]
+    if len(shrinkages) > 1:
+        sample = dataset.subsample()
+        batches = list(embed(sample))
+        z, identity = (torch.cat(column) for column in zip(*batches, strict=True))  # (N, D), (N,)
+        shrinkage = min(shrinkages, key=lambda shrinkage: cross_validated_eer(z, identity, shrinkage))
+        if sample is dataset:
+            embedded = batches
+    if math.isinf(shrinkage):
+        return
+    weight, bias = whitening_layer(embedded, shrinkage)
+    layer = network.whitening
+    layer.bias.copy_(weight @ layer.bias.cpu().double() + bias)
+    layer.weight.copy_(weight @ layer.weight.cpu().double())
+
+
+def whitening_layer(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Compute the weight (D, D) and the bias (D,) of a layer that whitens within people.
+
+    The weight is the inverse square root of C, the covariance of the embeddings around the mean of their person.
+    Before, `shrinkage` times the mean of its diagonal is added to the diagonal of C. The bias moves the mean over all
+    people to 0. If `shrinkage` is infinite, or the images of each person are equal, the layer is the identity.
+
+    Args:
+        batches: pairs of embeddings (B, D), double, and identities (B,), int. The images of a person are consecutive.
+        shrinkage: > 0.
+    """
+    moment, between, center, images, people = 0, 0, 0, 0, 0
+    for z, sums, counts in _sums_by_person(batches):
+        moment, images = moment + z.T @ z, images + len(z)
+        between = between + sums.T @ (sums / counts)
+        center, people = center + (sums / counts).sum(0), people + len(counts)
+    covariance = (moment - between) / images  # (D, D), within people
+    if math.isinf(shrinkage) or covariance.trace() <= 1e-9 * moment.trace() / images:
+        return torch.eye(len(covariance)).to(center), torch.zeros_like(center)
+    covariance.diagonal().add_(shrinkage * covariance.diagonal().mean())
+    values, vectors = torch.linalg.eigh(covariance)
+    # The scale keeps the weights in the range of half precision.
+    root = vectors * (values.mean() / values).sqrt() @ vectors.T
+    return root, -root @ center / people
+
+
+def cross_validated_eer(z: Tensor, identity: Tensor, shrinkage: float) -> float:
+    """Return the equal error rate on people that the layer was not fitted to, in up to `FOLDS` folds.
+
+    Args:
+        z: (N, D) double, embeddings.
+        identity: (N,) int, from 0, in ascending order.
+        shrinkage: see `whitening_layer`.
+
+    Returns:
+        A rate in [0, 1]; 0 if there are too few people for two folds.
+    """
+    folds = min(FOLDS, int(identity.max() + 1) // 2)
+    if folds < 2:
+        return 0.0
+    distances, same = [], []
+    for fold in range(folds):
+        test = identity % folds == fold
+        weight, bias = whitening_layer([(z[~test], identity[~test])], shrinkage)
+        whitened = F.normalize(z[test] @ weight.T + bias)
+        first, second, genuine = all_pairs(identity[test].numpy())
+        distances.append(distances_of(whitened, first, second))
+        same.append(genuine)
+    return metrics.eer(np.concatenate(distances), np.concatenate(same))
+
+
+def _sums_by_person(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield each batch (B, D) with the sums (K, D) and the counts (K, 1) of the people that end in it.
+
+    So no table of all people is kept. The last batch is empty and has the last person.
+    """
+    total, count, last = torch.empty(0), torch.empty(0), None
+    for z, identity in batches:
+        people, place = identity.unique_consecutive(return_inverse=True)
+        sums = z.new_zeros(len(people), z.shape[1]).index_add_(0, place, z)
+        counts = place.bincount()[:, None].to(z)
+        if people[0] == last:
+            sums[0] += total
+            counts[0] += count
+        elif last is not None:
+            yield z[:0], total[None], count[None]
+        yield z, sums[:-1], counts[:-1]
+        total, count, last = sums[-1], counts[-1], people[-1]
+    yield z[:0], total[None], count[None]

@@ -1,0 +1,85 @@
+"""Calibration and operating points."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from siamese import calibration
+from siamese.calibration import Calibration
+
+
+def test_fit_recovers_the_true_curve():
+    rng = np.random.default_rng(0)
+    genuine, impostor = rng.normal(1, 0.7, 20_000), rng.normal(3, 0.7, 200_000)
+    fitted = calibration.fit(np.concatenate([genuine, impostor]), np.arange(220_000) < 20_000)
+    # For two normal distributions of equal width s, the log-odds fall by (m1 − m0) / s² per unit of distance.
+    assert fitted.slope == pytest.approx(2 / 0.49, rel=0.03)
+    assert fitted.threshold == pytest.approx(2, abs=0.02)
+    assert fitted.probability(fitted.threshold) == pytest.approx(0.5)
+    assert fitted.probability(fitted.distance_at(0.75)) == pytest.approx(0.75)
+    assert np.all(np.diff(fitted.probability(np.linspace(0, 50, 99))) <= 0)
+
+
+@pytest.mark.parametrize(
+    ("samples", "runs", "coverage"), [(20, (10, 3), 0.7), pytest.param(100, (25, 5), 0.8, marks=pytest.mark.slow)]
+)
+def test_confidence_interval_covers_the_truth_and_narrows_with_more_people(samples, runs, coverage, monkeypatch):
+    """Simulate studies in which all pairs of a person have a common error."""
+    monkeypatch.setattr(calibration, "BOOTSTRAP_SAMPLES", samples)
+    rng = np.random.default_rng(0)
+    truth = Calibration(slope=2.0 / 0.25, intercept=2 * 2.0 / 0.25)
+    covered, widths = [], {40: [], 320: []}  # number of people
+    for count, repeats in zip(widths, runs, strict=True):
+        for _ in range(repeats):
+            genuine = np.repeat(np.arange(count)[:, None], 2, 1)
+            people = np.concatenate([genuine, rng.integers(0, count, (count, 2))])  # (P, 2)
+            same = people[:, 0] == people[:, 1]
+            own = rng.normal(0, 0.35, count)
+            distance = np.where(same, 1, 3) + own[people].sum(1) / 2 ** (1 + same)
+            distance = distance + rng.normal(0, np.sqrt(0.25 - 0.35**2 / np.where(same, 4, 8)))
+            low, high = calibration.fit(distance, same, people).confidence_interval(2.2)
+            covered.append(low <= truth.probability(2.2) <= high)
+            widths[count].append(high - low)
+    assert np.mean(covered) > coverage
+    assert np.median(widths[320]) < 0.7 * np.median(widths[40])
+    assert Calibration(1, 1).confidence_interval(1) is None
+
+
+def test_operating_points_equal_counts():
+    rng = np.random.default_rng(0)
+    genuine, impostor = rng.normal(1, 0.3, 500), rng.normal(3, 0.7, 30_000)
+    points = calibration.measure_operating_points(genuine, impostor)
+    assert [point.fmr for point in points] == [1e-2, 1e-3]  # three impostor pairs are too few for 1e-4
+    for point in points:
+        assert (impostor <= point.distance).mean() == pytest.approx(point.fmr)
+        assert (genuine > point.distance).mean() == pytest.approx(point.fnmr)
+    fitted = Calibration(2.0, 1.0, (0.1, 0.2, 0.3), points)
+    assert fitted.operating_point(0.001) is points[1]
+    with pytest.raises(ValueError, match=r"0\.01, 0\.001$"):
+        fitted.operating_point(1e-4)
+    assert Calibration.from_dict(json.loads(json.dumps(dataclasses.asdict(fitted)))) == fitted
+
+
+def test_fit_of_reversed_distances_is_undecided():
+    fitted = calibration.fit(np.array([3.0, 3.1, 0.1, 0.2]), np.array([True, True, False, False]))
+    assert fitted.probability(np.array([0, 3])) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"slope": 0},
+        {"slope": -1},
+        {"intercept": 0},
+        {"intercept": float("nan")},
+        {"slope": float("inf")},
+        {"slope": 1e-308, "intercept": 1e300},
+        {"covariance": [1, 2]},
+        {"covariance": []},
+    ],
+)
+def test_invalid_values_raise(values):
+    with pytest.raises(ValueError, match="calibration"):
+        Calibration.from_dict({"slope": 1, "intercept": 1, **values})

@@ -1,0 +1,122 @@
+"""Training with two processes, over gloo on the CPU, compared with one process."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from siamese import SiameseNetwork, calibration, cli, distance
+from siamese.loss import all_pairs_loss
+from siamese.record import Record
+from siamese.training.distributed import (
+    all_gather,
+    broadcast_object,
+    convert_sync_batchnorm,
+    is_main_process,
+    join,
+    local_slice,
+    sum_gradients,
+)
+
+from .command import forks
+from .conftest import ROOT, free_port
+
+TRAIN = ("train", "--device", "cpu", "--batch-size", "16", "--epochs", "2")
+BOOTSTRAP_SAMPLES = 5
+
+
+def step(file: Path, value: int) -> None:
+    """Compute the gradient of a batch of 7 images, and save it with the statistics of the batch."""
+    torch.manual_seed(0)
+    network = SiameseNetwork("small", 8, unit=True)
+    keys = list(network.state_dict())
+    convert_sync_batchnorm(network)
+    assert list(network.state_dict()) == keys
+    network = network.double().train()
+    x, identity = torch.rand(7, 3, 48, 48).double(), torch.tensor([0, 0, 1, 1, 2, 2, 2])
+    z = all_gather(network.embed(x[local_slice(7)]), 7)
+    all_pairs_loss(distance(z[:, None], z), identity, 1.3, 10.0).backward()
+    sum_gradients(network)
+    gradient = torch.cat([weight.grad.flatten() for weight in network.parameters() if weight.grad is not None])
+    broadcast = broadcast_object(torch.tensor(value))
+    torch.save({"z": z.detach(), "gradient": gradient, "broadcast": broadcast, **dict(network.named_buffers())}, file)
+
+
+def work(rank: int, port: int, folder: Path, digits: Path) -> None:
+    """Run one of two processes: a step, a training run, and a run that is refused."""
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update(ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    calibration.BOOTSTRAP_SAMPLES = BOOTSTRAP_SAMPLES
+    join("cpu")
+    assert is_main_process() == (rank == 0)
+    step(folder / f"step-{rank}.pt", rank)
+    for name in ("trained", "refused"):
+        with (folder / f"{name}-{rank}.txt").open("w") as file, contextlib.redirect_stdout(file):
+            with contextlib.redirect_stderr(file):
+                try:
+                    code = cli.main([*TRAIN, "--data", str(digits), "--out", str(folder / "run")])
+                except SystemExit as exit:
+                    code = exit.code
+            print("exit code", code)
+
+
+@pytest.fixture(scope="module")
+def two(digits, tmp_path_factory) -> Path:
+    """What two processes have written."""
+    port, folder = free_port(), tmp_path_factory.mktemp("two")
+    processes = [forks.Process(target=work, args=(rank, port, folder, digits)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    return folder
+
+
+def test_two_processes_have_the_gradient_and_statistics_of_one(two, tmp_path):
+    step(tmp_path / "one.pt", 0)
+    one = torch.load(tmp_path / "one.pt", weights_only=True)
+    for rank in range(2):
+        result = torch.load(two / f"step-{rank}.pt", weights_only=True)
+        assert result.keys() == one.keys()
+        for name in one:
+            torch.testing.assert_close(result[name], one[name], rtol=1e-6, atol=1e-9)
+
+
+def test_two_processes_have_the_losses_of_one_and_write_one_result(digits, two, tmp_path, monkeypatch, siamese):
+    monkeypatch.setattr(calibration, "BOOTSTRAP_SAMPLES", BOOTSTRAP_SAMPLES)
+    assert siamese(*TRAIN, "--data", digits, "--out", tmp_path / "run").returncode == 0
+    expected, record = (Record.from_json((folder / "run" / "metrics.json").read_bytes()) for folder in (tmp_path, two))
+    np.testing.assert_allclose(record.loss.values, expected.loss.values, rtol=2e-3)
+    assert record.test.auc == pytest.approx(expected.test.auc, abs=0.02)
+    main, other = ((two / f"trained-{rank}.txt").read_text() for rank in range(2))
+    assert "Written to" in main
+    assert other == "exit code 0\n"
+
+
+def test_main_process_prints_an_error_and_the_other_exits_silently(two):
+    main, other = ((two / f"refused-{rank}.txt").read_text() for rank in range(2))
+    assert "has a trained network" in main
+    assert main.endswith("exit code 2\n")
+    assert other == "exit code 2\n"
+
+
+@pytest.mark.slow
+def test_a_launcher_starts_two_processes(digits, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, "-m", "siamese", *TRAIN, "--data", digits, "--out", tmp_path / "run"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Written to") == 1
+
+
+def test_device_name_with_several_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="--device cuda:1"):
+        join("cuda:1")
