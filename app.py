@@ -1,423 +1,300 @@
-"""The page: two pictures in, how unlike they are out. `python app.py`, then http://127.0.0.1:7860."""
+"""The Gradio page. Run `python app.py`, then open http://127.0.0.1:7860."""
 
-import contextlib
-import ctypes
-import importlib.util
 import inspect
 import os
-import threading
-import time
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
 import spaces
-from PIL import Image
 
 import siamese
 from siamese import images
-from siamese import saliency as explain
 from siamese.checkpoint import DEFAULT
 from siamese.faces import mtcnn
-from siamese.faces.detection import LONGEST
-from siamese.faces.face import Face
-from siamese.model import SURE, Comparison
+from siamese.model import VERDICT_PROBABILITY, Comparison
 from siamese.network import bundled_weights
-from siamese.page import charts
-from siamese.page import html as views
-from siamese.page.text import about, introduction
+from siamese.page import charts, html, text, tutorial
+from siamese.page.cleanup import limit_memory_growth, start_cleanup
+from siamese.page.components import THEME, photo_input, strictness_radio
+from siamese.saliency import saliency_maps
 from siamese.search.group import Group, group
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE / "examples"
-PAIRS = (
-    ("obama-portrait.jpg", "obama-standing.jpg"),
-    ("obama-standing.jpg", "biden.jpg"),
-    ("obama-speaking.jpg", "biden.jpg"),
-    ("biden.jpg", "collins.jpg"),
-)
-STRICT = {"Strict": 1e-3, "Very strict": 1e-5}  # the false-match rates to choose from, beside odds of three to one
-MOST_PHOTOS = 40
-GONE = "A photo was deleted in the meantime, as all are after half an hour: add it again."
-PREVIEW = 640  # pixels that are at least left of the longest side of a photo that is shown again
-# Darker than the theme's own where that is too pale to read.
-THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).set(
-    block_label_text_color="*primary_800",
-    block_title_text_color="*primary_800",
-    body_text_color_subdued="*neutral_600",
-    checkbox_label_background_fill_selected="*primary_600",
-    color_accent="*primary_600",
-    link_text_color_dark="*primary_300",
-)
-LIVE = 'element.setAttribute("aria-live", "polite");'
-# Faces to choose from are drawn as buttons. Choosing one draws the answer anew, so the focus is put back.
-CHOOSE = """
-let last = null;
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-face]");
-  if (!button) return;
-  last = {photo: Number(button.dataset.photo), face: Number(button.dataset.face)};
-  trigger("select", last);
-});
-watch("value", () => {
-  if (last) element.querySelector(`[data-photo="${last.photo}"][data-face="${last.face}"]`)?.focus();
-  last = null;
-});
-"""
+EXAMPLES = [
+    [str(HERE / "examples" / f"{name}.jpg") for name in pair]
+    for pair in (
+        ("obama-portrait", "obama-standing"),
+        ("obama-standing", "biden"),
+        ("obama-speaking", "biden"),
+        ("biden", "collins"),
+    )
+]
+MAX_PHOTOS = 40  # in a group
+PREVIEW_PIXELS = 640  # longest side of a photo in the answer, at least
+DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the photo again"
 
-# Of an upload that is no picture a sentence is shown, and not the browser's torn one beside it. Gradio draws the
-# examples without a text; a screen reader is to have their names.
-ON_LOAD = """() => {
-  const draw = ({target, type}) => {
-    if (target.tagName !== "IMG") return;
-    target.style.visibility = type === "error" ? "hidden" : "";
-    if (target.closest("#examples td"))
-      target.alt = target.src.split("/").pop().replace(/[.]jpg$/, "").replaceAll("-", ", ");
-  };
-  for (const event of ["error", "load"]) document.addEventListener(event, draw, true);
-}"""
+# -- Load ------------------------------------------------------------------------------------------------------------
+# On a ZeroGPU Space, only functions with `spaces.GPU` have a GPU, and they run in processes of their own. All networks
+# are therefore loaded here, and these functions take and return plain values. Elsewhere, `spaces.GPU` has no effect.
 
 try:
     model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
     notice = model.note
 except ConnectionError as error:
     model = siamese.load()
-    notice = f"{error}: this is the network that comes with the project."
+    notice = f"{error}. This page uses the network that comes with the project."
 except (OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
-try:
-    spread, ABOUT, INTRODUCTION = charts.Spread(model.record["curves"]), about(model), introduction(model, notice)
-except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-    raise SystemExit(f"error: {model.id}: metrics.json lacks what `siamese train` writes ({error!r})") from error
-faces = model.align == "faces"
-tutorial = siamese.load(bundled_weights("att")) if faces else None
-if faces:
+pairs = charts.PairDistances(model.record.curves)
+tutorial_model = None
+words = text.IMAGES
+if model.align == "faces":
+    words = text.FACES
+    tutorial_model = siamese.load(bundled_weights("att"))
     mtcnn.networks(model.network.device)
-TITLE = "How alike are two faces?" if faces else "How alike are two pictures?"
-# On a ZeroGPU Space a function may use the GPU while it runs, for at most so many seconds, in a process of its own: so
-# every network is loaded above, and what these functions take and return is plain. Elsewhere it changes nothing.
-BRIEFLY, LONGER = spaces.GPU(duration=15), spaces.GPU(duration=lambda files, *_: 5 + len(files or ()))
+
+# -- Functions -------------------------------------------------------------------------------------------------------
 
 
-class Photo(gr.Image):
-    """An image input that hands over the uploaded file as it is, so that `siamese.images` judges it, not Gradio."""
+def compare_photos(first: str | None, second: str | None, numbers: tuple[int, int], fmr: float | None) -> Comparison:
+    """Compare two uploads.
 
-    is_template = True  # drawn as a gr.Image
+    Raises:
+        ValueError: what is wrong with them, for the visitor.
+    """
+    for photo, order in ((first, "first"), (second, "second")):
+        if not photo:
+            raise ValueError(f"The {order} photo is missing")
+    try:
+        return model.compare(first, second, face=numbers, fmr=fmr or None)
+    except FileNotFoundError as error:
+        raise ValueError(DELETED) from error
 
-    def preprocess(self, payload):
-        return payload and payload.path
+
+def answer_or_message(first: str, second: str, numbers: tuple[int, int], fmr: float | None) -> Comparison | str:
+    """Compare two uploads. Returns the HTML of a message if there is no answer."""
+    try:
+        answer = compare_photos(first, second, numbers, fmr)
+    except ValueError as error:
+        return html.message(f"{error}.", "problem")
+    return html.message(" ".join(answer.warnings), "problem") if None in answer.faces else answer
 
 
-@BRIEFLY
+@spaces.GPU(duration=15)
 def compare(
     first: str | None,
     second: str | None,
-    first_face: float | None = 0,
-    second_face: float | None = 0,
+    first_face: int | None = 0,
+    second_face: int | None = 0,
     false_match_rate: float | None = None,
 ) -> dict:
-    """Compare two pictures: do they show the same person?
+    """Compare two photos: do they show the same person?
 
     Args:
         first: a photo that shows a face.
-        second: another one; the order does not matter.
-        first_face: which of the faces in the first photo, an index into `found`; 0 is the one to compare by default.
-        second_face: likewise in the second.
-        false_match_rate: of pairs of different people, the share that "same" may be wrong about: 0.01, 0.001, 0.0001
-            or 0.00001, where that was measured; empty for odds of three to one.
+        second: another photo; the order does not matter.
+        first_face: which face of the first photo to compare, an index into `found`; 0 is the main face.
+        second_face: which face of the second photo to compare.
+        false_match_rate: the share of pairs of different people that may be called "same": 0.01, 0.001, 0.0001 or
+            0.00001, if it was measured for this network; empty for the default, a probability of at least 75 %.
 
     Returns:
-        dissimilarity (≥ 0, lower is more alike; null where a photo shows no face), threshold, probability (that both
-        show one person, at even odds), band (its 95 % confidence limits), verdict (same, unsure or different), faces
-        (where each was found), found (all faces in each photo), warnings.
+        dissimilarity (≥ 0, lower is more alike; null if a photo shows no face), threshold, probability (that both
+        photos show the same person, at even prior odds), confidence_interval (95 %, of the probability), verdict (same,
+        unsure or different), faces (the compared ones), found (all faces in each photo), warnings, model.
     """
-    for picture, name in ((first, "first"), (second, "second")):
-        if not picture:
-            raise refusal(f"The {name} picture is missing.")
     try:
-        chosen = whole(first_face), whole(second_face)
-        return model.compare(first, second, face=chosen, fmr=false_match_rate or None).to_dict()
-    except (ValueError, FileNotFoundError) as error:
-        raise refusal(error) from error
-
-
-def refusal(reason: Exception | str) -> gr.Error:
-    """Return an error for the one who asked; a name of a file may be in it, so it is not logged."""
-    return gr.Error(GONE if isinstance(reason, FileNotFoundError) else str(reason), print_exception=False)
-
-
-def whole(number: float | None) -> int:
-    """Return which face is meant; none means the first.
-
-    Raises:
-        ValueError: where it is not a whole number.
-    """
-    if number is None:
-        return 0
-    if number not in range(1000):
-        raise ValueError(f"a face is chosen by a whole number from 0, got {number}")
-    return int(number)
-
-
-def changed(first: str | None, second: str | None, fmr: float) -> tuple[tuple[int, int], str, str]:
-    """Compare the pictures that are there now, with the face in each that is to be compared by default."""
-    both = first and second
-    return (0, 0), *(show(first, second, fmr) if both else (views.message(missing(first, second)), ""))
-
-
-def missing(first: str | None, second: str | None) -> str:
-    pictures = "the second picture" if first else "the first picture" if second else "two pictures"
-    return f"Add {pictures}, or click an example." if faces else f"Add {pictures}."
-
-
-def ask(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int]) -> Comparison | str:
-    """Compare two pictures. Returns a drawn sentence where one or a face is missing, or something is wrong."""
-    if not (first and second):
-        return views.message(missing(first, second))
-    try:
-        answer = model.compare(first, second, face=chosen, fmr=fmr or None)
-    except FileNotFoundError:
-        return views.message(GONE, "problem")
+        return compare_photos(first, second, (first_face or 0, second_face or 0), false_match_rate).to_dict()
     except ValueError as error:
-        return views.message(str(error), "problem")
-    return views.message(" ".join(answer.warnings), "problem") if None in answer.faces else answer
+        raise gr.Error(str(error), print_exception=False) from error  # not logged: it may contain a file name
 
 
-@BRIEFLY
-def show(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int] = (0, 0)) -> tuple[str, str]:
-    """Draw the answer, and what was compared."""
-    answer = ask(first, second, fmr, chosen)
+@spaces.GPU(duration=15)
+def show_answer(first: str, second: str, numbers: tuple[int, int], fmr: float | None) -> tuple[str, str]:
+    """Draw the answer and the compared faces."""
+    answer = answer_or_message(first, second, numbers, fmr)
     if isinstance(answer, str):
         return answer, ""
-    photos = [images.read_at_least(path, PREVIEW) for path in (first, second)]
-    return views.card(answer, spread, fmr or None, faces), views.seen(answer, photos, explain.heat(model, answer))
+    photos = [images.read_reduced(photo, PREVIEW_PIXELS) for photo in (first, second)]
+    compared = html.compared(answer, photos, saliency_maps(model, answer), words)
+    return html.answer_card(answer, pairs, fmr or None, words), compared
 
 
-@BRIEFLY
-def judge(first: str | None, second: str | None, fmr: float, chosen: tuple[int, int]) -> str:
-    """Draw the answer anew where only the strictness changes: what was compared stays as it is."""
-    answer = ask(first, second, fmr, chosen)
-    return answer if isinstance(answer, str) else views.card(answer, spread, fmr or None, faces)
+def on_photo(first: str | None, second: str | None, fmr: float) -> tuple[tuple[int, int], str, str]:
+    """Compare the main faces of two new photos."""
+    if first and second:
+        return (0, 0), *show_answer(first, second, (0, 0), fmr)
+    missing = "the second photo" if first else "the first photo" if second else "two photos"
+    example = ", or click an example" if tutorial_model else ""
+    return (0, 0), html.message(f"Add {missing}{example}."), ""
 
 
-def choose(first: str, second: str, fmr: float, chosen: tuple[int, int], event: gr.EventData) -> tuple:
-    """Compare another face of one of the pictures, that which was clicked."""
-    chosen = (event.face, chosen[1]) if event.photo == 0 else (chosen[0], event.face)
-    return chosen, *show(first, second, fmr, chosen)
+def on_face(first: str, second: str, numbers: tuple[int, int], fmr: float, event: gr.EventData) -> tuple:
+    """Compare the face that was clicked."""
+    numbers = (event.face, numbers[1]) if event.photo == 0 else (numbers[0], event.face)
+    return numbers, *show_answer(first, second, numbers, fmr)
 
 
-@LONGER
-def gather(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Progress()) -> tuple[Group | None, str]:  # noqa: B008
-    """Find the faces of many photos, and draw who is one person."""
-    if len(files or ()) > MOST_PHOTOS:
-        return None, views.message(f"At most {MOST_PHOTOS} photos at once; these are {len(files)}.", "problem")
-    if not files:
-        return None, regroup(None, None, fmr)
-    named = [(Path(file).name, file) for file in files]
-    found = group(model, named, lambda done: progress((done, len(named)), "Looking for faces", unit="photos"))
-    return found, regroup(files, found, fmr)
+def on_strictness(first: str | None, second: str | None, numbers: tuple[int, int], fmr: float) -> str | dict:
+    """Draw the answer again for another false-match rate."""
+    return show_answer(first, second, numbers, fmr)[0] if first and second else gr.skip()
 
 
-def regroup(files: list[str] | None, found: Group | None, fmr: float) -> str:
-    """Draw who is one person, anew where only the strictness changes."""
-    if found is None and files:
-        return views.message(GONE, "problem")
-    if found is None:
-        return views.message(f"Add up to {MOST_PHOTOS} photos, to see who is in them.")
-    return views.people(found, threshold(fmr), faces)
+@spaces.GPU(duration=15)
+def on_about(first: str | None, second: str | None, numbers: tuple[int, int]) -> str:
+    """Compare the photos, or an example, with this network and the tutorial network."""
+    if not (first and second):
+        (first, second), numbers = EXAMPLES[1], (0, 0)
+    answer = answer_or_message(first, second, numbers, None)
+    return answer if isinstance(answer, str) else tutorial.side_by_side(answer, pairs, (first, second), tutorial_model)
 
 
-def threshold(fmr: float | None) -> float:
-    return model.calibration.operating_point(fmr).distance if fmr else model.calibration.distance_at(SURE)
+def group_files(files: list[str], progress: Callable[[int], None] = lambda done: None) -> Group:
+    """Find all faces of several uploads.
+
+    Raises:
+        ValueError: if there are too many.
+    """
+    if len(files) > MAX_PHOTOS:
+        raise ValueError(f"At most {MAX_PHOTOS} photos can be grouped; got {len(files)}")
+    return group(model, [(Path(file).name, file) for file in files], progress)
 
 
-@LONGER
+def merge_distance(fmr: float | None) -> float:
+    """Return the mean distance up to which two groups of faces are merged."""
+    calibration = model.calibration
+    return calibration.operating_point(fmr).distance if fmr else calibration.distance_at(VERDICT_PROBABILITY)
+
+
+def gpu_seconds(files: list[str] | None, *_: object) -> int:
+    return 5 + len(files or ())
+
+
+@spaces.GPU(duration=gpu_seconds)
 def group_photos(files: list[str] | None, false_match_rate: float | None = None) -> dict:
-    """Find the faces in up to 40 photos, and who of them is one person.
+    """Find the faces in up to 40 photos, and group them by person.
 
     Args:
         files: the photos.
-        false_match_rate: how strictly faces are joined, see `compare`; empty for odds of three to one.
+        false_match_rate: how strictly faces are grouped, see `compare`; empty for the default.
 
     Returns:
-        faces: for each face its photo's name and index, its box there, and its person, a number from 0;
-        dissimilarities: of each two faces; threshold: the mean dissimilarity up to which faces were joined; warnings.
+        faces (for each face the name and index of its photo, its box, and its person, a number from 0), dissimilarities
+        (of each pair of faces), threshold (the mean dissimilarity up to which groups of faces are merged), warnings.
     """
-    if not files or len(files) > MOST_PHOTOS:
-        raise refusal(f"Send 1 to {MOST_PHOTOS} photos; there were {len(files or ())}.")
     try:
-        limit = threshold(false_match_rate)
+        if not files:
+            raise ValueError("The photos are missing")
+        return group_files(files).to_dict(merge_distance(false_match_rate))
     except ValueError as error:
-        raise refusal(error) from error
-    found = group(model, [(Path(file).name, file) for file in files])
-    person = {row: number for number, rows in enumerate(found.people(limit)) for row in rows}
-    return {
-        "faces": [
-            {"photo": found.names[row], "index": found.photos[row], "box": face.box, "person": person[row]}
-            for row, face in enumerate(found.faces)
-        ],
-        "dissimilarities": found.distances.tolist(),
-        "threshold": limit,
-        "warnings": list(found.problems),
-    }
+        raise gr.Error(str(error), print_exception=False) from error
 
 
-@BRIEFLY
-def side_by_side(first: str | None, second: str | None, chosen: tuple[int, int]) -> str:
-    """Show what the tutorial's network makes of the same two heads: the same idea, and 37 people to learn from."""
-    if not (first and second):
-        first, second, chosen = *(str(EXAMPLES / name) for name in PAIRS[1]), (0, 0)
-    answer = ask(first, second, 0.0, chosen)
-    if isinstance(answer, str):
-        return answer
-    heads = [head(path, face) for path, face in zip((first, second), answer.faces, strict=True)]
-    other = tutorial.compare(*heads)
-    people = len(tutorial.record["people"]["training"])
-    return f"""<div class="sides">
-{views.side("This network", answer, spread)}
-{views.side(f"The tutorial's, which learned from {people} people", other, charts.Spread(tutorial.record["curves"]))}
-</div>"""
+@spaces.GPU(duration=gpu_seconds)
+def on_files(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
+    """Find the faces of new files and draw them by person."""
+
+    def report(done: int) -> None:
+        progress((done, len(files or ())), "Detecting faces", unit="photos")
+
+    try:
+        found = group_files(files, report) if files else None
+    except ValueError as error:
+        return None, html.message(f"{error}.", "problem")
+    return found, show_group(files, found, fmr)
 
 
-def head(path: str, face: Face) -> Image.Image:
-    """Cut the head out as the AT&T portraits show it: the face in the middle of a frame of 92 : 112."""
-    left, top, right, bottom = face.box
-    x, y, height = (left + right) / 2, (top + bottom) / 2, (bottom - top) * 1.4
-    width = height * 92 / 112
-    box = (x - width / 2, y - height * 0.52, x + width / 2, y + height * 0.48)
-    photo, scale = images.read_at_least(path, LONGEST)
-    return photo.crop([round(edge / scale) for edge in box])
+def show_group(files: list[str] | None, found: Group | None, fmr: float) -> str:
+    """Draw the faces by person."""
+    if found:
+        return html.people(found, merge_distance(fmr), words)
+    if files:
+        return html.message(f"{DELETED}.", "problem")
+    return html.message(f"Add up to {MAX_PHOTOS} photos to group the {words.item}s by {words.one}.")
 
 
-def strictness() -> gr.Radio:
-    """Let people choose how sure "same" has to be, each choice with its price."""
-    sure = model.calibration.distance_at(SURE)
-    offered = [("Everyday", 0.0, spread.closer("impostor", sure), 1 - spread.closer("genuine", sure))]
-    for name, fmr in STRICT.items():
-        points = [point for point in model.calibration.operating_points if point.fmr == fmr and point.distance < sure]
-        offered += [(name, fmr, fmr, point.fnmr) for point in points]
-    choices = [
-        (f"{name}: {charts.rate(false)} false matches, {missed:.1%} missed", fmr)
-        for name, fmr, false, missed in offered
-    ]
-    return gr.Radio(
-        choices,
-        value=0.0,
-        label="How sure must “same” be?",
-        info="Of pairs of different ones, how many pass as the same; of pairs of the same one, how many are missed.",
-        visible=len(choices) > 1,
-    )
+# -- Layout ----------------------------------------------------------------------------------------------------------
 
 
-NETWORK = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
-GROUP = {**NETWORK, "concurrency_limit": 1, "concurrency_id": "group"}
+TITLE = f"How alike are two {words.item}s?"
+PRIVATE = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
+PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
+QUIET = PRIVATE | {"show_progress": "hidden"}
 
 with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
-    gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
+    gr.Markdown(f"# {TITLE}\n{text.introduction(model, words, notice)}")
+
     with gr.Tab("Compare"):
         with gr.Row():
-            first, second = (
-                Photo(
-                    label=label,
-                    height=300,
-                    min_width=120,
-                    alt_text=label,
-                    buttons=[],
-                    sources=["upload", "webcam", "clipboard"],
-                )
-                for label in ("First photo", "Second photo")
-            )
-        answer = gr.HTML(views.message(missing(None, None)), js_on_load=LIVE)
-        fmr = strictness()
-        seen = gr.HTML(js_on_load=CHOOSE)
-        chosen = gr.State((0, 0))
-        if faces:
-            pairs = [[str(EXAMPLES / name) for name in pair] for pair in PAIRS]
-            gr.Examples(pairs, [first, second], label="Examples", elem_id="examples")
+            first, second = photo_input("First photo"), photo_input("Second photo")
+        answer = gr.HTML(on_photo(None, None, 0)[1], js_on_load="announceAnswers(element)")
+        fmr = strictness_radio(model.calibration, pairs)
+        compared = gr.HTML(js_on_load="chooseFaces(element, trigger, watch)")
+        numbers = gr.State((0, 0))
+        if tutorial_model:
+            gr.Examples(EXAMPLES, [first, second], label="Examples", elem_id="examples")
+        gr.on(
+            [first.change, second.change],
+            on_photo,
+            [first, second, fmr],
+            [numbers, answer, compared],
+            trigger_mode="always_last",
+            **QUIET,
+        )
+        fmr.change(on_strictness, [first, second, numbers, fmr], answer, **QUIET)
+        compared.select(on_face, [first, second, numbers, fmr], [numbers, answer, compared], **QUIET)
+
     with gr.Tab("Group"):
-        files = gr.File(label=f"Up to {MOST_PHOTOS} photos", file_count="multiple", file_types=["image"], height=180)
-        group_fmr = strictness()
+        files = gr.File(label=f"Up to {MAX_PHOTOS} photos", file_count="multiple", file_types=["image"], height=180)
+        group_fmr = strictness_radio(model.calibration, pairs)
         found = gr.State(time_to_live=1800)
-        who = gr.HTML(regroup(None, None, 0.0), js_on_load=LIVE)
-    with gr.Tab("About this model") as about_tab:
-        gr.Markdown(ABOUT)
-        gr.HTML(charts.charts(spread, faces))
-        if faces:
-            gr.Markdown(
-                "## The same idea, in small\nThe network of the tutorial that this project grew from, on the same "
-                "pair: two numbers a face, to compare and to learn from, not to be believed."
-            )
-            beside = gr.HTML()
-            about_tab.select(side_by_side, [first, second, chosen], beside, **NETWORK)
+        people = gr.HTML(show_group(None, None, 0), js_on_load="announceAnswers(element)")
+        files.change(on_files, [files, group_fmr], [found, people], trigger_mode="always_last", **PRIVATE_GROUP)
+        group_fmr.change(show_group, [files, found, group_fmr], people, **QUIET)
 
-    gr.on(
-        [first.change, second.change],
-        changed,
-        [first, second, fmr],
-        [chosen, answer, seen],
-        show_progress="hidden",
-        trigger_mode="always_last",
-        **NETWORK,
-    )
-    fmr.change(judge, [first, second, fmr, chosen], answer, show_progress="hidden", **NETWORK)
-    seen.select(choose, [first, second, fmr, chosen], [chosen, answer, seen], show_progress="hidden", **NETWORK)
-    files.change(gather, [files, group_fmr], [found, who], trigger_mode="always_last", **GROUP)
-    group_fmr.change(regroup, [files, found, group_fmr], who, show_progress="hidden", **NETWORK)
+    with gr.Tab("About this model") as about:
+        gr.Markdown(text.about(model, words))
+        gr.HTML(charts.charts(pairs, words))
+        if tutorial_model:
+            gr.Markdown(tutorial.explanation(tutorial_model))
+            sides = gr.HTML()
+            about.select(on_about, [first, second, numbers], sides, **PRIVATE)
 
-    which = [gr.Number(0, visible=False, label=f"Which face of the {order} photo, from 0") for order in views.ORDER]
-    rate = gr.Number(None, visible=False, label="False-match rate, empty for odds of three to one")
-    for function, inputs, name, settings in (
-        (compare, [first, second, *which, rate], "compare", NETWORK),
-        (group_photos, [files, rate], "group", GROUP),
+    # The API: hidden components, because Gradio only publishes functions that have components.
+    face_numbers = [
+        gr.Number(0, precision=0, visible=False, label=f"Face of the {order} photo, counted from 0")
+        for order in ("first", "second")
+    ]
+    rate = gr.Number(None, visible=False, label="False-match rate; empty for the default")
+    for function, name, inputs, settings in (
+        (compare, "compare", [first, second, *face_numbers, rate], PRIVATE),
+        (group_photos, "group", [files, rate], PRIVATE_GROUP),
     ):
         gr.Button(visible=False).click(
             function,
             inputs,
             gr.JSON(visible=False, label="Answer"),
             api_name=name,
-            # Of a docstring, Gradio itself would only tell what comes before the arguments.
-            api_description=inspect.getdoc(function),
+            api_description=inspect.getdoc(function),  # by default, without Args and Returns
             **settings | {"api_visibility": "public"},
         )
 
 
-def sweep() -> None:
-    """Delete again and again what Gradio forgets: what was shown in sessions now idle, and uploads that broke off."""
-    while True:
-        every, age = demo.delete_cache
-        time.sleep(every)
-        sessions = demo.state_holder
-        for session, used in list(sessions.time_last_used.items()):
-            if (datetime.now() - used).total_seconds() > age:
-                with sessions.lock:
-                    sessions.session_data.pop(session, None)
-                    sessions.time_last_used.pop(session, None)
-        for file in Path(demo.GRADIO_CACHE).glob("tmp*"):
-            with contextlib.suppress(OSError):
-                if time.time() - file.stat().st_mtime > age:
-                    file.unlink()
-
-
-def launch(**settings) -> None:
-    """Serve the page until it is stopped; with SIAMESE_MCP=1 to language models too."""
-    mcp = os.environ.get("SIAMESE_MCP") == "1"
-    if mcp and not importlib.util.find_spec("mcp"):
-        raise SystemExit("error: SIAMESE_MCP=1 needs packages that are not installed: pip install 'gradio[mcp]'")
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
-        # M_ARENA_MAX = 1: Gradio's many threads share their free memory. With some each, it would only ever grow.
-        ctypes.CDLL(None).mallopt(-8, 1)
-    threading.Thread(target=sweep, daemon=True).start()
+def launch(**settings: object) -> None:
+    """Serve the page until it is stopped."""
+    limit_memory_growth()
+    start_cleanup(demo)
     demo.queue(max_size=64).launch(
         theme=THEME,
         css_paths=HERE / "app.css",
-        js=ON_LOAD,
+        head=f"<script>{(HERE / 'app.js').read_text('utf-8')}</script>",
         footer_links=["api"],
         max_file_size="10mb",
         run_history=False,
         state_session_capacity=256,
         enable_monitoring=False,
         ssr_mode=False,
-        mcp_server=mcp,
         **settings,
     )
 

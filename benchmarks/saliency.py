@@ -18,10 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter
-from siamese.data.lfw import Lfw
 
 import siamese
 from siamese import Face
+from siamese.data.lfw import Lfw
 from siamese.saliency import saliency_maps
 
 PAIRS = 100

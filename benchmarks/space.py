@@ -1,9 +1,9 @@
-"""What a Space installs, and how long it takes to come up: the files of `siamese deploy`, and their requirements alone.
+"""Measure what a Space installs and how long the page takes to start.
 
     python benchmarks/space.py --json benchmarks/results/space.json
 
-The environment is that of the Python that runs this, installed by uv from what it has at hand. The first start has no
-bytecode yet, as in a new container.
+Takes the files of `siamese deploy` and installs only their requirements, with uv and its cache, for the running Python.
+The first start compiles bytecode, as in a new container.
 """
 
 import argparse
@@ -20,8 +20,7 @@ from pathlib import Path
 from siamese.hub import space
 
 PORT = 7877
-# Of the installed packages, what computes on NVIDIA's GPUs and on nothing else.
-CUDA = ("nvidia", "triton", "cuda")
+CUDA_PACKAGES = ("nvidia", "triton", "cuda")
 
 
 def main() -> None:
@@ -34,16 +33,15 @@ def main() -> None:
             (app / name).parent.mkdir(parents=True, exist_ok=True)
             (app / name).write_bytes(content.read_bytes() if isinstance(content, Path) else content)
         uv, python = Path(sys.executable).with_name("uv"), env / "bin" / "python"
+        requirements = app / "requirements.txt"
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, env], check=True)
-        subprocess.run(
-            [uv, "pip", "install", "--quiet", "--python", python, "-r", app / "requirements.txt"], check=True
-        )
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "-r", requirements], check=True)
         packages = next(env.glob("lib/python*/site-packages"))
         starts = [start(app, python) for _ in range(2)]
         result = {
             "uploaded_mb": round(megabytes(app), 1),
             "installed_mb": round(megabytes(packages)),
-            "of_which_for_cuda_mb": round(sum(megabytes(packages / name) for name in CUDA)),
+            "of_which_for_cuda_mb": round(sum(megabytes(packages / name) for name in CUDA_PACKAGES)),
             "packages": len(list(packages.glob("*.dist-info"))),
             "first_start_s": round(starts[0], 1),
             "second_start_s": round(starts[1], 1),
@@ -55,13 +53,13 @@ def main() -> None:
 
 
 def megabytes(folder: Path) -> float:
-    """Return the size of all files in a folder, but for bytecode, which Python writes as it runs."""
+    """Return the size of the files in a folder, without bytecode."""
     files = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc")
     return sum(file.stat().st_size for file in files) / 1e6
 
 
 def start(app: Path, python: Path) -> float:
-    """Start the page as a Space does. Returns the seconds until it answers."""
+    """Start the page like a Space. Returns the seconds until it answers."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(app.parent),
@@ -78,7 +76,7 @@ def start(app: Path, python: Path) -> float:
                 process.terminate()
                 return seconds
             time.sleep(0.05)
-    raise RuntimeError("the page ended instead of serving")
+    raise RuntimeError("app.py ended before it served the page")
 
 
 if __name__ == "__main__":

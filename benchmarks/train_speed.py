@@ -29,12 +29,12 @@ from statistics import median
 import numpy as np
 import torch
 from PIL import Image
-from siamese.data.att import find_att
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from siamese.backbones import TutorialBackbone
+from siamese.data.att import find_att
 from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs

@@ -1,106 +1,131 @@
-"""A trained network as files: a result folder, which is just what a model repository on the Hub holds.
+"""Load and save trained networks.
 
-`config.json` holds what the network is and its calibration, `model.safetensors` its weights, `metrics.json` what it was
-trained on and how well it does.
+A result folder, and a model repository on the Hugging Face Hub, holds these files:
+
+    config.json        architecture, face alignment and calibration, see `NetworkConfig`
+    model.safetensors  weights
+    metrics.json       what the network was trained on and how well it does, see `Record`
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from siamese.calibration import Calibration
-from siamese.hub.download import download, is_id
 from siamese.model import Model
 from siamese.network import SiameseNetwork, bundled_weights, pick_device
+from siamese.record import Checked, Record, parse
 
 DEFAULT = bundled_weights("faces")
+Align = Literal["faces", "none"]
+T = TypeVar("T")
 
 
-def save(folder: Path, network: SiameseNetwork, calibration: Calibration, align: str, record: dict) -> None:
-    """Write config.json, model.safetensors and metrics.json, for `load`.
+@dataclass(frozen=True)
+class NetworkConfig(Checked):
+    """What config.json holds.
+
+    Attributes:
+        backbone, embedding_dim, mirror, unit, whiten: arguments of `SiameseNetwork`.
+        calibration: maps a distance to P(same).
+        weights_sha256: hash of model.safetensors. It detects files of two different runs.
+        align: how a photo is turned into an input of the network, see `Model`.
+    """
+
+    backbone: str
+    embedding_dim: int
+    mirror: bool
+    unit: bool
+    calibration: Calibration
+    weights_sha256: str
+    whiten: bool = False
+    align: Align = "none"
+
+
+def save(folder: Path, network: SiameseNetwork, calibration: Calibration, align: Align, record: Record) -> None:
+    """Write config.json, model.safetensors and metrics.json.
 
     Args:
-        folder: an existing one. Where it has no README.md, the Hub's mixin writes a stub of one.
+        folder: an existing folder. If it has no README.md, a stub is written as well.
         network: saved in the dtype of its weights.
-        calibration: distance → P(same), of these weights.
-        align: how pictures come to the network, see `Model`.
-        record: what metrics.json is to hold.
+        calibration: maps a distance of this network to P(same).
+        align: how a photo is turned into an input of the network, see `Model`.
+        record: content of metrics.json.
     """
-    network.save_pretrained(folder)
-    # The hash ties the calibration to its weights: of two runs' files that got mixed, none is loaded.
-    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    config = {**network._hub_mixin_config, "align": align, "calibration": asdict(calibration), "weights_sha256": sha256}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "metrics.json").write_text(json.dumps(record, indent=1) + "\n")
+    network.save_pretrained(folder)  # writes the weights, and the network's arguments to config.json
+    config = json.loads((folder / "config.json").read_bytes()) | {
+        "align": align,
+        "calibration": asdict(calibration),
+        "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    (folder / "metrics.json").write_text(record.to_json(), "utf-8")
 
 
 def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: str = "auto") -> Model:
-    """Load a trained network.
+    """Load a trained network from a folder or from the Hugging Face Hub.
 
     Args:
-        weights: a result folder, or the id USER/NAME of one on the Hugging Face Hub, or USER/NAME@REVISION;
-            "weights/faces" and "weights/att" are those that come with the project, from any folder. Default: the first.
-        revision: of a Hub repository: a branch, tag or commit; None for the main branch.
-        device: "auto" for the best there is, or any name that PyTorch knows.
+        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub. "weights/faces" (the default) and
+            "weights/att" come with this package and work in any directory.
+        revision: branch, tag or commit of a repository on the Hub; None for the main branch.
+        device: "auto" for the best available device, or a name that PyTorch knows.
 
     Raises:
-        FileNotFoundError: where there is neither such a folder nor such a repository.
-        ValueError: where it does not hold a whole, known network with its calibration. A file that is larger than it
-            can be is not fetched.
-        PermissionError: where the Hub refuses it.
-        ConnectionError: where the Hub cannot be reached and no copy was kept here.
+        FileNotFoundError: if there is no such folder or repository, or it holds no trained network.
+        ValueError: if a file is invalid or damaged. Files that are too large are not downloaded.
+        PermissionError: if the Hub denies access.
+        ConnectionError: if the Hub cannot be reached and there is no cached copy.
     """
-    device = pick_device(device)
-    name, folder, note = str(weights), find(weights), ""
-    if folder.is_dir():
-        if revision:
-            raise ValueError(f"{name} is a folder, which has no revisions; got {revision!r}")
-    else:
-        name, _, at = name.partition("@")
-        # Result folders are named like repositories: in the wrong place, they are not to be looked for on the Hub.
-        if isinstance(weights, Path) or not is_id(name) or name.startswith(("runs/", "weights/")):
-            raise FileNotFoundError(f"there is no folder {weights}, and a network on the Hub is named USER/NAME")
-        if revision and at:
-            raise ValueError(f"name one revision, got {at!r} and {revision!r}")
-        folder, revision, note = download(name, revision or at or None)
+    torch_device = pick_device(device)
+    name, folder, commit, note = _locate(weights, revision)
     try:
-        config, record = (_read(folder / file) for file in ("config.json", "metrics.json"))
-        calibration = Calibration.from_dict(config["calibration"])
-        if missing := {"people", "recipe", "test", "curves", "test_calibration", "folds"} - record.keys():
-            raise KeyError(*missing)
-        Calibration.from_dict(record["test_calibration"])
-        people = record["people"]
-        if not all(isinstance(people[side], list) for side in ("training", "test")):
-            raise TypeError("people")
-        if not isinstance(people.get("pretraining", []), list | None):
-            raise TypeError("pretraining")
-        if hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() != config["weights_sha256"]:
-            raise ValueError(
-                f"{name}: model.safetensors is damaged, or not the one that config.json belongs to"
-                + (f"; delete {folder}, and it is fetched anew" if revision else "")
-            )
-        network = SiameseNetwork.from_pretrained(folder).to(device)
-        return Model(network, calibration, record, name, config.get("align", "none"), revision, note)
+        config = _read(NetworkConfig, folder / "config.json", name)
+        record = _read(Record, folder / "metrics.json", name)
+        sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name} holds no trained network: {error}") from error
-    except (AttributeError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(
-            f"{name}: config.json or metrics.json lacks what `siamese train` writes ({error!r})"
-        ) from error
+    if sha256 != config.weights_sha256:
+        hint = f"; delete {folder} to download it again" if commit else ""
+        raise ValueError(f"{name}: model.safetensors is damaged or does not belong to config.json{hint}")
+    network = SiameseNetwork.from_pretrained(folder).to(torch_device)
+    return Model(network, config.calibration, record, name, config.align, commit, note)
 
 
-def find(weights: str | Path) -> Path:
-    """Return the folder that is meant: where there is none, "weights/faces" and "weights/att" are those that come with
-    the project."""
+def find_weights(weights: str | Path) -> Path:
+    """Return the path of a result folder. "weights/faces" and "weights/att" are found in any directory."""
     folder = Path(weights)
     if not folder.is_dir() and folder.parent == Path("weights") and bundled_weights(folder.name).is_dir():
         return bundled_weights(folder.name)
     return folder
 
 
-def _read(file: Path) -> dict:
+def _locate(weights: str | Path, revision: str | None) -> tuple[str, Path, str | None, str]:
+    """Find or download weights. Returns their name, folder, commit (None if they are not from the Hub) and a note."""
+    name, folder = str(weights), find_weights(weights)
+    if folder.is_dir():
+        if revision:
+            raise ValueError(f"{name} is a folder and has no revisions; got revision {revision!r}")
+        return name, folder, None, ""
+
+    from siamese.hub.download import download, is_repo_id  # needed only here, and slow to import
+
+    name, _, suffix = name.partition("@")
+    # A mistyped result folder looks like USER/NAME; do not search for it on the Hub.
+    if isinstance(weights, Path) or not is_repo_id(name) or name.startswith(("runs/", "weights/")):
+        raise FileNotFoundError(f"there is no folder {weights}; networks on the Hub are named USER/NAME")
+    if revision and suffix:
+        raise ValueError(f"give one revision, got {suffix!r} and {revision!r}")
+    return name, *download(name, revision or suffix or None)
+
+
+def _read(kind: type[T], file: Path, name: str) -> T:
     try:
-        return json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON that `siamese train` writes ({error})") from error
+        return parse(kind, file.read_bytes())
+    except ValueError as error:
+        advice = "train again with this version, or use weights that it wrote"
+        raise ValueError(f"{name}: {file.name}: {error}; {advice}") from error

@@ -11,7 +11,7 @@ import json
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_type_hints
 
 from siamese import __version__
 from siamese.training.config import TrainConfig
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from siamese.model import Model
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 DEFAULT_WEIGHTS = "weights/faces"
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n       See `{self.prog} --help`.\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(prog="siamese", description="Do two photos show the same person? Use and train Siamese networks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], None], help: str, description: str = ""
-) -> argparse.ArgumentParser:
+) -> _Parser:
     command = commands.add_parser(name, help=help, description=description or f"{help[0].upper()}{help[1:]}.")
     command.set_defaults(run=run)
     return command

@@ -1,4 +1,6 @@
-"""Any picture that a person may hand over → an upright RGB image, or a sentence that says what is wrong with it."""
+"""Read any image as an upright RGB image, and convert images to network inputs."""
+
+from __future__ import annotations
 
 import contextlib
 import io
@@ -19,100 +21,102 @@ ImageSource = str | PathLike | ZipPath | bytes | BinaryIO | Image.Image | np.nda
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 8
+ADVICE = "save it as JPEG or PNG"
 
-# Each 16-bit sample in 8 bits: looked up, a large picture takes no more memory than its answer.
-SIXTEEN_TO_EIGHT = (np.arange(65536) / 257).round().astype(np.uint8)
+# A lookup table needs no more memory than its result, also for a large image.
+SIXTEEN_TO_EIGHT_BITS = (np.arange(65536) / 257).round().astype(np.uint8)
 
 
 def read(source: ImageSource) -> Image.Image:
-    """Read one picture as people mean it: upright, first frame, transparent parts on white, 8 bits a channel.
+    """Read an image: the first frame, upright, on a white background, with 8 bits per channel.
 
     Args:
-        source: a path (also one inside a zip), an image file that is open, its content, a PIL image, or a uint8 array
-            (H, W), (H, W, 3) RGB or (H, W, 4) RGBA. OpenCV's arrays are BGR: hand over `array[..., ::-1]`.
+        source: a path (also inside a zip archive), an open image file, the bytes of one, a PIL image, or a uint8 array
+            of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA. OpenCV's arrays are BGR: pass `array[..., ::-1]`.
 
     Returns:
-        An RGB image of at least 8 × 8 and at most 50 million pixels, turned as its EXIF orientation says.
+        An RGB image of at least 8 × 8 and at most 50 million pixels, rotated by its EXIF orientation.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it is no picture, is damaged, too small or too large; the sentence says which.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not an image, or is damaged, too small or too large.
     """
-    return read_at_least(source, None)[0]
+    return read_reduced(source, None)[0]
 
 
-def read_at_least(source: ImageSource, longest: int | None) -> tuple[Image.Image, int]:
-    """Read one picture (see `read`), at a half, a third … of its size where it is larger than needed.
-
-    JPEGs are decoded so, several times as fast.
+def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.Image, int]:
+    """Read an image at 1/2, 1/3, … of its size if it is larger than needed. JPEG files are then decoded much faster.
 
     Args:
         source: see `read`.
-        longest: keep at least that many pixels on the longest side; None to keep all.
+        min_long_side: keep at least this many pixels on the longest side; None to keep all.
 
     Returns:
-        The image, and how many times longer each side of the picture itself is, a whole number.
+        The image, and the integer by which each side of the original is longer.
 
     Raises:
         FileNotFoundError, ValueError: see `read`.
     """
-    if isinstance(source, np.ndarray):
-        name, image = "the array", _from_array(source)
-    elif isinstance(source, Image.Image):
-        name, image = "the image", source
-    elif isinstance(source, bytes):
-        name, image = "the file", _open(source, "the file")
-    elif hasattr(source, "read"):
-        with contextlib.suppress(AttributeError, OSError):  # some cannot go back
-            source.seek(0)
-        name, image = "the file", _open(source.read(), "the file")
-    elif isinstance(source, str) and source.lower().startswith(("http://", "https://")):
-        raise ValueError(f"{source} is an address, and nothing is fetched: save the picture, and name its file")
-    else:
-        path = source if isinstance(source, ZipPath) else Path(source)
-        name, image = path.name, _open(_content(path), path.name)
+    name, image = _open(source)
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"{name} has {width} × {height} pixels; at most {MAX_PIXELS // 10**6} million are read. Save it smaller."
+            f"{name} has {width} × {height} pixels, more than {MAX_PIXELS // 10**6} million; use a smaller version"
         )
     if min(width, height) < MIN_SIDE:
-        raise ValueError(f"{name} has only {width} × {height} pixels; each side needs at least {MIN_SIDE}.")
+        raise ValueError(f"{name} has only {width} × {height} pixels; each side needs at least {MIN_SIDE}")
     try:
-        if longest and not isinstance(source, Image.Image):
-            image.draft(None, tuple(max(1, longest * side // max(width, height)) for side in (width, height)))
-        image = _opaque(_upright(image))
-        if longest:
-            image = image.reduce(max(1, max(image.size) // longest))
+        if min_long_side and not isinstance(source, Image.Image):
+            long_side = max(width, height)
+            image.draft(None, (max(1, min_long_side * width // long_side), max(1, min_long_side * height // long_side)))
+        image = _to_eight_bits(_upright(image))
+        if min_long_side:
+            image = image.reduce(max(1, max(image.size) // min_long_side))
         return image.convert("RGB"), round(max(width, height) / max(image.size))
-    except Exception as error:  # on hostile files Pillow's decoders raise almost anything
-        raise ValueError(f"{name} is damaged or cut short. Save it again as JPEG or PNG.") from error
+    except Exception as error:  # Pillow's decoders raise many types for damaged files
+        raise ValueError(f"{name} is damaged or incomplete; {ADVICE}") from error
 
 
-def is_one(source) -> bool:
-    """Whether this is one picture, see `read`, and not several."""
+def is_single_image(source: object) -> bool:
+    """Return whether `source` is one image, see `read`, and not a sequence of images."""
     if isinstance(source, np.ndarray):
         return source.dtype == np.uint8 and (source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4)))
     return isinstance(source, str | PathLike | ZipPath | bytes | Image.Image) or hasattr(source, "read")
 
 
 def fit(image: Image.Image, input_shape: tuple[int, int, int]) -> Image.Image:
-    """Bring an image to a network's input, the same way in training and in use.
-
-    The whole picture is resized, whatever its proportions, with Pillow's antialiased bilinear filter.
+    """Resize an image to a network's input size, with Pillow's antialiased bilinear filter. Proportions are not kept.
 
     Args:
         image: from `read`.
-        input_shape: (C, H, W) with C = 1 for gray (ITU-R 601-2 luma) or 3 for RGB.
+        input_shape: (C, H, W), with C = 1 for gray (ITU-R 601-2 luma) or 3 for RGB.
     """
     channels, height, width = input_shape
     return image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Return the (C, H, W) uint8 tensor of an "L" or "RGB" image."""
+    """Return an image of mode "L" or "RGB" as a (C, H, W) uint8 tensor."""
     array = np.array(image)
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def _open(source: ImageSource) -> tuple[str, Image.Image]:
+    """Return a name for error messages, and the image, not decoded yet."""
+    if isinstance(source, np.ndarray):
+        return "the array", _from_array(source)
+    if isinstance(source, Image.Image):
+        return "the image", source
+    if isinstance(source, bytes):
+        return "the file", _from_bytes(source, "the file")
+    if hasattr(source, "read"):
+        with contextlib.suppress(AttributeError, OSError):  # not every stream can seek
+            source.seek(0)
+        return "the file", _from_bytes(source.read(), "the file")
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+        raise ValueError(f"{source} is a URL; download the image and give its path")
+    path = source if isinstance(source, ZipPath) else Path(source)
+    return path.name, _from_bytes(_read_bytes(path), path.name)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -123,45 +127,45 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _content(path: Path | ZipPath) -> bytes:
+def _read_bytes(path: Path | ZipPath) -> bytes:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a picture in it")
+        raise ValueError(f"{path} is a folder; give the path of an image")
     try:
         return path.read_bytes()
     except (BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path.name} is damaged inside its zip archive") from error
+        raise ValueError(f"{path.name} is damaged inside its zip archive; create the archive again") from error
 
 
-def _open(content: bytes, name: str) -> Image.Image:
+def _from_bytes(content: bytes, name: str) -> Image.Image:
     if not content:
-        raise ValueError(f"{name} is empty (0 bytes).")
+        raise ValueError(f"{name} is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large headers; `read` refuses them with the limit in the sentence.
+            # `read_reduced` checks the size itself, with a lower limit.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{name} has far more than the {MAX_PIXELS // 10**6} million pixels that are read. Save it smaller."
+            f"{name} has far more than {MAX_PIXELS // 10**6} million pixels; use a smaller version"
         ) from error
-    except Exception as error:  # see above
-        raise ValueError(f"{name} is not a picture that can be read. Save it as JPEG or PNG.") from error
+    except Exception as error:  # Pillow's parsers raise many types for damaged files
+        raise ValueError(f"{name} is not an image that can be read; {ADVICE}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
-    # Asked first, since Pillow copies even what needs no turn.
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return ImageOps.exif_transpose(image) if turned else image
+    # `exif_transpose` copies the image even if there is nothing to rotate.
+    rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if rotated else image
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Return the picture in 8 bits a channel, "L" or "RGB", with its transparent parts on white."""
-    # Pillow clips wide samples to 255 instead of scaling them, which turns a 16-bit photo white.
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Convert to mode "L" or "RGB", with transparent parts on white."""
+    # Pillow clips samples above 255 instead of scaling them, which would turn a 16-bit photo white.
     if image.mode.startswith("I;16"):
-        image = Image.fromarray(SIXTEEN_TO_EIGHT[np.asarray(image)])
+        image = Image.fromarray(SIXTEEN_TO_EIGHT_BITS[np.asarray(image)])
     elif image.mode in ("I", "F"):
         samples = np.asarray(image, dtype=np.float32)
         wide, narrow = (255, 1) if image.mode == "F" else (65535, 255)

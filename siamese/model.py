@@ -1,9 +1,11 @@
-"""Two pictures → how unlike they are, what that means, and how sure it is."""
+"""Compare two photos: their distance, the probability that they show the same person, and a verdict."""
+
+from __future__ import annotations
 
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,126 +14,126 @@ import torch
 
 from siamese import images
 from siamese.calibration import Calibration
-from siamese.faces.detection import Found
-from siamese.faces.face import Face, quality_warnings, see
+from siamese.faces import Face, detect, quality_warnings
 from siamese.network import SiameseNetwork, distance
+from siamese.record import Record
 
-# Beyond three to one either way the verdict is given; between, it is "unsure".
-SURE = 0.75
+# The verdict is "same" from this probability, "different" up to its complement, and "unsure" in between.
+VERDICT_PROBABILITY = 0.75
 
-BATCH = 32
+BATCH_SIZE = 32  # photos per batch in `Model.embed`
 
 Verdict = Literal["same", "unsure", "different"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The answer for two pictures.
+    """The result of comparing two photos.
 
     Attributes:
-        dissimilarity: Euclidean distance of the two embeddings, ≥ 0; lower is more alike. NaN where a face is missing.
-        threshold: the distance up to which the verdict may be "same": where both are equally likely, or that of the
-            false-match rate asked for.
-        probability: P(same) in [0, 1] if both were equally likely beforehand. NaN where a face is missing.
-        band: the 95 % confidence limits of `probability`; None where the calibration has none or a face is missing.
-        verdict: "same" or "different" where the odds are at least three to one, else "unsure". Where a false-match rate
-            was asked for, "same" up to its threshold.
-        faces: what the network saw of each; None where no face was found.
-        found: all faces in each picture, the one to compare first; empty for plain images.
-        warnings: sentences for the person who asked; often none.
-        model: which network answered, see `Model.id`.
+        dissimilarity: Euclidean distance of the two embeddings, ≥ 0; lower is more alike. NaN if a face is missing.
+        threshold: largest distance with the verdict "same" for the requested false-match rate; without one, the
+            distance at even odds.
+        probability: P(same) in [0, 1] at even prior odds. NaN if a face is missing.
+        confidence_interval: 95 % confidence interval of `probability`; None if it is unknown or a face is missing.
+        verdict: "same" or "different" at odds of at least 3 to 1, else "unsure". For a requested false-match rate,
+            "same" up to `threshold`.
+        faces: the two compared faces; None for a photo without a face.
+        found: all faces in each photo, the main one first; empty if the network compares whole images.
+        warnings: sentences for the user, for example about a blurred face; often empty.
+        model: the network that gave the answer, see `Model.id`.
     """
 
     dissimilarity: float
     threshold: float
     probability: float
-    band: tuple[float, float] | None
+    confidence_interval: tuple[float, float] | None
     verdict: Verdict
     faces: tuple[Face | None, Face | None]
-    found: tuple[tuple[Found, ...], tuple[Found, ...]] = ((), ())
+    found: tuple[tuple[Face, ...], tuple[Face, ...]] = ((), ())
     warnings: tuple[str, ...] = ()
     model: str = ""
 
     def to_dict(self) -> dict:
-        """Return the answer as JSON holds it: all but the crops, and null for NaN."""
+        """Return all but the crops, for JSON, with None instead of NaN."""
         known = not math.isnan(self.dissimilarity)
         return {
             "dissimilarity": self.dissimilarity if known else None,
             "threshold": self.threshold,
             "probability": self.probability if known else None,
-            "band": self.band and list(self.band),
+            "confidence_interval": self.confidence_interval and list(self.confidence_interval),
             "verdict": self.verdict,
-            "faces": [
-                face and {"box": face.box, "landmarks": face.landmarks, "angle": face.angle, "score": face.score}
-                for face in self.faces
-            ],
-            "found": [[asdict(face) for face in found] for found in self.found],
+            "faces": [face and _face_to_dict(face) for face in self.faces],
+            "found": [[_face_to_dict(face) for face in faces] for faces in self.found],
             "warnings": list(self.warnings),
             "model": self.model,
         }
 
 
 class Model:
-    """A trained network with its calibration; made by `load`, safe to share between threads.
+    """A trained network with its calibration and record, from `siamese.load`. Threads can share it.
 
     Attributes:
         network: the network, in evaluation mode.
-        calibration: distance → P(same).
-        record: the contents of its metrics.json: what it was trained on and how well it does.
-        name: the folder or Hub id that it came from.
-        align: how a picture comes to the network: "faces" finds the face in it and cuts it out upright, "none" takes
-            the picture whole.
-        revision: of one from the Hub, its commit; else None.
-        note: a sentence where the Hub was not reached, and this is a copy that was kept; else empty.
+        calibration: maps a distance to P(same).
+        record: what the network was trained on and how well it does.
+        name: the folder or Hub id that it was loaded from.
+        align: "faces" to detect and align the faces in a photo, "none" to use the whole image.
+        revision: commit of a network from the Hub; else None.
+        note: a sentence for the user if the Hub could not be reached and a cached copy was loaded; else empty.
     """
 
     def __init__(
         self,
         network: SiameseNetwork,
         calibration: Calibration,
-        record: dict,
+        record: Record,
         name: str,
         align: str = "none",
         revision: str | None = None,
         note: str = "",
     ):
         if align not in ("faces", "none"):
-            raise ValueError(f"{name}: unknown align {align!r}; this version knows: faces, none")
+            raise ValueError(f"{name}: align must be 'faces' or 'none', got {align!r}")
         self.network, self.calibration, self.record, self.name = network.eval(), calibration, record, name
         self.align, self.revision, self.note = align, revision, note
 
     @property
     def id(self) -> str:
-        """USER/NAME@COMMIT of a network from the Hub, which `load` takes; else the name of its folder."""
+        """USER/NAME@COMMIT for a network from the Hub, which `load` accepts; else the name of the folder."""
         return f"{self.name}@{self.revision}" if self.revision else Path(self.name).resolve().name
 
-    def embed(self, pictures: Iterable[images.ImageSource]) -> np.ndarray:
-        """Turn pictures into embeddings; the Euclidean distance of two rows is the dissimilarity of the pictures.
-
-        Args:
-            pictures: N paths, PIL images, uint8 arrays or others, see `images.read`.
-
-        Returns:
-            (N, D) float32; a row of NaN where a face was to be found and there is none.
+    def detect(self, pictures: Sequence[images.ImageSource]) -> list[list[Face]]:
+        """Return the faces in each photo, the main one first; for networks without alignment, the whole image.
 
         Raises:
-            FileNotFoundError, ValueError: for a picture that cannot be read.
+            FileNotFoundError, ValueError: if an image cannot be read.
         """
-        if images.is_one(pictures):
-            raise ValueError("expected several pictures, got one: put it into a list")
+        return detect(pictures, self.network.input_shape, self.align, self.network.device)
+
+    def embed(self, pictures: Iterable[images.ImageSource]) -> np.ndarray:
+        """Embed the main face of each photo. The Euclidean distance of two rows is their dissimilarity.
+
+        Args:
+            pictures: N images, see `images.read`.
+
+        Returns:
+            (N, D) float32; a row of NaN for a photo without a face.
+
+        Raises:
+            FileNotFoundError, ValueError: if an image cannot be read.
+        """
+        if images.is_single_image(pictures):
+            raise ValueError("expected a list of images, got one image; put it into a list")
         pictures = list(pictures)
-        batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)] or [[]]
+        batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)] or [[]]
         return np.concatenate(
-            [self._embed([found[0] if found else None for found in self.see(batch)]).numpy() for batch in batches]
+            [self._embed([faces[0] if faces else None for faces in self.detect(batch)]).numpy() for batch in batches]
         )
 
-    def embed_faces(self, seen: Sequence[Face]) -> np.ndarray:
-        """Turn N things of `see` into (N, D) float32 embeddings."""
-        return self._embed(seen).numpy()
-
-    def see(self, pictures: Sequence[images.ImageSource]) -> list[list[Face]]:
-        """Return what the network may see of each picture, see `see`."""
-        return see(pictures, self.network.input_shape, self.align, self.network.device)
+    def embed_faces(self, faces: Sequence[Face]) -> np.ndarray:
+        """Embed N faces from `detect`. Returns (N, D) float32."""
+        return self._embed(faces).numpy()
 
     def compare(
         self,
@@ -141,55 +143,78 @@ class Model:
         face: int | tuple[int, int] = 0,
         fmr: float | None = None,
     ) -> Comparison:
-        """Compare two pictures. A picture without a face is an answer, not an error: see `Comparison`.
+        """Compare two photos. A photo without a face gives an answer with the verdict "unsure", not an error.
 
         Args:
-            a: a path, PIL image, uint8 RGB array or another, see `images.read`.
-            b: the other; the order does not matter.
-            face: which face of each picture, an index into `Comparison.found`; one number stands for both.
-            fmr: the false-match rate that "same" is to keep to, one of `Calibration.points`; None for odds of three to
-                one.
+            a: first image, see `images.read`.
+            b: second image; the order does not matter.
+            face: which face of each photo to compare, as an index into `Comparison.found`; one number for both photos.
+            fmr: the false-match rate that "same" must not exceed, one of `calibration.operating_points`. None for a
+                verdict at odds of 3 to 1.
 
         Raises:
-            FileNotFoundError, ValueError: for a picture that cannot be read, a face that is not there, or a false-match
-                rate that was not measured; the sentence says what is wrong.
+            FileNotFoundError: if a file does not exist.
+            ValueError: if an image cannot be read, a face number is out of range, or the false-match rate was not
+                measured.
         """
-        which = tuple(map(operator.index, face)) if isinstance(face, Sequence) else (operator.index(face),) * 2
-        if len(which) != 2:
-            raise ValueError(f"face is one number, or one for each of the two pictures, got {face!r}")
-        if self.align == "none" and any(which):
-            raise ValueError("this network takes pictures whole: leave out face")
+        numbers = (operator.index(face),) * 2 if not isinstance(face, Sequence) else tuple(map(operator.index, face))
+        if len(numbers) != 2:
+            raise ValueError(f"face must be one number, or one for each of the two photos, got {face!r}")
+        if self.align == "none" and any(numbers):
+            raise ValueError("this network compares whole images; omit face")
         threshold = self.calibration.threshold if fmr is None else self.calibration.operating_point(fmr).distance
-        seen, chosen, warnings = self.see([a, b]), [], []
-        for everyone, number, name in zip(seen, which, ("first", "second"), strict=True):
-            if everyone and not 0 <= number < len(everyone):
-                several = f"{len(everyone)} faces: choose one from 0 to {len(everyone) - 1}"
-                one = "one face, which is number 0"
-                raise ValueError(f"the {name} picture shows {several if len(everyone) > 1 else one}, got {number}")
-            chosen.append(everyone[number] if everyone else None)
+        faces, found, warnings = [], [], []
+        for candidates, number, name in zip(self.detect([a, b]), numbers, ("first", "second"), strict=True):
+            faces.append(_choose(candidates, number, name))
+            found.append(tuple(candidate for candidate in candidates if candidate.box))
             if self.align == "faces":
-                warnings += quality_warnings(chosen[-1], len(everyone), number, name)
-        face1, face2 = chosen
-        found = tuple(tuple(face.found for face in everyone if face.found) for everyone in seen)
-        if face1 is None or face2 is None:
-            nan = math.nan
-            return Comparison(nan, threshold, nan, None, "unsure", (face1, face2), found, tuple(warnings), self.id)
-        if face1.crop.tobytes() == face2.crop.tobytes():
-            warnings.append("Both pictures are the same image.")
-        dissimilarity = float(distance(*self._embed([face1, face2])))
-        probability = float(self.calibration.probability(dissimilarity))
-        alike = probability >= SURE if fmr is None else dissimilarity <= threshold
-        verdict = "same" if alike else "different" if probability <= 1 - SURE else "unsure"
-        band = self.calibration.confidence_interval(dissimilarity)
+                warnings += quality_warnings(faces[-1], len(candidates), number, name)
+        dissimilarity, probability, verdict, interval = math.nan, math.nan, "unsure", None
+        if None not in faces:
+            if faces[0].crop.tobytes() == faces[1].crop.tobytes():
+                warnings.append("Both images are identical.")
+            dissimilarity = float(distance(*self._embed(faces)))
+            probability = float(self.calibration.probability(dissimilarity))
+            interval = self.calibration.confidence_interval(dissimilarity)
+            is_same = probability >= VERDICT_PROBABILITY if fmr is None else dissimilarity <= threshold
+            verdict = "same" if is_same else "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure"
         return Comparison(
-            dissimilarity, threshold, probability, band, verdict, (face1, face2), found, tuple(warnings), self.id
+            dissimilarity,
+            threshold,
+            probability,
+            interval,
+            verdict,
+            tuple(faces),
+            tuple(found),
+            tuple(warnings),
+            self.id,
         )
 
     @torch.inference_mode()
-    def _embed(self, seen: Sequence[Face | None]) -> torch.Tensor:
-        crops = [images.to_tensor(face.crop) for face in seen if face]
+    def _embed(self, faces: Sequence[Face | None]) -> torch.Tensor:
+        """Return (N, D) float32 on the CPU, with a row of NaN for None."""
+        crops = [images.to_tensor(face.crop) for face in faces if face]
         x = torch.stack(crops) if crops else torch.empty((0, *self.network.input_shape), dtype=torch.uint8)
         z = self.network.embed(x.to(self.network.device)).float().cpu()
-        rows = z.new_full((len(seen), z.shape[1]), math.nan)
-        rows[torch.tensor([face is not None for face in seen], dtype=torch.bool)] = z
+        rows = z.new_full((len(faces), z.shape[1]), math.nan)
+        rows[torch.tensor([face is not None for face in faces], dtype=torch.bool)] = z
         return rows
+
+
+def _choose(faces: list[Face], number: int, name: str) -> Face | None:
+    """Return a face by its number; None if there are no faces.
+
+    Raises:
+        ValueError: if there are faces, but not this one.
+    """
+    if not faces:
+        return None
+    if not 0 <= number < len(faces):
+        expected = f"0 to {len(faces) - 1}" if len(faces) > 1 else "0"
+        plural = "s" if len(faces) > 1 else ""
+        raise ValueError(f"the {name} photo shows {len(faces)} face{plural}: face must be {expected}, got {number}")
+    return faces[number]
+
+
+def _face_to_dict(face: Face) -> dict:
+    return {"box": face.box, "landmarks": face.landmarks, "angle": face.angle, "score": face.score}

@@ -1,30 +1,35 @@
-"""The record of a network: what it was trained on and how well it does. This is what metrics.json holds."""
+"""The typed content of metrics.json: what a network was trained on and how well it does."""
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import PurePath
-from typing import Literal
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from siamese.calibration import Calibration
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
-Identity = str | int  # a name or, after anonymisation, a number
+Identity = str | int  # a name or, after `Record.anonymise`, a number
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, config=STRICT)
-class DataSource:
+class Checked:
+    """Base class of the dataclasses that `parse` reads. Unknown keys and non-finite numbers in the JSON are errors."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+
+@dataclass(frozen=True)
+class DataSource(Checked):
     """A data set.
 
     Attributes:
-        name: for people to read.
-        images: how many images it holds.
-        sha256: of names and pixels, see `IdentityDataset.fingerprint`; None where it was not computed.
+        name: display name.
+        images: number of images.
+        sha256: hash of names and pixels, see `IdentityDataset.fingerprint`; None if it was not computed.
     """
 
     name: str
@@ -32,15 +37,14 @@ class DataSource:
     sha256: str | None = None
 
 
-@dataclass(frozen=True, config=STRICT)
-class People:
-    """The identities that a network has seen, and those it was tested on.
+@dataclass(frozen=True)
+class People(Checked):
+    """The identities that a network was trained and tested on.
 
     Attributes:
-        training: the identities it was trained on.
-        test: the identities held out.
-        pretraining: the identities that the weights it started from were trained on; None if they are not all known
-            by name.
+        training: identities in the training set.
+        test: held-out identities.
+        pretraining: identities that the initial weights were trained on; None if not all of them are known by name.
     """
 
     training: list[str] | list[int]
@@ -49,20 +53,20 @@ class People:
 
     @property
     def anonymous(self) -> bool:
-        """Whether names were replaced by numbers, see `Record.anonymise`."""
+        """Whether numbers replace the names, see `Record.anonymise`."""
         return any(isinstance(person, int) for person in self.training)
 
     @property
     def seen(self) -> list[str] | None:
-        """All identities seen in training or pretraining; None if they are not all known by name."""
+        """All identities in training and pretraining; None if not all of them are known by name."""
         if self.anonymous or self.pretraining is None:
             return None
         return [str(name) for name in (*self.training, *self.pretraining)]
 
 
-@dataclass(frozen=True, config=STRICT)
-class Settings:
-    """The training settings that decide the result, see `TrainConfig`."""
+@dataclass(frozen=True)
+class Settings(Checked):
+    """The training settings that determine the result, see `TrainConfig`."""
 
     recipe: str
     epochs: int
@@ -75,22 +79,22 @@ class Settings:
     align: Literal["faces", "none"] = "none"
 
 
-@dataclass(frozen=True, config=STRICT)
-class Report:
+@dataclass(frozen=True)
+class Report(Checked):
     """Metrics of one set of pairs, see `siamese.evaluation.metrics.report`. Rates are in [0, 1].
 
     Attributes:
         auc: area under the ROC curve.
         eer: equal error rate.
-        tmr_at_fmr_1e_2: true-match rate at a false-match rate of 1 in 100.
-        tmr_at_fmr_1e_3: true-match rate at a false-match rate of 1 in 1,000.
-        balanced_accuracy: mean of the accuracies on genuine and on impostor pairs, at P(same) = 0.5.
-        calibration_error: expected calibration error at even odds.
+        tmr_at_fmr_1e_2: true-match rate (TMR) at a false-match rate (FMR) of 1 in 100.
+        tmr_at_fmr_1e_3: TMR at an FMR of 1 in 1,000.
+        balanced_accuracy: mean of the accuracies on genuine and on impostor pairs at P(same) = 0.5.
+        calibration_error: expected calibration error, with genuine and impostor pairs weighted equally.
         mean_genuine: mean distance of genuine pairs.
         mean_impostor: mean distance of impostor pairs.
         genuine: number of genuine pairs.
         impostor: number of impostor pairs.
-        accuracy: accuracy at the best threshold of the other folds; LFW's protocol only.
+        accuracy: accuracy at the best threshold of the other folds; only in LFW's protocol.
     """
 
     auc: float
@@ -106,14 +110,14 @@ class Report:
     accuracy: float | None = None
 
 
-@dataclass(frozen=True, config=STRICT)
-class Folds:
+@dataclass(frozen=True)
+class Folds(Checked):
     """Cross-validation over identities.
 
     Attributes:
         each: one report per fold.
-        pooled: of the pairs of all folds.
-        before: of the same pairs with the weights that training started from.
+        pooled: report on the pairs of all folds together.
+        before: report on the same pairs with the initial weights; None if training started from scratch.
     """
 
     each: list[Report]
@@ -121,15 +125,15 @@ class Folds:
     before: Report | None = None
 
 
-@dataclass(frozen=True, config=STRICT)
-class Curves:
+@dataclass(frozen=True)
+class Curves(Checked):
     """Histograms of the distances of test pairs, and a reliability diagram.
 
     Attributes:
-        width: of a bin, in units of distance; the first bin starts at 0.
-        genuine: number of genuine pairs in each bin.
-        impostor: number of impostor pairs in each bin.
-        reliability: for each bin of P(same) the share of pairs, the mean predicted and the observed probability.
+        width: bin width in units of distance; the first bin starts at 0.
+        genuine: number of genuine pairs per bin.
+        impostor: number of impostor pairs per bin.
+        reliability: per bin of P(same): share of pairs, mean predicted probability, observed probability.
     """
 
     width: float
@@ -137,21 +141,22 @@ class Curves:
     impostor: list[int]
     reliability: list[tuple[float, float, float]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.width > 0 and sum(self.genuine) and sum(self.impostor)):
-            raise ValueError("curves need a positive width, genuine pairs and impostor pairs")
+            raise ValueError("the width must be positive, and there must be genuine and impostor pairs")
         if len(self.genuine) != len(self.impostor):
-            raise ValueError("curves need as many genuine as impostor bins")
+            raise ValueError("genuine and impostor must have the same number of bins")
 
 
-@dataclass(frozen=True, config=STRICT)
-class Confusion:
+@dataclass(frozen=True)
+class Confusion(Checked):
     """Two identities that the network confuses.
 
     Attributes:
-        first, second: the identities.
-        share: of their impostor pairs that are at most the threshold apart, in [0, 1].
-        pairs: how many impostor pairs they have.
+        first: one identity.
+        second: the other identity.
+        share: share of their impostor pairs with a distance up to the threshold, in [0, 1].
+        pairs: number of their impostor pairs.
     """
 
     first: Identity
@@ -160,34 +165,34 @@ class Confusion:
     pairs: int
 
 
-@dataclass(frozen=True, config=STRICT)
-class LossCurve:
-    """The training loss, once every `every_batches` batches."""
+@dataclass(frozen=True)
+class LossCurve(Checked):
+    """The training loss, recorded once per `every_batches` batches."""
 
     every_batches: int
     values: list[float]
 
 
-@dataclass(frozen=True, config=STRICT)
-class Source:
-    """The published file that converted weights were read from."""
+@dataclass(frozen=True)
+class Source(Checked):
+    """The published file that the weights were converted from."""
 
     package: str
     file: str
     sha256: str
 
 
-@dataclass(frozen=True, config=STRICT)
-class LfwProtocol:
-    """Results of LFW's standard protocol (View 2) beside the pairs' metrics.
+@dataclass(frozen=True)
+class LfwProtocol(Checked):
+    """Results of LFW's View 2 protocol (Huang et al., 2007) in addition to the metrics of its pairs.
 
     Attributes:
-        accuracy: mean over the folds, each at the best threshold of the others.
+        accuracy: mean over the folds, each at the best threshold of the other folds.
         accuracy_std: standard deviation over the folds.
-        images: number of photographs.
-        without_face: number of photographs in which no face was found.
-        impostor_pairs: number of impostor pairs that the operating points rest on.
-        closest_impostors: two photographs and their distance, the closest pairs first.
+        images: number of photos.
+        without_face: number of photos in which no face was found.
+        impostor_pairs: number of impostor pairs that the operating points were measured on.
+        closest_impostors: two photos and their distance; the closest pairs come first.
     """
 
     accuracy: float
@@ -198,24 +203,24 @@ class LfwProtocol:
     closest_impostors: list[tuple[str, str, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, config=STRICT)
-class Record:
+@dataclass(frozen=True)
+class Record(Checked):
     """What metrics.json holds.
 
     Attributes:
-        data: the data set that the network was trained on, or for converted weights tested on.
+        data: the data set that the network was trained on; for converted weights the one it was tested on.
         people: the identities in it.
         test: metrics on held-out identities.
-        curves: of the same pairs; for LFW with all impostor pairs.
-        test_calibration: the calibration behind `test`'s probabilities. It never saw the held-out identities.
-        settings: the training settings; None for converted weights.
+        curves: histograms of the same pairs; for LFW of all impostor pairs.
+        test_calibration: the calibration behind the probabilities in `test`. It was not fitted on held-out identities.
+        settings: training settings; None for converted weights.
         folds: cross-validation; None if there was none.
-        before: metrics on the held-out identities of the weights that training started from.
-        confused: the identities confused most, worst first.
+        before: metrics of the initial weights on the held-out identities; None if training started from scratch.
+        confused: the identities that are confused most, worst first.
         loss: None for converted weights.
-        validation_eer: equal error rate among the validation identities after each epoch.
-        device: name of the device that the network was trained on.
-        minutes: training time of the network itself.
+        validation_eer: equal error rate on the validation identities after each epoch.
+        device: name of the device used for training.
+        minutes: training time of the network itself, without the folds.
         versions: of Python, PyTorch and this package.
         source: where converted weights come from; None for trained ones.
         lfw: results of LFW's protocol; None if it was not run.
@@ -240,48 +245,59 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Record:
-        """Parse the content of a metrics.json.
-
-        Raises:
-            ValueError: if it is not JSON, or a key is missing, unknown or of the wrong type; the key is named.
-        """
-        try:
-            return _adapter().validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            key = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{key}: {first['msg']}" if key else first["msg"]) from None
+        """Parse the content of a metrics.json. See `parse` for errors."""
+        return parse(cls, text)
 
     def to_json(self) -> str:
         """Return the content of a metrics.json."""
-        return _adapter().dump_json(self, indent=1, exclude_defaults=True).decode() + "\n"
+        return _adapter(Record).dump_json(self, indent=1, exclude_defaults=True).decode() + "\n"
 
-    def anonymise(self, is_public: bool) -> Record:
-        """Replace what must not be published: names of identities and paths of this machine.
+    def anonymise(self, init_is_public: bool) -> Record:
+        """Remove names of identities and local paths, which must not be published.
 
-        Identities become numbers, their places in the sorted list of all names, so that a copy of the same data still
-        tells who was trained on. Pretraining identities that are not in that list are left out.
+        Each identity becomes a number, its index in the sorted list of all names, so that somebody with the same data
+        can still tell which identities were used for training. Pretraining identities that are not in that list are
+        dropped.
 
         Args:
-            is_public: whether the weights that training started from are named by an id on the Hub. A folder is
-                reduced to its name.
+            init_is_public: whether the initial weights are named by an id on the Hub. If not, their path is reduced to
+                the name of the folder.
         """
-        place: dict[Identity, int] = {
-            name: number for number, name in enumerate(sorted([*self.people.training, *self.people.test], key=str))
-        }
-        before = self.people.pretraining
-        people = People(
-            [place[name] for name in self.people.training],
-            [place[name] for name in self.people.test],
-            before if before is None else [place[name] for name in before if name in place],
-        )
-        confused = [replace(row, first=place[row.first], second=place[row.second]) for row in self.confused]
         settings = self.settings
-        if settings and not is_public:
+        if settings and not init_is_public:
             settings = replace(settings, init=PurePath(settings.init).name)
+        if self.people.anonymous:
+            return replace(self, settings=settings)
+        index = {name: number for number, name in enumerate(sorted([*self.people.training, *self.people.test]))}
+        pretraining = self.people.pretraining
+        people = People(
+            training=[index[name] for name in self.people.training],
+            test=[index[name] for name in self.people.test],
+            pretraining=None if pretraining is None else [index[name] for name in pretraining if name in index],
+        )
+        confused = [replace(row, first=index[row.first], second=index[row.second]) for row in self.confused]
         return replace(self, people=people, confused=confused, settings=settings)
 
 
+def parse(kind: type[T], text: str | bytes) -> T:
+    """Parse JSON into a dataclass.
+
+    Raises:
+        ValueError: if the text is not JSON, or a key is missing, unknown or of the wrong type. The message names the
+            key.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{key}: {first['msg']}" if key else first["msg"]) from None
+
+
 @cache
-def _adapter() -> TypeAdapter[Record]:
-    return TypeAdapter(Record)
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    from pydantic import TypeAdapter  # slow to import
+
+    return TypeAdapter(kind)

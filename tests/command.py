@@ -1,7 +1,7 @@
 """Run the command line in a process of its own, forked from one that has imported PyTorch already.
 
-huggingface_hub reads its environment variables when it is imported, so commands with different environments cannot share
-a process. This module must not import it.
+huggingface_hub reads its environment variables when it is imported, so commands with different environments cannot
+share a process. This module must not import it.
 """
 
 import multiprocessing

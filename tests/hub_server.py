@@ -1,7 +1,7 @@
-"""A small Hugging Face Hub on loopback: enough of its HTTP to create, commit to, read and run repositories.
+"""A small Hugging Face Hub on localhost, with the requests that huggingface_hub needs for models and Spaces.
 
-It keeps everything in memory, checks tokens and owners as the Hub does, keeps large files apart as the Hub does (Git
-LFS), and fails on demand.
+It holds repositories in memory, checks tokens and owners, stores large files separately (Git LFS), and can be told to
+fail.
 """
 
 import base64
@@ -10,25 +10,35 @@ import http.server
 import json
 import re
 import threading
+import time
 import urllib.parse
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
-STAGES = ("BUILDING", "APP_STARTING", "RUNNING")  # what a Space says that it does, question by question
+STAGES = ("BUILDING", "APP_STARTING", "RUNNING")  # the answers to successive questions about a Space
 
 
 @dataclass
 class Repository:
-    """Commits, of which each is all files, and the branches that point at them."""
+    """A repository.
+
+    Attributes:
+        commits: id → all files.
+        branches: name → id of a commit.
+        changed: the paths that each commit named.
+        stages: the next answers about what the Space does.
+        previous: commit that a Space still runs, until somebody asks.
+    """
 
     private: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
-    messages: list[list[str]] = field(default_factory=list)  # the paths that each commit named
+    changed: list[list[str]] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     hardware: str | None = None
     stages: list[str] = field(default_factory=list)
-    ran: str | None = None  # the commit before the last, until somebody asks
+    previous: str | None = None
 
     def commit(self, branch: str, files: dict[str, bytes]) -> str:
         oid = hashlib.sha1(repr((branch, len(self.commits), sorted(files))).encode()).hexdigest()
@@ -40,24 +50,35 @@ class Repository:
 
 
 class Fault(NamedTuple):
-    """What is to go wrong: where the method and path hold `part`, `how`: a status, or "drop" or "cut" the answer."""
+    """A failure of the requests whose "METHOD path" contains `part`.
+
+    Attributes:
+        part: a substring.
+        how: a status, "drop" to close the connection without an answer, or "cut" to close it amid the answer.
+    """
 
     part: str
     how: int | str
 
 
 class Hub:
-    """Repositories in memory, and whose token is whose.
+    """The server.
 
     Attributes:
         users: token → user.
         repositories: "models/USER/NAME" or "spaces/USER/NAME" → repository.
-        fault: what is to go wrong, or None.
-        free: whether accounts have Spaces on ZeroGPU alone.
+        large: SHA-256 → content of a large file.
+        fault: the failure to simulate, or None.
+        asked: "METHOD path" of all requests.
+        stages: the `Repository.stages` of new commits.
+        free: accounts have Spaces on ZeroGPU only.
     """
 
     def __init__(self, token: str, user: str = "someone"):
-        self.users, self.repositories, self.large, self.fault = {token: user}, {}, {}, None
+        self.users = {token: user}
+        self.repositories: dict[str, Repository] = {}
+        self.large: dict[str, bytes] = {}
+        self.fault: Fault | None = None
         self.asked: list[str] = []
         self.stages, self.free = STAGES, False
         hub = self
@@ -78,8 +99,8 @@ class Hub:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
-    def environment(self, cache, token: str | None = None) -> dict[str, str]:
-        """Return what points `huggingface_hub` here; it must be set before that is imported."""
+    def environment(self, cache: Path, token: str | None = None) -> dict[str, str]:
+        """Return the environment variables that make huggingface_hub use this server; it reads them when imported."""
         token = next(iter(self.users)) if token is None else token
         return {
             "HF_ENDPOINT": self.url,
@@ -89,8 +110,34 @@ class Hub:
             "HF_HUB_OFFLINE": "0",
         }
 
+    def connect(self, monkeypatch, cache: Path, token: str | None = None, offline: bool = False, url: str = "") -> None:
+        """Make huggingface_hub use this server in the current process, where it is already imported.
+
+        Args:
+            cache: folder for downloads.
+            token: None for the token of the server's user; "" for none.
+            offline: set HF_HUB_OFFLINE.
+            url: another address.
+        """
+        from huggingface_hub import constants
+
+        url = url or self.url
+        for name, value in {
+            "ENDPOINT": url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(cache / "hub"),
+            "HF_TOKEN_PATH": str(cache / "token"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": offline,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", next(iter(self.users)) if token is None else token)
+        sleep = time.sleep
+        # Retries and polling wait for a second or more.
+        monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds if seconds < 1 else 0.02))
+
     def create(self, name: str, files: dict[str, bytes] | None = None, private: bool = False) -> Repository:
-        """Make a repository, as the Hub makes one, or with these files."""
+        """Create a repository, empty or with these files."""
         repository = self.repositories[name] = Repository(private=private)
         repository.commit("main", files or {".gitattributes": b""})
         return repository
@@ -103,14 +150,14 @@ class Hub:
         }
 
     def put(self, name: str, files: dict[str, bytes | None]) -> None:
-        """Change files of the main branch behind everybody's back; None deletes."""
+        """Change files of the main branch; None deletes a file."""
         repository = self.repositories[name]
         changed = repository.commits[repository.branches["main"]] | files
         repository.commit("main", {file: content for file, content in changed.items() if content is not None})
 
 
 class Request:
-    """One request, and its answer."""
+    """One request and its answer."""
 
     def __init__(self, hub: Hub, http: http.server.BaseHTTPRequestHandler):
         self.hub, self.http = hub, http
@@ -134,7 +181,7 @@ class Request:
         for pattern, handler in ROUTES:
             if found := re.fullmatch(pattern, asked):
                 return handler(self, *map(urllib.parse.unquote, found.groups()))
-        self.send(404, {"error": f"no route for {asked}"})
+        self.send(404, {"error": f"unknown request: {asked}"})
 
     def send(self, status: int, content: dict | list | bytes, headers: dict | None = None) -> None:
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -149,7 +196,7 @@ class Request:
             self.http.wfile.write(content)
 
     def repository(self, name: str, to_write: bool = False) -> Repository | None:
-        """Return a repository, or None where the answer has been sent: there is none, or it is somebody else's."""
+        """Return a repository; None after sending an error if it does not exist or belongs to another user."""
         repository = self.hub.repositories.get(name)
         own = self.user == name.split("/")[1]
         if repository is None or (repository.private and not own):
@@ -209,7 +256,7 @@ class Request:
 
     def upload(self, oid: str) -> None:
         if hashlib.sha256(self.body).hexdigest() != oid:
-            return self.send(422, {"error": "not what was announced"})
+            return self.send(422, {"error": "wrong hash"})
         self.hub.large[oid] = self.body
         self.send(200, {})
 
@@ -234,8 +281,8 @@ class Request:
                 paths.append(value["path"])
         branch = f"refs/pr/{len(repository.commits)}" if pull_request else revision
         oid = repository.commit(branch, files)
-        repository.messages.append(sorted(paths))
-        repository.stages, repository.ran = list(self.hub.stages), base
+        repository.changed.append(sorted(paths))
+        repository.stages, repository.previous = list(self.hub.stages), base
         url = f"{self.hub.url}/{name.removeprefix('models/')}"
         extra = {"pullRequestUrl": f"{url}/discussions/{branch.rpartition('/')[2]}"} if pull_request else {}
         self.send(200, {"success": True, "commitOid": oid, "commitUrl": f"{url}/commit/{oid}", **extra})
@@ -270,9 +317,9 @@ class Request:
         sha256 = hashlib.sha256(content).hexdigest()
         self.hub.large.setdefault(sha256, content)
         headers |= {"X-Linked-ETag": f'"{sha256}"', "X-Linked-Size": str(len(content))}
-        # Large files lie on another host, to which the client does not follow when it only asks what there is.
-        elsewhere = self.hub.url.replace("127.0.0.1", "localhost")
-        self.send(302, b"", {**headers, "Location": f"{elsewhere}/large/{sha256}"})
+        # Large files are on another host. The client does not follow the redirect if it asks for metadata only.
+        other_host = self.hub.url.replace("127.0.0.1", "localhost")
+        self.send(302, b"", {**headers, "Location": f"{other_host}/large/{sha256}"})
 
     def variables(self, name: str) -> None:
         if repository := self.repository(name, to_write=True):
@@ -289,9 +336,9 @@ class Request:
     def runtime(self, name: str) -> None:
         if repository := self.repository(name):
             hardware = {"current": repository.hardware, "requested": repository.hardware}
-            if repository.ran:  # at first it still runs what was there before
-                self.send(200, {"stage": "RUNNING", "hardware": hardware, "sha": repository.ran})
-                repository.ran = None
+            if repository.previous:  # at first the Space still runs the previous commit
+                self.send(200, {"stage": "RUNNING", "hardware": hardware, "sha": repository.previous})
+                repository.previous = None
                 return
             stage = repository.stages[0] if repository.stages else "NO_APP_FILE"
             repository.stages = repository.stages[1:] or repository.stages
@@ -304,7 +351,7 @@ class Request:
 
 
 def oid(path: str, content: bytes) -> str:
-    """Return by what the client knows a file that has not changed: Git's hash, and of large files SHA-256."""
+    """Return the id by which the client recognises an unchanged file: SHA-256 of large files, else Git's hash."""
     if path.endswith(".safetensors"):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,1 +1,1 @@
-"""Folders and zips of labelled images."""
+"""Data sets: folders and zip archives with one folder of images per person, AT&T, and LFW."""

@@ -1,55 +1,48 @@
-"""Folders of people → pixels, and people split so that nobody is on both sides."""
+"""Labelled images in memory, and their split by person."""
 
-import contextlib
+from __future__ import annotations
+
 import hashlib
-import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import psutil
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from siamese import images
-from siamese.data.folders import list_people, natural
-from siamese.data.sources import cache_folder, find_att
-from siamese.faces.face import see
-from siamese.training import distributed as devices
+from siamese.data.att import find_att
+from siamese.data.folders import list_people, natural_order
+from siamese.data.memory import allocate
+from siamese.faces.face import detect
 
-BATCH = 256
-MOST = 20_000  # images that are measured …
-OF_ONE = 20  # … at most this share of them, one in so many, of one person
-PROCESSES = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # on this machine; each holds all images
-MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+BATCH_SIZE = 256  # images that `batches` yields at a time
+MAX_MEASURED_IMAGES = 20_000  # of a data set, see `subsample`
+MAX_PERSON_SHARE = 0.05  # of these images that one person contributes
+MAX_LISTED_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
 class IdentityDataset:
-    """Images of a data set, decoded once, with the identity that each shows.
+    """Images with the identity that each shows.
 
     Attributes:
-        pixels: (M, C, H, W) uint8, of these images and perhaps of others; in memory, or in a file of which the system
-            reads what is asked for.
+        pixels: (M, C, H, W) uint8, in memory or memory-mapped; may also hold images of other data sets.
         identity: (N,) int, an index into `names`.
-        names: the people (or classes), in natural order: s2 before s10.
-        test_names: the people that the data set itself sets apart for testing; empty where it does not.
-        rows: (N,) int, which of `pixels` these images are; all of them by default.
+        names: the people (or classes), in natural order (s2 before s10).
+        test_names: the people that the data set reserves for testing; empty if it does not.
+        rows: (N,) int, the images' rows in `pixels`; by default all of them.
     """
 
     pixels: Tensor
     identity: np.ndarray
     names: tuple[str, ...]
     test_names: frozenset[str] = frozenset()
-    rows: np.ndarray = None
+    rows: np.ndarray = None  # type: ignore[assignment]  # set below
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.rows is None:
             object.__setattr__(self, "rows", np.arange(len(self.pixels)))
 
@@ -57,81 +50,88 @@ class IdentityDataset:
         return len(self.identity)
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield the images in order, (`BATCH`, C, H, W) uint8 at a time, on the CPU; fewer at the end."""
-        for start in range(0, max(len(self), 1), BATCH):
-            yield self.pixels[self.rows[start : start + BATCH]]
+        """Yield the images in order, as (B, C, H, W) uint8 on the CPU with B ≤ `BATCH_SIZE`; (0, C, H, W) if empty."""
+        for start in range(0, max(len(self), 1), BATCH_SIZE):
+            yield self.pixels[self.rows[start : start + BATCH_SIZE]]
 
     def picture(self, number: int) -> np.ndarray:
-        """Return one of the images, (H, W) or (H, W, 3) uint8."""
+        """Return one image, (H, W) or (H, W, 3) uint8."""
         return self.pixels[self.rows[number]].permute(1, 2, 0).squeeze(-1).numpy()
 
     def fingerprint(self) -> str:
-        """Return a sha256 over names and pixels: equal for equal data, wherever it lies, whoever is to test on."""
+        """Return the SHA-256 of names and pixels. It does not depend on the data's path or on `test_names`."""
         digest = hashlib.sha256("\n".join(self.names[i] for i in self.identity).encode())
         for x in self.batches():
-            digest.update(x.numpy())
+            digest.update(x.numpy().tobytes())
         return digest.hexdigest()
 
-    def select(self, names: Iterable[str]) -> "IdentityDataset":
-        """Return the images of these people alone; no pixel is copied."""
+    def select(self, names: Iterable[str]) -> IdentityDataset:
+        """Return the images of these people. The pixels are shared, not copied."""
         names = set(names)
         kept = tuple(name for name in self.names if name in names)
         rows = np.flatnonzero(np.isin(self.identity, [i for i, name in enumerate(self.names) if name in names]))
         identity = np.unique(self.identity[rows], return_inverse=True)[1]
         return IdentityDataset(self.pixels, identity, kept, self.test_names & names, self.rows[rows])
 
-    def split(self, seed: int = 0) -> tuple["IdentityDataset", "IdentityDataset"]:
+    def subsample(self, max_images: int = MAX_MEASURED_IMAGES) -> IdentityDataset:
+        """Return the images of a fixed random choice of people.
+
+        Args:
+            max_images: return at most this many images, but always two people. A person contributes at most
+                `MAX_PERSON_SHARE` of them, so that a person with very many images does not displace all others.
+
+        Returns:
+            The data set itself if it has no more than `max_images`.
+        """
+        if len(self) <= max_images:
+            return self
+        rng, max_each = np.random.default_rng(0), max(2, int(max_images * MAX_PERSON_SHARE))
+        drawn = rng.permutation(len(self.names))
+        total = np.bincount(self.identity).clip(max=max_each)[drawn].cumsum()
+        count = max(2, int(np.searchsorted(total, max_images, "right")))
+        kept = self.select(self.names[number] for number in drawn[:count])
+        shuffled = rng.permutation(len(kept))
+        by_person = shuffled[kept.identity[shuffled].argsort(kind="stable")]
+        counts = np.bincount(kept.identity)
+        place = np.arange(len(kept)) - np.repeat(counts.cumsum() - counts, counts)  # within the images of the person
+        chosen = np.sort(by_person[place < max_each])
+        return replace(kept, identity=kept.identity[chosen], rows=kept.rows[chosen])
+
+    def draw_people(self, share: int, seed: int) -> frozenset[str]:
+        """Draw one in `share` people at random, at least two."""
+        count = max(2, round(len(self.names) / share))
+        return frozenset(np.random.default_rng(seed).permutation(self.names)[:count].tolist())
+
+    def split(self, seed: int = 0) -> tuple[IdentityDataset, IdentityDataset]:
         """Split by person into training and test.
 
         Args:
-            seed: draws the test people, where the data set does not name them itself: a fifth of all, at least two.
+            seed: of the random choice of a fifth of the people, at least two, if the data set has no `test_names`.
 
         Returns:
-            The two datasets, with no person in both.
+            The training set and the test set, with no person in both.
 
         Raises:
-            ValueError: where fewer than 2 people would be left on a side.
+            ValueError: if either would have fewer than 2 people.
         """
         test = self.test_names or self.draw_people(5, seed)
         if len(test) < 2 or len(self.names) - len(test) < 2:
             raise ValueError(
-                f"{len(self.names)} people are too few to hold some out for testing: at least 2 are needed to train "
-                "on and 2 others to test on"
+                f"{len(self.names)} people are too few to hold some out: training needs at least 2, testing 2 others"
             )
         return self.select(set(self.names) - test), self.select(test)
 
-    def draw_people(self, share: int, seed: int) -> frozenset[str]:
-        """Draw one in `share` of the people, at least two, by the seed."""
-        count = max(2, round(len(self.names) / share))
-        return frozenset(np.random.default_rng(seed).permutation(self.names)[:count].tolist())
-
-    def subsample(self, most: int = MOST) -> "IdentityDataset":
-        """Return images of people drawn at random, always the same ones, at most so many images or else two people; all
-        where there are no more. Of a person with very many it takes some, so that others are measured too."""
-        if len(self) <= most:
-            return self
-        rng, of_one = np.random.default_rng(0), max(2, most // OF_ONE)
-        drawn = rng.permutation(len(self.names))
-        images = np.bincount(self.identity).clip(max=of_one)[drawn].cumsum()
-        kept = self.select(self.names[number] for number in drawn[: max(2, np.searchsorted(images, most, "right"))])
-        shuffled = rng.permutation(len(kept))
-        by_person = shuffled[kept.identity[shuffled].argsort(kind="stable")]
-        counts = np.bincount(kept.identity)
-        place = np.arange(len(kept)) - np.repeat(counts.cumsum() - counts, counts)  # of an image among its person's
-        some = np.sort(by_person[place < of_one])
-        return replace(kept, identity=kept.identity[some], rows=kept.rows[some])
-
-    def folds(self, count: int) -> list[tuple["IdentityDataset", "IdentityDataset"]]:
-        """Split all people into `count` folds (person number modulo `count`); each is the test side once.
+    def folds(self, count: int) -> list[tuple[IdentityDataset, IdentityDataset]]:
+        """Split into folds by person (person number modulo `count`). Each fold is the test set once.
 
         Args:
-            count: 2 or more, with at least 2 people in each fold.
+            count: the number of folds, at least 2, with at least 2 people in each.
 
         Returns:
-            `count` pairs of (training, test).
+            `count` pairs of training set and test set.
 
         Raises:
-            ValueError: where `count` does not fit the number of people.
+            ValueError: if there are too few people for `count` folds.
         """
         if not 2 <= count <= len(self.names) // 2:
             raise ValueError(
@@ -142,27 +142,30 @@ class IdentityDataset:
         return [(self.select(set(self.names) - test), self.select(test)) for test in tests]
 
 
-def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "none") -> IdentityDataset:
-    """Read a data set, see `folders.list_people`, and decode each image once.
+def load_dataset(
+    source: str | Path, input_shape: tuple[int, int, int], align: str = "none", progress: bool = True
+) -> IdentityDataset:
+    """Read a data set and decode each image once.
 
     Args:
-        source: "att" for the AT&T faces (see `find_att`), or the path of a folder or zip.
-        input_shape: (C, H, W) of the network that will see the images.
-        align: "none" to take each image whole, or "faces" to find the face in it and cut it out upright.
+        source: "att" for the AT&T faces, or a folder or zip archive, see `folders.list_people`.
+        input_shape: (C, H, W) of the network's input.
+        align: "none" takes images whole; "faces" detects the face in each image and crops it upright.
+        progress: show a progress bar if reading takes longer than two seconds.
 
     Returns:
         All people, each with at least two images.
 
     Raises:
-        FileNotFoundError: where there is no such path.
-        ValueError: where the folder has no people, a person has one image, or files cannot be read or show no face; all
-            are named.
-        ConnectionError: where AT&T is to be downloaded and cannot be.
-        OSError: where the images fit neither into memory nor onto the disk.
+        FileNotFoundError: if the path does not exist.
+        ValueError: if there are no people, a person has fewer than two images, or images cannot be read or show no
+            face. The message names them.
+        ConnectionError: if AT&T has to be downloaded and the download fails.
+        OSError: if the images fit neither into memory nor onto the disk.
     """
     path = find_att() if source == "att" else Path(source)
     if not path.exists():
-        raise FileNotFoundError(f"there is no data at {path}; give a folder with one folder of images per person")
+        raise FileNotFoundError(f"{path} does not exist; give a folder with one folder of images per person")
     people = list_people(path)
     problems, count = people.problems, len(people.files)
     identity = np.repeat(np.arange(len(people.names)), people.counts)
@@ -171,50 +174,21 @@ def load(source: str | Path, input_shape: tuple[int, int, int], align: str = "no
     def read(row: int) -> None:
         person, file = identity[row], people.files[row]
         try:
-            (seen,) = see([people.folders[person] / file], input_shape, align)
-            if not seen:
+            (faces,) = detect([people.folders[person] / file], input_shape, align)
+            if not faces:
                 raise ValueError(f"no face was found in {file}; remove it")
-            pixels[row] = images.to_tensor(seen[0].crop)
+            pixels[row] = images.to_tensor(faces[0].crop)
         except (ValueError, FileNotFoundError) as error:
             problems.append(f"{people.names[person]}: {error}")
 
-    bar = tqdm(desc="reading", total=count, unit=" images", delay=2, disable=not devices.is_main_process())
+    bar = tqdm(desc="reading", total=count, unit=" images", delay=2, disable=not progress)
     with ThreadPoolExecutor() as readers, bar:
-        for start in range(0, count, BATCH):
-            for _ in readers.map(read, range(start, min(start + BATCH, count))):
+        for start in range(0, count, BATCH_SIZE):  # a million tasks at once would take much memory
+            for _ in readers.map(read, range(start, min(start + BATCH_SIZE, count))):
                 bar.update()
     if problems:
-        more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(natural(problems)[:20]) + more)
-    return IdentityDataset(pixels, identity, people.names, people.testing)
-
-
-def room(device: torch.device) -> int:
-    """Return how many bytes of images may lie on a device: half of what is free there, or this process' share of it."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 2
-    free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # a container may have less than its machine
-        free = min(free, int(MEMORY_LIMIT.read_text()) - PROCESSES * psutil.Process().memory_info().rss)
-    return free // 2 // PROCESSES
-
-
-def allocate(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
-    """Return a tensor of that shape, in memory where it fits, else in a file that is gone when the tensor is.
-
-    Raises:
-        OSError: where neither the memory nor the disk has room.
-    """
-    size, folder = math.prod(shape) * dtype.itemsize, cache_folder()
-    if size <= room(torch.device("cpu")):
-        return torch.empty(shape, dtype=dtype)
-    folder.mkdir(parents=True, exist_ok=True)
-    if size * PROCESSES > 0.9 * (free := shutil.disk_usage(folder).free):
-        raise OSError(
-            f"the data take {size * PROCESSES / 1e9:.1f} GB, which fit neither into memory nor into {folder}, where "
-            f"{free / 1e9:.1f} GB are free: make room there, or name another folder in XDG_CACHE_HOME"
-        )
-    with tempfile.TemporaryFile(dir=folder) as file:  # its pages stay until the tensor is gone
-        if hasattr(os, "posix_fallocate"):  # a disk that fills up meanwhile is told now
-            os.posix_fallocate(file.fileno(), 0, size)
-        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=size)).view(dtype).view(shape)
+        lines = natural_order(problems)[:MAX_LISTED_PROBLEMS]
+        if more := len(problems) - len(lines):
+            lines.append(f"… and {more} more")
+        raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(lines))
+    return IdentityDataset(pixels, identity, people.names, people.test_names)

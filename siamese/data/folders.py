@@ -1,4 +1,4 @@
-"""A folder, or a zip, with one folder of images for each person → who they are, and where their images lie."""
+"""List a data set: a folder or a zip archive with one folder of images per person."""
 
 import os
 import re
@@ -11,82 +11,79 @@ from pathlib import Path
 from typing import NamedTuple
 
 Folder = Path | zipfile.Path
-Lister = Callable[[Folder], list[tuple[str, bool]]]  # a folder → the names in it, and which are folders themselves
+Entries = Callable[[Folder], list[tuple[str, bool]]]  # folder → (name, is it a folder?) of each entry
 
-LEFT_BY_WINDOWS = {"thumbs.db", "desktop.ini"}
+SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}  # and all names that start with a dot
 
 
-class People(NamedTuple):
-    """Who is in a data set.
+class Listing(NamedTuple):
+    """The people and image files of a data set.
 
     Attributes:
-        names: the people, in natural order: s2 before s10.
-        folders: where the images of each lie.
-        counts: how many images each has.
-        files: the names of all images, person by person. Of a million, paths would take five times the memory.
-        testing: the people that the data set itself sets apart for testing; empty where it does not.
-        problems: sentences about what is not as it should be.
+        names: the people, in natural order (s2 before s10).
+        folders: the folder of each person.
+        counts: the number of images of each person.
+        files: the file names of all images, person by person. Full paths would take five times the memory.
+        test_names: the people that the data set reserves for testing; empty if it does not.
+        problems: messages about people that cannot be used.
     """
 
     names: tuple[str, ...]
     folders: tuple[Folder, ...]
     counts: tuple[int, ...]
     files: list[str]
-    testing: frozenset[str]
+    test_names: frozenset[str]
     problems: list[str]
 
 
 def title(source: str | Path) -> str:
-    """Return the name of a data set: that of its folder, or of its zip without the ending."""
+    """Return the name of a data set: of its folder, or of its zip archive without the suffix."""
     path = Path(source).resolve()
     return path.name if path.is_dir() else path.stem
 
 
-def list_people(source: Path) -> People:
-    """List a data set without opening an image.
+def list_people(source: Path) -> Listing:
+    """List the people and images of a data set without opening an image.
 
-    Where it holds the two folders `training` and `testing`, as AT&T's archive does, the people in `testing` are those
-    to test on. A single folder that holds all is looked through. What systems leave beside images is left out.
+    A single folder around the people's folders is skipped. If there are two folders, `training` and `testing`, as in
+    AT&T's archive, the people in `testing` are reserved for testing. Files of the operating system are ignored.
 
     Args:
-        source: a folder or a zip; it is there.
+        source: an existing folder or zip archive.
 
     Raises:
-        ValueError: where it is neither, nobody is in it, or a name stands for two.
+        ValueError: if it is neither, holds no people, or two people have the same name.
     """
-    root = source
+    root: Folder = source
     if source.is_file():
         try:
             root = zipfile.Path(zipfile.ZipFile(source))
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{source} is neither a folder nor a whole zip archive") from error
-    entries = _lister(root)
-    folders, testing = _folders(root, entries), frozenset()
-    while len(folders) == 1 and (inner := _folders(next(iter(folders.values())), entries)):
-        folders = inner
-    if set(folders) == {"training", "testing"}:
-        training, testing = (_folders(folders[side], entries) for side in ("training", "testing"))
-        if both := training.keys() & testing.keys():
-            raise ValueError(f"in both training and testing: {', '.join(natural(both))}; a person may be in one")
-        folders, testing = training | testing, frozenset(testing)
+            raise ValueError(f"{source} is neither a folder nor a complete zip archive") from error
+    entries = _entries(root)
+    folders, test_names = _people_folders(root, entries)
     if not folders:
         raise ValueError(f"{source} holds no people: it needs one folder of images per person (FOLDER/PERSON/IMAGES)")
-    zipped = isinstance(root, zipfile.Path)
-    names, counts, files, problems = natural(folders), [], [], []
+    names, counts, files, problems = natural_order(folders), [], [], []
     for name in names:
-        inside = [entry for entry in entries(folders[name]) if not _left_by_systems(entry[0])]
-        own, deeper = ([entry for entry, is_folder in inside if is_folder == kind] for kind in (False, True))
-        if deeper:
-            problems.append(f"{name} holds a folder, {min(deeper)}: images must lie in that of their person itself")
-        if len(own) < 2:
-            problems.append(f"{name} has {len(own)} image{'s' * (len(own) != 1)}: at least 2 are needed to make a pair")
-        counts.append(len(own))
-        files += natural(own, lambda entry: _name(entry, zipped))
-    return People(tuple(names), tuple(folders[name] for name in names), tuple(counts), files, testing, problems)
+        content = [entry for entry in entries(folders[name]) if not _is_system_file(entry[0])]
+        images, subfolders = ([entry for entry, is_folder in content if is_folder == kind] for kind in (False, True))
+        if subfolders:
+            problems.append(f"{name} holds a folder, {min(subfolders)}: put its images into the folder {name} itself")
+        if len(images) < 2:
+            problems.append(f"{name} has {len(images)} image{'s' * (len(images) != 1)}; a pair needs at least 2")
+        counts.append(len(images))
+        files += natural_order(images, lambda entry: _decode(entry, root))
+    return Listing(tuple(names), tuple(folders[name] for name in names), tuple(counts), files, test_names, problems)
 
 
-def natural(names: Iterable[str], shown: Callable[[str], str] = str) -> list[str]:
-    """Sort names as people do, by what is shown of them: s2 before s10."""
+def natural_order(names: Iterable[str], shown: Callable[[str], str] = str) -> list[str]:
+    """Sort names with numbers by value: s2 before s10.
+
+    Args:
+        names: in any order.
+        shown: maps a name to the text to sort by.
+    """
 
     def key(name: str) -> tuple[list[int | str], str]:
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", shown(name))], name
@@ -94,39 +91,60 @@ def natural(names: Iterable[str], shown: Callable[[str], str] = str) -> list[str
     return sorted(names, key=key)
 
 
-def _lister(root: Folder) -> Lister:
-    if isinstance(root, Path):
-        return lambda folder: [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
-    inside = defaultdict(list)  # looked up once: zipfile itself goes through the whole archive for each folder
-    for path in dict.fromkeys(root.root.namelist()):  # an archive that was added to may name one twice
-        parent, _, name = path.rstrip("/").rpartition("/")
-        inside[parent].append((name, path.endswith("/")))
-    return lambda folder: inside[folder.at.rstrip("/")]
+def _entries(root: Folder) -> Entries:
+    # zipfile.Path.iterdir scans the whole archive for each folder, so index it once.
+    index: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+    if isinstance(root, zipfile.Path):
+        for path in dict.fromkeys(root.root.namelist()):  # an archive can list a name twice
+            parent, _, name = path.rstrip("/").rpartition("/")
+            index[parent].append((name, path.endswith("/")))
+
+    def entries(folder: Folder) -> list[tuple[str, bool]]:
+        if isinstance(folder, zipfile.Path):
+            return index[folder.at.rstrip("/")]
+        return [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
+
+    return entries
 
 
-def _folders(root: Folder, entries: Lister) -> dict[str, Folder]:
+def _people_folders(root: Folder, entries: Entries) -> tuple[dict[str, Folder], frozenset[str]]:
+    """Return the folder of each person, and the names of the people in `testing`."""
+    folders = _subfolders(root, entries)
+    while len(folders) == 1 and (inner := _subfolders(next(iter(folders.values())), entries)):
+        folders = inner
+    if set(folders) != {"training", "testing"}:
+        return folders, frozenset()
+    training, testing = (_subfolders(folders[side], entries) for side in ("training", "testing"))
+    if both := training.keys() & testing.keys():
+        raise ValueError(f"in both training and testing: {', '.join(natural_order(both))}; keep each person in one")
+    return training | testing, frozenset(testing)
+
+
+def _subfolders(parent: Folder, entries: Entries) -> dict[str, Folder]:
     folders = {}
-    for entry, is_folder in entries(root):
-        if is_folder and not _left_by_systems(entry):
-            name = _name(entry, isinstance(root, zipfile.Path))
+    for entry, is_folder in entries(parent):
+        if is_folder and not _is_system_file(entry):
+            name = _decode(entry, parent)
             try:
                 name.encode()
             except UnicodeEncodeError as error:
-                raise ValueError(f"the name of the folder {entry!r} is not in UTF-8: rename it") from error
+                raise ValueError(f"the folder name {entry!r} is not in UTF-8; rename the folder") from error
             if name in folders:
-                raise ValueError(f"two folders are called {name}, with its accents written in two ways: join them")
-            folders[name] = root / entry
+                raise ValueError(f"two folders are named {name}, with accents encoded in two ways; merge them")
+            folders[name] = parent / entry
     return folders
 
 
-def _left_by_systems(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX" or name.lower() in LEFT_BY_WINDOWS
+def _is_system_file(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
-def _name(entry: str, zipped: bool) -> str:
-    """Return a name as it is written everywhere: macOS takes accents apart, and does not say in a zip that its names
-    are in UTF-8."""
-    if zipped:
+def _decode(entry: str, parent: Folder) -> str:
+    """Return a name in Unicode's composed form (NFC).
+
+    macOS decomposes accents, and its zip archives do not flag their names as UTF-8, so zipfile decodes them as cp437.
+    """
+    if isinstance(parent, zipfile.Path):
         with suppress(UnicodeError):
             entry = entry.encode("cp437").decode()
     return unicodedata.normalize("NFC", entry)

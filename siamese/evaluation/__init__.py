@@ -1,1 +1,1 @@
-"""Metrics, benchmarks and plots. Needs the extra `train`."""
+"""Metrics, evaluation on data sets, and plots. Needs the extra `train`."""

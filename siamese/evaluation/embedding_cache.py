@@ -1,8 +1,7 @@
-"""Embeddings of many photographs, kept so that no photograph is embedded twice."""
+"""Embed many photographs, with a cache on disk."""
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,76 +10,93 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
-from siamese import images, network
-from siamese.data.sources import cache_folder
-from siamese.faces import detection as faces
-from siamese.faces import face as see
-from siamese.faces import mtcnn
-from siamese.model import BATCH, Model
+from siamese import backbones, images, network
+from siamese.faces import alignment, detection, face, mtcnn
+from siamese.files import cache_folder, write_atomically
+from siamese.model import Model
 
-KEEP_EVERY = 8 * BATCH
+BATCH_SIZE = 32  # photographs that are embedded together
+SAVE_EVERY = 256  # new embeddings
 
 
 def embed_files(
     model: Model, files: Iterable[tuple[str, bytes]], total: int, cache: bool = True
 ) -> dict[str, np.ndarray]:
-    """Embed photographs, with a progress bar, keeping what is done for the next time.
+    """Embed photographs, with a progress bar.
 
     Args:
-        model: any.
-        files: the name and the content of each.
-        total: how many.
-        cache: whether to read and write the cache, whose rows are found by the content of the photograph, in a file for
-            these weights and these settings. Where it cannot be written, a warning on stderr says so, once.
+        model: any model.
+        files: the name and the content of each photograph.
+        total: the number of photographs.
+        cache: keep the embeddings in `cache_folder()`, in one file for each combination of weights and settings.
 
     Returns:
-        (D,) float32 for each name; NaN where no face was found.
+        (D,) float32 for each name; NaN if no face was found.
 
     Raises:
-        ValueError: for a photograph that cannot be read; it is named.
+        ValueError: if a photograph cannot be read. The message names it.
     """
-    kept = cache_folder() / "embeddings" / f"{_settings(model)}.npz"
-    known = _read_cache(kept) if cache else {}
-    result, waiting, written = {}, [], len(known)
+    known = _Cache(cache_folder() / "embeddings" / f"{_cache_key(model)}.npz" if cache else None)
+    result, waiting = {}, []
 
     def embed_waiting() -> None:
         for (name, key, _), row in zip(waiting, model.embed([photo for _, _, photo in waiting]), strict=True):
-            result[name] = known[key] = row
+            result[name] = known.rows[key] = row
         waiting.clear()
-
-    def keep() -> None:
-        nonlocal cache, written
-        try:
-            _write_cache(kept, known)
-            written = len(known)
-        except OSError as error:
-            cache = False
-            tqdm.write(f"warning: the embeddings are not kept for the next time: {error}", file=sys.stderr)
 
     try:
         for name, content in tqdm(files, total=total, unit=" images", desc="embedding"):
             key = hashlib.sha1(content).hexdigest()
-            if key in known:
-                result[name] = known[key]
+            if key in known.rows:
+                result[name] = known.rows[key]
                 continue
             try:
                 waiting.append((name, key, images.read(content)))
             except ValueError as error:
                 raise ValueError(f"{name} cannot be read: {error}") from error
-            if len(waiting) == BATCH:
+            if len(waiting) == BATCH_SIZE:
                 embed_waiting()
-            if cache and len(known) >= written + KEEP_EVERY:
-                keep()
+                known.save(SAVE_EVERY)
         embed_waiting()
     finally:
-        if cache and len(known) > written:
-            keep()
+        known.save()
     return result
 
 
-def _settings(model: Model) -> str:
-    """Return a name for all that an embedding depends on, but for the photograph: weights, settings, and the code that
-    finds faces."""
+class _Cache:
+    """Embeddings by the SHA-1 of the photograph, and the file that keeps them, if any."""
+
+    def __init__(self, file: Path | None):
+        self.file = file
+        self.rows = self._read(file) if file else {}
+        self.saved = len(self.rows)
+
+    def save(self, every: int = 1) -> None:
+        """Write the file if there are at least `every` new embeddings. After a failure, warn and do not try again."""
+        if not self.file or len(self.rows) < self.saved + every:
+            return
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.file, self._write)
+            self.saved = len(self.rows)
+        except OSError as error:
+            self.file = None
+            tqdm.write(f"warning: the embeddings are not cached: {error}", file=sys.stderr)
+
+    def _read(self, file: Path) -> dict[str, np.ndarray]:
+        try:
+            with np.load(file) as arrays:
+                return dict(zip(arrays["keys"].tolist(), arrays["z"], strict=True))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # missing or damaged: start an empty one
+            return {}
+
+    def _write(self, part: Path) -> None:
+        with part.open("wb") as opened:  # given a path, np.savez would append .npz to it
+            np.savez(opened, keys=np.array(list(self.rows)), z=np.stack(list(self.rows.values())))
+
+
+def _cache_key(model: Model) -> str:
+    """Hash all that an embedding depends on besides the photograph: weights, settings, and the code involved."""
     digest = hashlib.sha256()
     net = model.network
     digest.update(json.dumps([type(net.backbone).__name__, net.mirror, net.unit, model.align]).encode())
@@ -88,21 +104,6 @@ def _settings(model: Model) -> str:
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     if model.align == "faces":
         digest.update((network.bundled_weights("mtcnn") / "model.safetensors").read_bytes())
-        for module in (faces, images, mtcnn, network, see):
-            digest.update(Path(module.__file__).read_bytes())
+        for module in (alignment, backbones, detection, face, images, mtcnn, network):
+            digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _read_cache(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file) as arrays:
-            return dict(zip(arrays["keys"].tolist(), arrays["z"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none yet, or damaged: it can be made again
-        return {}
-
-
-def _write_cache(file: Path, known: dict[str, np.ndarray]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.npz")
-    np.savez(part, keys=np.array(list(known)), z=np.stack(list(known.values())))
-    os.replace(part, file)

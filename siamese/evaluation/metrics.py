@@ -1,136 +1,130 @@
-"""Distances and labels in, numbers out: no model, no files."""
+"""Verification metrics of scored pairs.
+
+A match is a pair at most a threshold apart. FMR, the false-match rate, is the share of impostor pairs that match; TMR,
+the true-match rate, the share of genuine pairs that match; FNMR = 1 − TMR.
+"""
 
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
-BINS = 100
+from siamese.record import Curves, Report
+
+BINS = 100  # of a histogram of distances
+RELIABILITY_BINS = 10
 
 
-def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> dict[str, float | int]:
-    """Measure how well distances tell genuine from impostor pairs.
+def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Report:
+    """Compute all metrics of a set of pairs.
 
     Args:
-        distance: (P,) float, lower is more alike.
-        same: (P,) bool, true for genuine pairs; both kinds must be there.
-        probability: (P,) float in [0, 1], P(same) at even odds by a calibration that was fitted on other people.
-
-    Returns:
-        `auc`: area under the ROC curve, in [0, 1]. `eer`: equal error rate, in [0, 1].
-        `tmr_at_fmr_1e_2`, `tmr_at_fmr_1e_3`: see `tmr_at_fmr`. `balanced_accuracy`: the mean of the shares of genuine
-        pairs with a probability of at least ½ and of impostor pairs with less. `calibration_error`: see
-        `calibration_error`.
-        `mean_genuine`, `mean_impostor`: mean distances. `genuine`, `impostor`: how many pairs.
+        distance: (P,) float ≥ 0.
+        same: (P,) bool, true for genuine pairs; at least one genuine and one impostor pair.
+        probability: (P,) float in [0, 1], P(same) at even odds, from a calibration fitted on other people.
 
     Raises:
-        ValueError: where genuine or impostor pairs are missing, or a distance is not finite.
+        ValueError: if there are no genuine or no impostor pairs, or a distance is not finite.
     """
     distance, same = np.asarray(distance, dtype=float), np.asarray(same, dtype=bool)
     if not (same.any() and (~same).any()):
-        raise ValueError(f"need genuine and impostor pairs, got {same.sum()} and {(~same).sum()}")
+        raise ValueError(f"metrics need genuine and impostor pairs, got {same.sum()} and {(~same).sum()}")
     accepted = np.asarray(probability) >= 0.5
-    return {
-        "auc": auc(distance, same),
-        "eer": eer(distance, same),
-        "tmr_at_fmr_1e_2": tmr_at_fmr(distance, same, 1e-2),
-        "tmr_at_fmr_1e_3": tmr_at_fmr(distance, same, 1e-3),
-        "balanced_accuracy": float((accepted[same].mean() + (~accepted[~same]).mean()) / 2),
-        "calibration_error": calibration_error(probability, same),
-        "mean_genuine": float(distance[same].mean()),
-        "mean_impostor": float(distance[~same].mean()),
-        "genuine": int(same.sum()),
-        "impostor": int((~same).sum()),
-    }
+    return Report(
+        auc=auc(distance, same),
+        eer=eer(distance, same),
+        tmr_at_fmr_1e_2=tmr_at_fmr(distance, same, 1e-2),
+        tmr_at_fmr_1e_3=tmr_at_fmr(distance, same, 1e-3),
+        balanced_accuracy=float((accepted[same].mean() + (~accepted[~same]).mean()) / 2),
+        calibration_error=calibration_error(probability, same),
+        mean_genuine=float(distance[same].mean()),
+        mean_impostor=float(distance[~same].mean()),
+        genuine=int(same.sum()),
+        impostor=int((~same).sum()),
+    )
 
 
 def roc(distance: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ROC curve from (0, 0) to (1, 1): false-accept rates and true-accept rates, both (K,) and rising."""
+    """Return the ROC curve: FMR and TMR, both (K,), increasing from 0 to 1."""
     fmr, tmr, _ = roc_curve(same, -np.asarray(distance), drop_intermediate=False)
     return fmr, tmr
 
 
 def auc(distance: np.ndarray, same: np.ndarray) -> float:
-    """Return the area under the ROC curve: the chance that a genuine pair is closer than an impostor pair."""
+    """Return the area under the ROC curve: the probability that a genuine pair is closer than an impostor pair."""
     return float(roc_auc_score(same, -np.asarray(distance)))
 
 
 def eer(distance: np.ndarray, same: np.ndarray) -> float:
-    """Return the equal error rate: where false-accept and false-reject rate meet on the straight-lined ROC."""
+    """Return the equal error rate, where FMR = FNMR on the linearly interpolated ROC curve."""
     fmr, tmr = roc(distance, same)
-    return float(np.interp(0, far - (1 - tar), far))
+    return float(np.interp(0, fmr - (1 - tmr), fmr))
 
 
 def tmr_at_fmr(distance: np.ndarray, same: np.ndarray, target: float) -> float:
-    """Return the largest true-accept rate whose false-accept rate is at most `target`; no interpolation."""
+    """Return the highest TMR of all thresholds with FMR ≤ `target`, without interpolation."""
     fmr, tmr = roc(distance, same)
-    return float(tar[far <= target].max())
+    return float(tmr[fmr <= target].max())
 
 
 def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
-    """Return the distance up to which "same" is most often right; of several equally good ones, the middle one."""
+    """Return the threshold with the highest accuracy; of several equally good ones, the middle one."""
     fmr, tmr, threshold = roc_curve(same, -np.asarray(distance), drop_intermediate=False)
-    right = tar * np.sum(same) + (1 - far) * np.sum(~np.asarray(same))
-    best = np.flatnonzero(right == right.max())
-    here = best[len(best) // 2]
-    after = -threshold[min(here + 1, len(threshold) - 1)]
-    return float((max(-threshold[here], 0) + after) / 2)
+    correct = tmr * np.sum(same) + (1 - fmr) * np.sum(~np.asarray(same))
+    best = np.flatnonzero(correct == correct.max())
+    middle = best[len(best) // 2]
+    # Half-way to the next distance. The first threshold is −∞, at which no pair matches.
+    following = -threshold[min(middle + 1, len(threshold) - 1)]
+    return float((max(-threshold[middle], 0) + following) / 2)
 
 
-def calibration_error(probability: np.ndarray, same: np.ndarray, bins: int = 10) -> float:
-    """Measure whether stated probabilities come true: the expected calibration error at even odds, in [0, 1].
+def calibration_error(probability: np.ndarray, same: np.ndarray) -> float:
+    """Return the expected calibration error at even odds, in [0, 1].
 
-    Genuine and impostor pairs count half each, however many there are, as `probability` assumes even odds
-    (Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3, with weights).
+    Equation 3 of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, weighted so that genuine and
+    impostor pairs count half each, however many there are.
 
     Args:
         probability: (P,) float in [0, 1], P(same) at even odds.
         same: (P,) bool.
-        bins: how many equally wide bins [0, 1] is cut into.
     """
-    share, stated, true = reliability(probability, same, bins)
-    return float((share * np.abs(true - stated)).sum())
+    share, predicted, observed = reliability(probability, same)
+    return float((share * np.abs(observed - predicted)).sum())
 
 
-def reliability(probability: np.ndarray, same: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compare stated probabilities with what was true, bin by bin, at even odds: see `calibration_error`.
+def reliability(probability: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare predicted with observed probabilities in equally wide bins, see `calibration_error`.
 
     Returns:
-        Three (K,) arrays of the K bins that are not empty, lowest first: the share of the pairs in each, which sum to
-        1; the mean probability stated; the share of genuine pairs. All weighted so that both kinds count half.
+        share, predicted, observed: (K,) of the K non-empty bins of `RELIABILITY_BINS`, lowest first: the weight of the
+        pairs in the bin, which sums to 1; their mean probability; the weighted share of genuine pairs.
     """
     same, probability = np.asarray(same, dtype=bool), np.asarray(probability, dtype=float)
     weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
-    bin_of = np.minimum((probability * bins).astype(int), bins - 1)
-    share, stated, true = (
-        np.bincount(bin_of, weights=weight * values, minlength=bins) for values in (1, probability, same)
+    bin_of = np.minimum((probability * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    share, predicted, observed = (
+        np.bincount(bin_of, weights=weight * values, minlength=RELIABILITY_BINS) for values in (1, probability, same)
     )
     filled = share > 0
-    return share[filled], stated[filled] / share[filled], true[filled] / share[filled]
+    return share[filled], predicted[filled] / share[filled], observed[filled] / share[filled]
 
 
-def curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> dict:
-    """Return how distances are spread and whether probabilities come true, to be drawn.
-
-    Args:
-        distance, same, probability: of P pairs, see `report`.
-
-    Returns:
-        A `histogram`, and `reliability`: see there, a row (share, stated, true) for each bin.
-    """
+def curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Curves:
+    """Return histograms of distances and a reliability diagram, for the arguments of `report`."""
     distance, same = np.asarray(distance), np.asarray(same, dtype=bool)
-    rows = np.transpose(reliability(probability, same)).tolist()
-    return {**histogram(distance[same], distance[~same]), "reliability": rows}
+    width, genuine, impostor = histogram(distance[same], distance[~same])
+    share, predicted, observed = (column.tolist() for column in reliability(probability, same))
+    return Curves(width, genuine, impostor, list(zip(share, predicted, observed, strict=True)))
 
 
-def histogram(genuine: np.ndarray, impostor: np.ndarray) -> dict:
-    """Count distances in equally wide bins, the first of which begins at 0.
+def histogram(genuine: np.ndarray, impostor: np.ndarray) -> tuple[float, list[int], list[int]]:
+    """Count distances in `BINS` equally wide bins from 0 to the largest distance.
 
     Args:
         genuine: (G,) float ≥ 0, distances of genuine pairs.
         impostor: (I,) float ≥ 0, distances of impostor pairs.
 
     Returns:
-        `width` of a bin; `genuine`, `impostor`: how many pairs lie in each.
+        The width of a bin, and the number of genuine and of impostor pairs in each.
     """
     top = float(max(genuine.max(), impostor.max())) or 1.0
-    counts = [np.histogram(kind, BINS, (0, top))[0].tolist() for kind in (genuine, impostor)]
-    return {"width": top / BINS, "genuine": counts[0], "impostor": counts[1]}
+    counts = [np.histogram(distance, BINS, (0, top))[0].tolist() for distance in (genuine, impostor)]
+    return top / BINS, counts[0], counts[1]

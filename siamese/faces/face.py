@@ -1,123 +1,91 @@
-"""A picture → what a network is to see of it, its faces or all of it, and what makes a face hard to compare."""
+"""Turn photos into network inputs: the aligned crop of each face, or the whole image."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image
 
 from siamese import images
-from siamese.faces import detection as faces
-from siamese.faces.detection import Found
-
-# Beyond these a face is hard to compare, and the answer says so. In LFW's photographs under 1 in 100 faces is.
-SMALL = 60  # pixels
-BLURRED = 0.186  # see `_sharpness`
-DARK = 40  # mean gray level, of 255
-TURNED = 0.5  # see `Found.turn`
+from siamese.faces.alignment import crop
+from siamese.faces.detection import MAX_PHOTO_SIDE, Box, Detection, Landmarks, find_faces
 
 
 @dataclass(frozen=True)
 class Face:
-    """What the network saw of one picture.
+    """A network input, and where in the photo it is from. Coordinates are as in `Detection`.
 
     Attributes:
-        crop: the image at the network's input size, "L" or "RGB".
-        found: where in the upright picture the face was found; None for plain images, which are taken whole. So are
-            then `box`, `landmarks`, `angle` and `score`, which are the same as there.
+        crop: image at the network's input size, mode "L" or "RGB".
+        box: left, top, right, bottom; None if the input is the whole image. So are then all other attributes.
+        landmarks: (x, y) of left eye, right eye, nose, left and right corner of the mouth.
+        score: the detector's score, in [0, 1].
     """
 
     crop: Image.Image
-    found: Found | None = None
+    box: Box | None = None
+    landmarks: Landmarks | None = None
+    score: float | None = None
 
     @property
-    def box(self) -> tuple[float, float, float, float] | None:
-        return self.found and self.found.box
-
-    @property
-    def landmarks(self) -> tuple[tuple[float, float], ...] | None:
-        return self.found and self.found.landmarks
+    def size(self) -> float | None:
+        """Geometric mean of the width and height of the box, in pixels."""
+        detection = self._detection
+        return detection and detection.size
 
     @property
     def angle(self) -> float | None:
-        return self.found and self.found.angle
+        """Clockwise rotation of the head in the image plane, in degrees, see `Detection.angle`."""
+        detection = self._detection
+        return detection and detection.angle
 
     @property
-    def score(self) -> float | None:
-        return self.found and self.found.score
+    def turn(self) -> float | None:
+        """Turn of the head to the side: 0 for a frontal face, see `Detection.turn`."""
+        detection = self._detection
+        return detection and detection.turn
+
+    @property
+    def _detection(self) -> Detection | None:
+        if self.box is None or self.landmarks is None or self.score is None:
+            return None
+        return Detection(self.box, self.landmarks, self.score)
 
 
-def see(
+def detect(
     pictures: Sequence[images.ImageSource],
     input_shape: tuple[int, int, int],
     align: str,
     device: str | torch.device = "cpu",
 ) -> list[list[Face]]:
-    """Read pictures, and cut out of each what a network may see of it.
+    """Read photos and return the network inputs in each.
 
     Args:
-        pictures: see `images.read`.
-        input_shape: the network's, (C, H, W).
-        align: "faces" for the faces in a picture, "none" for all of it.
-        device: where to look for faces.
+        pictures: N images, see `images.read`.
+        input_shape: (C, H, W) of the network.
+        align: "faces" to detect and align faces, "none" to use the whole image.
+        device: device of the detector.
 
     Returns:
-        For each picture its faces, upright, the one to compare first; or the picture as a whole.
+        N lists. With "faces", all faces of a photo, the main one first, see `find_faces`; with "none", one input.
 
     Raises:
-        FileNotFoundError, ValueError: for a picture that cannot be read.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if an image cannot be read.
     """
     if align == "none":
         return [[Face(images.fit(images.read(picture), input_shape))] for picture in pictures]
-    read = [images.read_at_least(picture, faces.LONGEST) for picture in pictures]
+    read = [images.read_reduced(picture, MAX_PHOTO_SIDE) for picture in pictures]
+    found = find_faces([photo for photo, _ in read], device)
     return [
-        [Face(images.fit(faces.align(photo, one, input_shape[1]), input_shape), one.scaled(scale)) for one in found]
-        for (photo, scale), found in zip(read, faces.find([photo for photo, _ in read], device), strict=True)
+        [_to_face(photo, scale, detection, input_shape) for detection in detections]
+        for (photo, scale), detections in zip(read, found, strict=True)
     ]
 
 
-def quality_warnings(face: Face | None, count: int, number: int, name: str) -> list[str]:
-    """Say what makes a face hard to compare.
-
-    Args:
-        face: one of `see`, or None where there is none.
-        count: how many faces its picture shows.
-        number: which of these it is.
-        name: of the picture, "first" or "second".
-
-    Returns:
-        Sentences for the person who asked; often none.
-    """
-    if face is None:
-        return [
-            f"No face was found in the {name} picture. Try one where the whole face is in view, larger and well lit; a "
-            "drawing or a back of a head will not do."
-        ]
-    warnings = []
-    if count > 1:
-        chosen = "the largest near the middle" if number == 0 else f"number {number}"
-        warnings.append(f"{count} faces in the {name} picture; {chosen} was compared.")
-    edge = face.crop.height // 8
-    gray = np.asarray(face.crop.convert("L"), dtype=float)[edge:-edge, edge:-edge]
-    if face.found.size < SMALL:
-        warnings.append(f"The face in the {name} picture is small: {face.found.size:.0f} pixels.")
-    elif _sharpness(gray) < BLURRED:
-        warnings.append(f"The face in the {name} picture is blurred.")
-    if gray.mean() < DARK:
-        warnings.append(f"The face in the {name} picture is very dark.")
-    if face.found.turn > TURNED:
-        warnings.append(f"The face in the {name} picture is strongly turned to the side.")
-    return warnings
-
-
-def _sharpness(gray: np.ndarray) -> float:
-    """Return how much a gray level changes from one pixel to the next, as a share of how much it does over six: 1/6
-    where all is smooth, more where there is detail."""
-
-    def step(pixels: int) -> float:
-        return float(
-            np.abs(gray[pixels:] - gray[:-pixels]).mean() + np.abs(gray[:, pixels:] - gray[:, :-pixels]).mean()
-        )
-
-    return step(1) / (step(6) or 1.0)
+def _to_face(photo: Image.Image, scale: int, detection: Detection, input_shape: tuple[int, int, int]) -> Face:
+    original = detection.scaled(scale)
+    aligned = images.fit(crop(photo, detection, input_shape[1]), input_shape)
+    return Face(aligned, original.box, original.landmarks, original.score)

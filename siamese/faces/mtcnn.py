@@ -8,7 +8,7 @@ Clamping them to the image would stretch them and shift the landmarks of faces t
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,8 @@ MIN_SCORE = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}
 
 # `import torchvision` takes longer than `import torch`, because it imports its models and torch._dynamo. The two
 # operators used here are in its compiled library.
-torch.ops.load_library(next(Path(find_spec("torchvision").submodule_search_locations[0]).glob("_C*")))
+TORCHVISION = Path(str(distribution("torchvision").locate_file("torchvision")))
+torch.ops.load_library(next(TORCHVISION.glob("_C*")))
 
 
 class DetectionTensors(NamedTuple):
@@ -143,9 +144,10 @@ def _propose(pnet: PNet, x: Tensor, smallest: int) -> tuple[Tensor, Tensor, Tens
     height, width = x.shape[2:]
     boxes, scores, owners = [x.new_empty(0, 4)], [x.new_empty(0)], [torch.empty(0, dtype=torch.long, device=x.device)]
     scale = PNET_WINDOW / smallest
+    black = (0 - 127.5) / 128
     while min(height, width) * scale >= PNET_WINDOW * 2 / 3:
         x = F.interpolate(x, (round(height * scale), round(width * scale)), mode="area")
-        score, shift = pnet(F.pad(_normalise(x), (PNET_WINDOW // 2,) * 4, value=_normalise(0)))
+        score, shift = pnet(F.pad(_normalise(x), (PNET_WINDOW // 2,) * 4, value=black))
         owner, row, column = (score > MIN_SCORE["pnet"]).nonzero(as_tuple=True)
         score, shift = score[owner, row, column], shift[owner, :, row, column]
         corner = torch.stack([column, row], dim=1) * 2 - PNET_WINDOW // 2
@@ -174,8 +176,8 @@ def _batched_nms(boxes: Tensor, scores: Tensor, owner: Tensor, max_overlap: floa
     """Suppress boxes that overlap a better one of the same image. Returns the indices to keep, best first."""
     if not len(boxes):
         return owner
-    # Moved apart, boxes of different images cannot overlap.
-    apart = owner * (boxes.max() - boxes.min() + 1)
+    # Boxes of different images are moved apart, as in torchvision.ops.batched_nms.
+    apart = owner * (boxes.max() + 1)
     return torch.ops.torchvision.nms(boxes + apart[:, None], scores, max_overlap)
 
 
@@ -197,13 +199,15 @@ def _square(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=1)
 
 
-def _normalise(pixels: Tensor | int) -> Tensor | float:
+def _normalise(pixels: Tensor) -> Tensor:
     return (pixels - 127.5) / 128
 
 
 @cache
 def networks(device: torch.device) -> tuple[PNet, RNet, ONet]:
     """Return the three networks, loaded once for each device."""
-    modules = nn.ModuleDict({"pnet": PNet(), "rnet": RNet(), "onet": ONet()})
+    pnet, rnet, onet = PNet(), RNet(), ONet()
+    modules = nn.ModuleDict({"pnet": pnet, "rnet": rnet, "onet": onet})
     modules.load_state_dict(load_file(bundled_weights("mtcnn") / "model.safetensors"))
-    return tuple(modules.eval().to(device).values())
+    modules.eval().to(device)
+    return pnet, rnet, onet

@@ -1,1 +1,1 @@
-"""The Hugging Face Hub: model cards, upload, download and Spaces."""
+"""The Hugging Face Hub: model cards, uploads, downloads and Spaces."""

@@ -1,10 +1,9 @@
-"""A network on the Hugging Face Hub → its files here, all of one commit."""
+"""Download a network from the Hugging Face Hub."""
 
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.constants import ENDPOINT
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -18,17 +17,17 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-# What is fetched, and how many bytes each may have: no network that this version knows comes near.
-MOST = {"model.safetensors": 64 << 20, "metrics.json": 4 << 20, "config.json": 1 << 20}
+# The files to download. The limits are far above what the networks of this version need.
+MAX_FILE_BYTES = {"model.safetensors": 64 << 20, "metrics.json": 4 << 20, "config.json": 1 << 20}
 
 
 class Download(NamedTuple):
-    """A network's files.
+    """A downloaded network.
 
     Attributes:
-        folder: where they lie, in the Hub's cache.
-        revision: the commit that they are of.
-        note: a sentence where the Hub could not be asked, so that there may be newer ones; else empty.
+        folder: folder in the Hub's cache that holds the files.
+        revision: commit of the files.
+        note: a sentence if the Hub could not be reached and this is a cached copy; else empty.
     """
 
     folder: Path
@@ -36,8 +35,8 @@ class Download(NamedTuple):
     note: str = ""
 
 
-def is_id(name: str) -> bool:
-    """Whether a repository on the Hub may be named like this: USER/NAME."""
+def is_repo_id(name: str) -> bool:
+    """Return whether `name` is a valid repository id on the Hub, USER/NAME."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -46,62 +45,60 @@ def is_id(name: str) -> bool:
 
 
 def download(name: str, revision: str | None = None) -> Download:
-    """Fetch a network, or where the Hub cannot be reached, find the copy that an earlier call kept.
+    """Download a network. If the Hub cannot be reached, use the copy that an earlier call cached.
 
     Args:
         name: USER/NAME.
-        revision: a branch, tag or commit; None for the main branch.
+        revision: branch, tag or commit; None for the main branch.
 
     Raises:
-        FileNotFoundError: where there is no such repository or revision, or it holds no network.
-        PermissionError: where the Hub refuses it to this token.
-        ValueError: where a file is larger than it can be; it is not fetched.
-        ConnectionError: where the Hub cannot be reached, and no copy is here.
+        FileNotFoundError: if there is no such repository or revision, or a file is missing in it.
+        PermissionError: if the Hub denies access.
+        ValueError: if a file is too large; it is not downloaded.
+        ConnectionError: if the Hub cannot be reached and there is no cached copy.
     """
     try:
-        return _fetch(name, revision)
+        return _download(name, revision)
     except RevisionNotFoundError as error:
         raise FileNotFoundError(f"{name} has no branch, tag or commit {revision}") from error
     except GatedRepoError as error:
-        raise PermissionError(f"{name} asks its readers to agree to something first: see {ENDPOINT}/{name}") from error
+        raise PermissionError(f"{name} is gated: request access at {constants.ENDPOINT}/{name}") from error
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
-            f"there is no {name} on the Hub, or it is private: then run `hf auth login`, or set HF_TOKEN"
+            f"there is no repository {name} on the Hub; if it is private, run `hf auth login` or set HF_TOKEN"
         ) from error
     except RemoteEntryNotFoundError as error:
         missing = error.response.url.path.rpartition("/")[2]
-        raise FileNotFoundError(f"{name} holds no trained network: {missing} is missing there") from error
+        raise FileNotFoundError(f"{name} holds no trained network: {missing} is missing") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status < 500 and status != 429:
-            why = "the token is not valid" if status == 401 else f"it answered {status}"
-            raise PermissionError(f"the Hub does not give {name}: {why}") from error
-        why = f"the Hub answered {status}"
+            reason = "the token is not valid" if status == 401 else f"status {status}"
+            raise PermissionError(f"the Hub denies access to {name}: {reason}") from error
+        problem = f"the Hub answered with status {status}"
     except OfflineModeIsEnabled:
-        why = "the Hub is not to be asked (HF_HUB_OFFLINE)"
+        problem = "HF_HUB_OFFLINE is set"
     except (HTTPError, LocalEntryNotFoundError):
-        why = "the Hub cannot be reached"
-    except (OSError, RuntimeError) as error:  # such as those of the Hub's own protocol for large files
-        why = f"fetching it failed ({str(error).strip().splitlines()[0]})"
+        problem = "the Hub cannot be reached"
+    except (OSError, RuntimeError) as error:  # for example, of the Hub's transfer protocol for large files (Xet)
+        problem = f"the download failed ({str(error).strip().splitlines()[0]})"
     try:
-        files = [Path(hf_hub_download(name, file, revision=revision, local_files_only=True)) for file in MOST]
+        files = [Path(hf_hub_download(name, file, revision=revision, local_files_only=True)) for file in MAX_FILE_BYTES]
     except LocalEntryNotFoundError as error:
-        raise ConnectionError(f"{name} is no folder here, {why}, and no copy was kept") from error
+        raise ConnectionError(f"cannot load {name}: {problem}, and there is no cached copy") from error
     folder = files[0].parent
-    return Download(folder, folder.name, f"{why[0].upper()}{why[1:]}; this is the copy of {name} that was kept.")
+    return Download(folder, folder.name, f"Using the cached copy of {name}: {problem}.")
 
 
-def _fetch(name: str, revision: str | None) -> Download:
+def _download(name: str, revision: str | None) -> Download:
     commit = revision
-    for file, most in MOST.items():
-        found = get_hf_file_metadata(hf_hub_url(name, file, revision=commit))
-        if found.size is None or found.size > most:
-            raise ValueError(
-                f"{name}: {file} has {found.size or 0:,} bytes, and that of a network at most {most:,}; it was not "
-                "fetched"
-            )
-        commit = found.commit_hash
-    files = [Path(hf_hub_download(name, file, revision=commit)) for file in MOST]
-    # By this the cache learns where the branch now points: when all is there, so that it never points at half of it.
+    for file, limit in MAX_FILE_BYTES.items():
+        metadata = get_hf_file_metadata(hf_hub_url(name, file, revision=commit))
+        if metadata.size is None or metadata.size > limit:
+            raise ValueError(f"{name}: {file} has {metadata.size or 0:,} bytes, the limit is {limit:,}; not downloaded")
+        commit = metadata.commit_hash  # so that all files are of the same commit
+    files = [Path(hf_hub_download(name, file, revision=commit)) for file in MAX_FILE_BYTES]
+    # This call points the cached branch at the commit. It comes last, so that the branch never points at a commit that
+    # is only partly cached.
     hf_hub_download(name, "config.json", revision=revision)
     return Download(files[0].parent, commit)

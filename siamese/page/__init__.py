@@ -1,1 +1,1 @@
-"""HTML, charts and text of the demo page."""
+"""HTML, charts and text of the page."""

@@ -1,92 +1,128 @@
-"""What the page says of a network, in Markdown, by the numbers that came with it."""
+"""Describe a network in Markdown, from its record and its model card."""
 
-from pathlib import Path
+from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
+from siamese.checkpoint import find_weights
 from siamese.model import Model
 
+FACE_LIMITATIONS = """
+**Limitations.** Expect more errors for children, twins and siblings, for faces in profile, and for groups of people
+with few photos in the training set. A photo of a photo is not detected. Do not identify strangers with this page, and
+do not use it as the only basis of an important decision.
+"""
+IMAGE_LIMITATIONS = """
+**Limitations.** The network sees the whole image, resized to {width} × {height} pixels, so the object should be upright
+and fill the image. Expect more errors with other lighting, backgrounds and cameras than in the training images. Do not
+use this page as the only basis of an important decision.
+"""
 TRAIN_YOUR_OWN = """
-**Train your own.** `siamese train --data FOLDER`, with one folder of pictures for each person or thing, makes a
-network for this page: `SIAMESE_WEIGHTS=runs/FOLDER python app.py`. `siamese deploy` brings both to a Space.
+**Train your own network.** Run `siamese train --data FOLDER` on a folder with one subfolder of images per person or
+thing. To show the result on this page, run `SIAMESE_WEIGHTS=runs/FOLDER python app.py`. To publish both as a Space, run
+`siamese deploy`.
 """
-CREDIT = """
-Example photographs: the White House and NASA, in the public domain.
-"""
-FACES_FAIL = """
-**Where it fails.** It confuses children, twins and siblings, faces in profile, and people of groups that its training
-photographs showed seldom, more often than these numbers say. It does not notice a photograph of a photograph. Do not
-identify strangers with it, and decide nothing that matters by it alone.
+CREDITS = """
+**Example photos.** The White House and NASA, public domain.
 """
 
 
-def about(model: Model) -> str:
-    """Describe the loaded network by the numbers that came with it."""
-    record, name, (_, height, width) = model.record, Path(model.name).name, model.network.input_shape
-    if not record["recipe"]:
-        return _faces(model)
-    folds = record["folds"]
-    report = folds["pooled"] if folds else record["test"]
-    training, test = (len(record["people"][side]) for side in ("training", "test"))
-    tested = training + test if folds else test
-    looks = (
-        f"It looks at the whole picture, squeezed to {width} × {height}: show what matters upright, and little else."
-    )
-    at = f" (`{model.id}`)" if model.revision else ""
-    start = ", having begun from other weights" if record["recipe"].get("init") else ""
-    if model.align == "faces":
-        looks = f"It finds the faces, and brings them upright.\n{FACES_FAIL}"
-    one, many = _kinds(model)
-    return f"""
-Each picture becomes a point, by the same weights; the dissimilarity is the distance of the two points. This network,
-**{name}**{at}, learned from pictures of {training} {many}{start}. Networks of its recipe,
-tested on {tested} {many} that they had not seen, put two pictures of one {one} closer together than two of different
-{many} {report["auc"]:.1%} of the time (ROC AUC).
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words for what a network compares."""
 
-{looks} Other lighting, backgrounds and cameras than in its pictures mislead it. Do not decide anything that matters by
-it.
-{TRAIN_YOUR_OWN}{CREDIT if model.align == "faces" else ""}"""
+    item: str
+    one: str
+    many: str
+
+    @property
+    def same(self) -> str:
+        return f"the same {self.one}"
+
+    @property
+    def different(self) -> str:
+        return f"different {self.many}"
 
 
-def _faces(model: Model) -> str:
-    folds = model.record["folds"]
-    points = "\n".join(
-        f"| {round(1 / point.fmr):,} | {point.distance:.2f} | {point.fnmr:.1%} |"
-        for point in model.calibration.operating_points
-    )
-    return f"""
-The faces are found, brought upright, and each becomes a point, by the same weights; the dissimilarity is the distance
-of the two points. On the {folds["images"]:,} photographs of LFW, of people whom the network had not seen, it tells
-{folds["accuracy"]:.1%} of the pairs right, and its probabilities are off by {folds["pooled"]["calibration_error"]:.1%}.
-
-| one false match in … pairs of different people | dissimilarity up to | misses of pairs of one person |
-|---|---|---|
-{points}
-
-**What it learned from.** About three million photographs of 7,485 people, by Davis King, for dlib; he put the network
-into the public domain.
-
-{FACES_FAIL}
-{TRAIN_YOUR_OWN}{CREDIT}"""
+FACES = Vocabulary("face", "person", "people")
+IMAGES = Vocabulary("image", "class", "classes")
 
 
-def introduction(model: Model, notice: str = "") -> str:
-    """Say what happens with the photos and, where little is to be expected, that.
+def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
+    """Return the first paragraph of the page: what it does, what happens to uploads, and what the network knows.
 
     Args:
-        model: which the page shows.
-        notice: a sentence on it that everybody is to see first.
+        model: the network of the page.
+        words: what it compares.
+        notice: a sentence about the network that every visitor should see.
     """
-    text = "Two pictures in, how alike they are out. Uploads are deleted within the hour, and passed on to nobody."
-    if notice:
-        text += f"\n\n> **Note.** {notice}"
-    if model.align == "faces":
-        return text
-    count, (_, many) = len(model.record["people"]["training"]), _kinds(model)
+    paragraphs = [
+        "Upload two photos to see whether they show the same person. Uploads are deleted within the hour and are not "
+        "shared."
+        if words is FACES
+        else "Upload two images to see whether they show the same class of thing. Uploads are deleted within the hour "
+        "and are not shared.",
+        f"> **Note:** {notice}" if notice else "",
+        f"This network was trained on images of {len(model.record.people.training)} {words.many}. Expect errors with "
+        "other images."
+        if words is IMAGES
+        else "",
+    ]
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def about(model: Model, words: Vocabulary) -> str:
+    """Describe the network: how it works, measured accuracy, training data and limitations."""
+    _, height, width = model.network.input_shape
+    limitations = FACE_LIMITATIONS if words is FACES else IMAGE_LIMITATIONS.format(height=height, width=width)
+    finds = "The page detects and aligns the faces in each photo. " if words is FACES else ""
+    paragraphs = [
+        f"{finds}The network **{model.id}** maps each {words.item} to an embedding. The dissimilarity is the Euclidean "
+        "distance between two embeddings.",
+        _accuracy(model, words),
+        _operating_points(model),
+        _card_section(model, "Network"),
+        limitations,
+        TRAIN_YOUR_OWN,
+        CREDITS if words is FACES else "",
+    ]
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def _accuracy(model: Model, words: Vocabulary) -> str:
+    record = model.record
+    report = record.folds.pooled if record.folds else record.test
+    if record.lfw:
+        return (
+            f"**Accuracy.** LFW is a benchmark with {record.lfw.images:,} photos of people who are not in the training "
+            f"set. The network classifies {record.lfw.accuracy:.1%} of its pairs correctly. The predicted "
+            f"probabilities differ from the observed ones by {report.calibration_error:.1%} on average."
+        )
+    people = record.people
+    tested = len(people.test) + (len(people.training) if record.folds else 0)
+    start = f", starting from the weights {record.settings.init}" if record.settings and record.settings.init else ""
     return (
-        f"{text}\n\nThis network learned from pictures of {count} {many}, and knows little beyond: with pictures "
-        "unlike those, expect mistakes."
+        f"**Accuracy.** The network was trained on images of {len(people.training)} {words.many}{start}. It was "
+        f"tested on {tested} {words.many} that were not in the training set. There, a pair of {words.same} is more "
+        f"alike than a pair of {words.different} in {report.auc:.1%} of cases (ROC AUC)."
     )
 
 
-def _kinds(model: Model) -> tuple[str, str]:
-    """Return what the network tells apart, one and many."""
-    return ("person", "people") if model.align == "faces" else ("kind", "kinds")
+def _operating_points(model: Model) -> str:
+    if not model.calibration.operating_points:
+        return ""
+    rows = "\n".join(
+        f"| 1 in {round(1 / point.fmr):,} | {point.distance:.2f} | {point.fnmr:.1%} |"
+        for point in model.calibration.operating_points
+    )
+    return f"| false-match rate | threshold | matches missed |\n|---|---|---|\n{rows}"
+
+
+def _card_section(model: Model, heading: str) -> str:
+    """Return a section of the model card of converted weights, as a paragraph; empty if there is none."""
+    card = find_weights(model.name) / "README.md"
+    if not (model.record.source and card.is_file()):
+        return ""
+    section = re.search(rf"^## {heading}\n+(.*?)\s*(?=^## |\Z)", card.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return f"**{heading}.** {section[1]}" if section else ""

@@ -1,1 +1,1 @@
-"""Search in many photos."""
+"""Search and group the faces of many photos."""

@@ -1,19 +1,22 @@
-"""Many photos → every face in them, how unlike each two are, and who is one person."""
+"""Group the faces of many photos by person."""
+
+from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from siamese import images
-from siamese.faces.face import Face
+from siamese.faces import Face
 from siamese.model import Model
 
-MOST = 200  # faces
-# Beside another face in its photo, a find with a lower score is often none, and would be a person of its own.
-SURE = 0.9
+MAX_FACES = 200
+# Other faces of a photo than its main one need this score. Below it, many detections are no faces.
+MIN_FACE_SCORE = 0.9
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,11 @@ class Group:
     """The faces of several photos.
 
     Attributes:
-        faces: N of them, photo by photo.
-        photos: N numbers of the photos that they are from, from 0.
-        names: N names of these.
-        distances: (N, N) float32, the dissimilarity of each two.
-        problems: sentences about what was left out; often none.
+        faces: N faces, photo by photo.
+        photos: for each face the index of its photo.
+        names: for each face the name of its photo.
+        distances: (N, N) float32, dissimilarity of each pair of faces.
+        problems: sentences about photos that were left out; often empty.
     """
 
     faces: tuple[Face, ...]
@@ -35,27 +38,45 @@ class Group:
     problems: tuple[str, ...] = ()
 
     def people(self, threshold: float) -> list[list[int]]:
-        """Return who is one person, as rows of `faces`, whoever has most faces first: clusters whose members are on
-        average at most `threshold` apart, see `cluster`."""
+        """Return for each person the indices of their faces, the person with the most faces first, see `cluster`."""
         return cluster(self.distances, threshold)
 
-    def to_csv(self, people: list[list[int]]) -> str:
-        """Return a table with a row for each face: its name, its person of `people`, and how unlike it is to each."""
-        labels, file = self.labels(), io.StringIO()
-        person = {row: number for number, rows in enumerate(people, 1) for row in rows}
-        cells = [[f"{value:.4f}" for value in row] for row in self.distances]
-        rows = ([label, person[row], *cells[row]] for row, label in enumerate(labels))
-        csv.writer(file).writerows([["face", "person", *labels], *rows])
-        return file.getvalue()
-
     def labels(self) -> list[str]:
-        """Return a name for each face: its photo's, with a number where the photo shows several."""
-        seen: dict[str, int] = {}
+        """Return a name for each face: the name of its photo, numbered if several faces have that name."""
+        total, seen = Counter(self.names), Counter[str]()
         labels = []
         for name in self.names:
-            seen[name] = seen.get(name, 0) + 1
-            labels.append(f"{name} {seen[name]}" if self.names.count(name) > 1 else name)
+            seen[name] += 1
+            labels.append(f"{name} {seen[name]}" if total[name] > 1 else name)
         return labels
+
+    def to_dict(self, threshold: float) -> dict:
+        """Return the faces with the number of their person, and all dissimilarities, for JSON."""
+        person_of = {face: person for person, faces in enumerate(self.people(threshold)) for face in faces}
+        faces = [
+            {"photo": self.names[row], "index": self.photos[row], "box": face.box, "person": person_of[row]}
+            for row, face in enumerate(self.faces)
+        ]
+        return {
+            "faces": faces,
+            "dissimilarities": self.distances.tolist(),
+            "threshold": threshold,
+            "warnings": list(self.problems),
+        }
+
+    def to_csv(self, people: list[list[int]]) -> str:
+        """Return a table with one row per face: its label, the number of its person, and its distance to each face.
+
+        Args:
+            people: from `people`.
+        """
+        labels, file = self.labels(), io.StringIO()
+        person_of = {face: person for person, faces in enumerate(people, 1) for face in faces}
+        writer = csv.writer(file)
+        writer.writerow(["face", "person", *labels])
+        for face, label in enumerate(labels):
+            writer.writerow([label, person_of[face], *(f"{value:.4f}" for value in self.distances[face])])
+        return file.getvalue()
 
 
 def group(
@@ -63,51 +84,53 @@ def group(
     photos: Sequence[tuple[str, images.ImageSource]],
     progress: Callable[[int], None] = lambda done: None,
 ) -> Group:
-    """Find and embed every face of several photos.
+    """Detect and embed all faces of several photos.
 
     Args:
-        model: any; where it does not find faces, each picture counts as one.
-        photos: a name and a picture (see `images.read`) each.
-        progress: told after each photo how many are done.
+        model: a network. If it compares whole images, each image counts as one face.
+        photos: (name, image) of each photo, see `images.read`.
+        progress: called after each photo with the number of photos done.
 
     Returns:
-        At most `MOST` faces, without doubtful ones beside others. A photo that cannot be read, or shows none, is a
-        sentence in `problems`.
+        At most `MAX_FACES` faces. Photos that cannot be read or show no face are listed in `problems`.
     """
-    faces, numbers, names, rows, problems = [], [], [], [], []
-    for done, (name, photo) in enumerate(photos, 1):
+    faces: list[Face] = []
+    indices: list[int] = []
+    embeddings: list[np.ndarray] = []
+    problems: list[str] = []
+    for index, (name, photo) in enumerate(photos):
         try:
-            found = [face for k, face in enumerate(model.see([photo])[0]) if k == 0 or face.score >= SURE]
+            detected = model.detect([photo])[0]
+            found = detected[:1] + [face for face in detected[1:] if (face.score or 0) >= MIN_FACE_SCORE]
+            if found:
+                faces += found
+                indices += [index] * len(found)
+                embeddings.append(model.embed_faces(found))
+            else:
+                problems.append(f"No face was found in {name}.")
         except (ValueError, FileNotFoundError) as error:
-            problems.append(str(error))
-            found = None
-        if found is not None and not found:
-            problems.append(f"No face was found in {name}.")
-        elif found:
-            faces += found
-            numbers += [done - 1] * len(found)
-            names += [name] * len(found)
-            rows.append(model.embed_faces(found))
-        progress(done)
-        if len(faces) > MOST:
-            problems.append(f"Only the first {MOST} faces are shown, up to {name}.")
+            problems.append(f"{error}.")
+        progress(index + 1)
+        if len(faces) > MAX_FACES:
+            problems.append(f"Only the first {MAX_FACES} faces are shown, up to {name}.")
             break
-    z = np.concatenate(rows)[:MOST] if rows else np.empty((0, 1), np.float32)
+    z = np.concatenate(embeddings)[:MAX_FACES] if embeddings else np.empty((0, 1), np.float32)
+    names = tuple(photos[index][0] for index in indices[:MAX_FACES])
     distances = np.linalg.norm(z[:, None] - z, axis=-1)
-    return Group(tuple(faces[:MOST]), tuple(numbers[:MOST]), tuple(names[:MOST]), distances, tuple(problems))
+    return Group(tuple(faces[:MAX_FACES]), tuple(indices[:MAX_FACES]), names, distances, tuple(problems))
 
 
 def cluster(distances: np.ndarray, threshold: float) -> list[list[int]]:
-    """Join the two nearest clusters again and again, as long as their members are on average near enough.
+    """Cluster with average linkage: merge the two closest clusters until their mean distance exceeds the threshold.
 
-    Average linkage: Sokal and Michener, "A Statistical Method for Evaluating Systematic Relationships", 1958.
+    Sokal and Michener, "A Statistical Method for Evaluating Systematic Relationships", 1958.
 
     Args:
         distances: (N, N) float ≥ 0, symmetric.
-        threshold: the largest mean distance of two clusters that are joined.
+        threshold: largest mean distance between the members of two clusters that are merged.
 
     Returns:
-        The clusters as lists of rows, larger ones first.
+        The clusters as lists of row indices, the largest first.
     """
     between = distances.astype(float)
     np.fill_diagonal(between, np.inf)

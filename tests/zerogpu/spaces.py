@@ -1,7 +1,7 @@
-"""What a ZeroGPU Space makes of a function, without its GPU, in place of the package of this name.
+"""A replacement of the package `spaces` that behaves like ZeroGPU, without a GPU.
 
-The function runs in a forked process; what it takes and returns, or raises, goes through a pipe; and no network may be
-run outside of one, where there is no GPU.
+A decorated function runs in a forked process; its arguments and its result or exception pass through a pipe. Networks
+raise an exception outside of such a function, where ZeroGPU has no GPU.
 """
 
 import functools
@@ -10,24 +10,24 @@ import pickle
 
 import torch
 
-torch.set_num_threads(1)  # a fork of a process with OpenMP's threads may hang
+torch.set_num_threads(1)  # a fork of a process with OpenMP threads may hang
 forks = multiprocessing.get_context("fork")
-inside = False
-call = torch.nn.Module.__call__
+is_inside = False
+call_module = torch.nn.Module.__call__
 
 
 def GPU(duration):
-    def decorate(task):
-        @functools.wraps(task)
+    def decorate(function):
+        @functools.wraps(function)
         def run(*args):
-            if inside:
-                return task(*args)
+            if is_inside:
+                return function(*args)
             ours, theirs = forks.Pipe()
-            process = forks.Process(target=work, args=(task, pickle.dumps(args), theirs))
+            process = forks.Process(target=work, args=(function, pickle.dumps(args), theirs))
             process.start()
-            ok, result = ours.recv()
+            succeeded, result = ours.recv()
             process.join()
-            if ok:
+            if succeeded:
                 return result
             raise result
 
@@ -37,20 +37,20 @@ def GPU(duration):
     return decorate
 
 
-def work(task, args, pipe):
-    global inside
-    inside = True
+def work(function, args, pipe):
+    global is_inside
+    is_inside = True
     try:
-        answer = True, task(*pickle.loads(args))
+        answer = True, function(*pickle.loads(args))
     except Exception as error:
         answer = False, error
     pipe.send(answer)
 
 
-def only_inside(self, *args, **kwargs):
-    if not inside:
-        raise RuntimeError("a network was run where ZeroGPU has no GPU")
-    return call(self, *args, **kwargs)
+def call_inside(self, *args, **kwargs):
+    if not is_inside:
+        raise RuntimeError("network called outside a GPU function")
+    return call_module(self, *args, **kwargs)
 
 
-torch.nn.Module.__call__ = only_inside
+torch.nn.Module.__call__ = call_inside

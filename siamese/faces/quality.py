@@ -1,0 +1,62 @@
+"""Warnings about faces that are hard to compare. In LFW, each of them applies to fewer than 1 in 100 faces."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from siamese.faces.face import Face
+
+SMALL_FACE_PIXELS = 60  # `Face.size`
+BLURRED_SHARPNESS = 0.186  # see `sharpness`
+DARK_GRAY_LEVEL = 40  # mean, of 255
+TURNED_RATIO = 0.5  # `Face.turn`
+
+
+def quality_warnings(face: Face | None, count: int, number: int, name: str) -> list[str]:
+    """Describe what makes a face hard to compare.
+
+    Args:
+        face: a detected face, or None if the photo shows none.
+        count: number of faces in the photo.
+        number: index of `face` among them.
+        name: "first" or "second" photo.
+
+    Returns:
+        Sentences for the user; empty for most faces.
+    """
+    if face is None or face.size is None or face.turn is None:
+        return [
+            f"No face was found in the {name} photo. Use a photo with a large, well-lit, fully visible face."
+        ]
+    warnings = []
+    if count > 1:
+        which = "the largest one near the middle" if number == 0 else f"face {number + 1}"
+        warnings.append(f"The {name} photo shows {count} faces; {which} was compared.")
+    margin = face.crop.height // 8  # background
+    gray = np.asarray(face.crop.convert("L"), dtype=float)[margin:-margin, margin:-margin]
+    if face.size < SMALL_FACE_PIXELS:
+        warnings.append(f"The face in the {name} photo is small: {face.size:.0f} pixels.")
+    elif sharpness(gray) < BLURRED_SHARPNESS:
+        warnings.append(f"The face in the {name} photo is blurred.")
+    if gray.mean() < DARK_GRAY_LEVEL:
+        warnings.append(f"The face in the {name} photo is very dark.")
+    if face.turn > TURNED_RATIO:
+        warnings.append(f"The face in the {name} photo is turned far to the side.")
+    return warnings
+
+
+def sharpness(gray: np.ndarray) -> float:
+    """Return the mean absolute difference of pixels 1 apart, relative to that of pixels 6 apart.
+
+    Args:
+        gray: (H, W) gray levels.
+
+    Returns:
+        1/6 for a smooth gradient, higher for an image with fine detail.
+    """
+
+    def mean_difference(step: int) -> float:
+        vertical, horizontal = gray[step:] - gray[:-step], gray[:, step:] - gray[:, :-step]
+        return float(np.abs(vertical).mean() + np.abs(horizontal).mean())
+
+    return mean_difference(1) / (mean_difference(6) or 1.0)

@@ -1,0 +1,53 @@
+"""Gradio components and the theme of the page."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from siamese.calibration import Calibration
+from siamese.model import VERDICT_PROBABILITY
+from siamese.page.charts import PairDistances, rate
+
+STRICTNESS = {"Strict": 1e-3, "Very strict": 1e-5}  # false-match rates
+
+THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).set(
+    # The theme's own colours have too little contrast.
+    block_label_text_color="*primary_800",
+    block_title_text_color="*primary_800",
+    body_text_color_subdued="*neutral_600",
+    checkbox_label_background_fill_selected="*primary_600",
+    checkbox_border_color="*neutral_400",
+    color_accent="*primary_600",
+    link_text_color_dark="*primary_300",
+)
+
+
+class Photo(gr.Image):
+    """An image input that returns the path of the upload unchanged, so that `siamese.images` reports its errors."""
+
+    is_template = True  # use the frontend of gr.Image
+
+    def preprocess(self, payload: gr.data_classes.ImageData | None) -> str | None:
+        return payload and payload.path
+
+
+def photo_input(label: str) -> Photo:
+    """Return an input for one photo."""
+    sources = ["upload", "webcam", "clipboard"]
+    return Photo(label=label, alt_text=label, height=300, min_width=120, buttons=[], sources=sources)
+
+
+def strictness_radio(calibration: Calibration, pairs: PairDistances) -> gr.Radio:
+    """Offer false-match rates, each with the share of matches that it misses. The value of the default is 0."""
+    default = calibration.distance_at(VERDICT_PROBABILITY)
+    settings = [("Default", 0.0, pairs.fmr_at(default), 1 - pairs.tmr_at(default))]
+    for name, fmr in STRICTNESS.items():
+        points = [point for point in calibration.operating_points if point.fmr == fmr and point.distance < default]
+        settings += [(name, fmr, fmr, point.fnmr) for point in points]
+    return gr.Radio(
+        [(f"{name}: {rate(fmr)} false matches, {fnmr:.1%} missed", value) for name, value, fmr, fnmr in settings],
+        value=0.0,
+        label="Strictness",
+        info="Choose a lower false-match rate; each setting shows how many matches it misses.",
+        visible=len(settings) > 1,
+    )
