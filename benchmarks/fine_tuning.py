@@ -1,10 +1,10 @@
-"""Does fine-tuning the face network on some people help with others? AT&T in five folds, and LFW as a folder.
+"""Measure whether fitting the face network to some people helps with others: AT&T in five folds, and LFW.
 
     python benchmarks/fine_tuning.py --data DIR --json benchmarks/results/fine_tuning.json
 
-It is `siamese train --init weights/faces --align faces`, on AT&T with `--folds 5`, and on a folder of those people of
-LFW who have two photographs or more, a fifth of whom are held out. DIR holds LFW (see `Lfw`), packed.
-Nine people go by two names there (`LFW_ALIASES`) and are left out. Twenty minutes on two CPU cores.
+It runs `siamese train --init weights/faces --align faces` on AT&T with `--folds 5`, and on the people of LFW with at
+least two photographs, a fifth of them held out. DIR is the folder of LFW, with the archive (see `Lfw`). Nine people
+have two names there (`LFW_ALIASES`) and are left out. It takes twenty minutes on two CPU cores.
 """
 
 import argparse
@@ -12,17 +12,19 @@ import json
 import shutil
 import tarfile
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
-from siamese.data.sources import LFW_ALIASES, Lfw
+from siamese.data.lfw import LFW_ALIASES, Lfw
+
 from siamese.training.config import TrainConfig
 from siamese.training.run import train
 
-FACELESS = ("Marilyn_Monroe/Marilyn_Monroe_0001.jpg",)  # no face is found in it, so that training asks to remove it
+FACELESS = ("Marilyn_Monroe/Marilyn_Monroe_0001.jpg",)  # the detector finds no face in it, which training refuses
 
 
 def unpack(lfw: Lfw, folder: Path) -> Path:
-    """Unpack LFW and leave the photographs of all people who have two or more, but for those of two names."""
+    """Unpack LFW, and keep the people with at least two photographs and one name."""
     with tarfile.open(lfw.photographs) as archive:
         archive.extractall(folder, filter="data")
     (photos,) = folder.iterdir()
@@ -46,13 +48,13 @@ def main() -> None:
         att = train(TrainConfig("att", out / "att", folds=5, **settings))
         lfw = train(TrainConfig(str(photos), out / "lfw", **settings))
     result = {
-        "recipe": att["recipe"],
-        "att": {"before": att["folds"]["before"], "after": att["folds"]["pooled"]},
+        "settings": asdict(att.settings),
+        "att": {"before": asdict(att.folds.before), "after": asdict(att.folds.pooled)},
         "lfw": {
-            "people": {side: len(names) for side, names in lfw["people"].items()},
-            "images": lfw["data"]["images"],
-            "before": lfw["before"],
-            "after": lfw["test"],
+            "people": {"training": len(lfw.people.training), "test": len(lfw.people.test)},
+            "images": lfw.data.images,
+            "before": asdict(lfw.before),
+            "after": asdict(lfw.test),
         },
     }
     print(json.dumps(result, indent=1))

@@ -1,10 +1,10 @@
-"""Does memory grow with the data? Folders of generated images, held in memory, and read from a file.
+"""Measure how the memory of a training run grows with the data: generated images, in memory and in a file.
 
     python benchmarks/large.py --json benchmarks/results/large.json
 
-Each is trained on for one epoch by the strong recipe, in a process of its own, which reports the most memory that it
-took for itself; pages of the file that the system keeps at hand are not counted, as it takes them back when it likes.
-An hour on two CPU cores.
+Each data set is trained on for one epoch with the modern recipe, in its own process, which reports its peak memory.
+Cached pages of the file are not counted, because the system can free them at any time. It takes an hour on two CPU
+cores.
 """
 
 import argparse
@@ -21,25 +21,25 @@ import psutil
 from PIL import Image
 
 RUNS = ((1_000, "memory"), (100_000, "memory"), (100_000, "file"), (1_000_000, "file"))
-CLASS = 20  # images
+IMAGES_PER_CLASS = 20
 
 
 def generate(folder: Path, count: int) -> None:
-    """Write images of 16 × 16, `CLASS` of each class: a pattern of its own, and noise."""
+    """Write images of 16 × 16, `IMAGES_PER_CLASS` of each class: a pattern of the class, and noise."""
     rng = np.random.default_rng(0)
-    for number in range(count // CLASS):
+    for number in range(count // IMAGES_PER_CLASS):
         place = folder / str(number)
         place.mkdir()
         pattern = rng.integers(64, 192, (16, 16))
-        for image, noise in enumerate(rng.integers(-64, 64, (CLASS, 16, 16))):
+        for image, noise in enumerate(rng.integers(-64, 64, (IMAGES_PER_CLASS, 16, 16))):
             Image.fromarray((pattern + noise).astype(np.uint8)).save(place / f"{image}.png", compress_level=1)
 
 
 def measure(folder: str, where: str) -> None:
-    """Train, and print the most megabytes that were the process' own, and how many of these before any image."""
-    from siamese.data import dataset as data
-    from siamese.training import run as train
+    """Train, and print the peak memory of the process and its memory before any image, in megabytes."""
+    from siamese.data import memory
     from siamese.training.config import TrainConfig
+    from siamese.training.run import train
 
     own = psutil.Process()
     most = before = anonymous(own)
@@ -52,19 +52,20 @@ def measure(folder: str, where: str) -> None:
 
     threading.Thread(target=watch).start()
     if where == "file":
-        data.room = lambda device: 0
+        memory.free_bytes = lambda device: 0
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as out:
-            train.train(TrainConfig(folder, Path(out, "run"), epochs=1, device="cpu"))
+            train(TrainConfig(folder, Path(out, "run"), epochs=1, device="cpu"))
     finally:
         done.set()
     print(json.dumps({"before_mb": before, "most_mb": most, "seconds": round(time.perf_counter() - began)}))
 
 
 def anonymous(process: psutil.Process) -> int:
-    memory = process.memory_info()
-    return round((memory.rss - memory.shared) / 1e6)
+    """Return the memory of a process in megabytes, without cached files."""
+    info = process.memory_info()
+    return round((info.rss - info.shared) / 1e6)
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Whether the heat maps tell the truth: what hiding the parts that they mark does to the distance.
+"""Measure whether the parts that saliency maps mark matter: hide them, and measure the distance again.
 
-    python benchmarks/explain.py --data DIR --json benchmarks/results/explain.json
+    python benchmarks/saliency.py --data DIR --json benchmarks/results/saliency.json
 
-DIR holds LFW (see `Lfw`). The first 100 genuine and 100 impostor pairs of View 2; the method was
-chosen on pairs of View 1. A tenth of one face's crop is replaced, by its blurred self or by its mean colour, and the
-distance measured anew: the tenth that its map marks hottest (furthest from 0), the one that it says pulls most
-together, the one that it says pulls most apart, and a random one of patches of the same size, three times over.
+DIR is the folder of LFW (see `Lfw`). It uses the first 100 genuine and 100 impostor pairs of View 2; the method was
+chosen on pairs of View 1. A tenth of one face is replaced by its blurred version or by its mean colour: the tenth with
+the largest absolute values ("hottest"), the tenth that makes the distance smaller ("together") or larger ("apart"), and
+random patches of the same size, three times.
 """
 
 import argparse
@@ -18,11 +18,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter
-from siamese.data.sources import Lfw
 
 import siamese
-from siamese import saliency as explain
-from siamese.faces.face import Face
+from siamese import Face
+from siamese.data.lfw import Lfw
+from siamese.saliency import saliency_maps
 
 PAIRS = 100
 
@@ -33,14 +33,14 @@ def tenth(values: np.ndarray) -> np.ndarray:
 
 
 def patches(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return noise of the grain of a heat map."""
+    """Return noise that is as smooth as a saliency map."""
     noise = torch.from_numpy(rng.normal(size=(1, 1, 35, 35))).float()
     noise = F.avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False)
     return F.interpolate(noise, shape, mode="bicubic")[0, 0].numpy()
 
 
 def hide(crop: Image.Image, mask: np.ndarray, fill: str) -> Image.Image:
-    """Replace a part of a face."""
+    """Replace a part of a face by its blurred version or its mean colour."""
     pixels = np.asarray(crop)
     cover = np.asarray(crop.filter(ImageFilter.GaussianBlur(15))) if fill == "blurred" else pixels.mean((0, 1))
     return Image.fromarray(np.where(mask[..., None], cover, pixels).astype(np.uint8))
@@ -63,7 +63,7 @@ def main() -> None:
         z = model.embed_faces(answer.faces)
         embedding.append(time.perf_counter() - began)
         began = time.perf_counter()
-        maps = explain.heat(model, answer)
+        maps = saliency_maps(model, answer)
         explaining.append(time.perf_counter() - began)
         for side, (face, values) in enumerate(zip(answer.faces, maps, strict=True)):
             masks = {"hottest": tenth(abs(values)), "together": tenth(values), "apart": tenth(-values)}

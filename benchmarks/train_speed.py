@@ -1,19 +1,19 @@
-"""The seed's loop as the tutorial writes it, against `siamese train`, on one machine in one run.
+"""Compare the speed of `siamese train` with the training loop of the tutorial, on one machine in one run.
 
     python benchmarks/train_speed.py --json benchmarks/results/train_speed.json
     python benchmarks/train_speed.py --folds 5 --json benchmarks/results/plain_folds.json
-    python benchmarks/train_speed.py --strong 5 --epochs 5 --json benchmarks/results/strong_speed.json
+    python benchmarks/train_speed.py --modern 5 --epochs 5 --json benchmarks/results/modern_speed.json
 
-The first takes six minutes on two CPU cores and measures
+The first command takes six minutes on two CPU cores. It measures
 
-- both loops for 100 epochs on the seed's split: images/s, seconds, and held-out AUC;
-- our loop against its floor, the same network's bare forward, backward and step on batches that lie ready, in turns.
+- both loops for 100 epochs on the default split: images per second, seconds, and AUC on the held-out people;
+- an epoch of `siamese train` against a bare epoch: only forward, backward and step, on prepared batches.
 
-The second only asks whether the plain loop comes to the same quality: it trains it on each fold of all 40 people.
+The second command measures the quality of the tutorial's loop: it trains it on each of five folds of all 40 people.
 
-The third asks how long the strong recipe takes to do better on those folds: on each in turn it times some epochs of the
-plain loop, of its hundred, and a whole run of the strong recipe. It also times an epoch of that, with drawing,
-variation, validation and checkpoint, against the bare forward, backward and step on batches that lie ready.
+The third command measures how long the modern recipe takes for better results on those folds. On each fold it times
+some of the hundred epochs of the tutorial's loop, and a whole run of the modern recipe. It also compares an epoch of
+the modern recipe, with drawing, augmentation, validation and checkpoint, with a bare epoch.
 """
 
 import argparse
@@ -33,20 +33,19 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from siamese.data import dataset as data
-from siamese.data.sources import find_att
+from siamese.backbones import TutorialBackbone
+from siamese.data.att import find_att
+from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.loss import contrastive_loss
-from siamese.network import SiameseNetwork, TutorialBackbone, distance, pick_device
-from siamese.training import modern as strong
-from siamese.training import tutorial as seed
+from siamese.network import SiameseNetwork, distance, pick_device
 from siamese.training.config import TrainConfig
-from siamese.training.trainer import first_network, fit
+from siamese.training.trainer import fit, initial_network, make_recipe
 
 
 class PlainPairs(Dataset):
-    """Random pairs as in the tutorial: partners are drawn until one fits, and files are decoded each time."""
+    """Random pairs as in the tutorial: it draws until a partner fits, and decodes files each time."""
 
     def __init__(self, folder: Path, people: tuple[str, ...]):
         self.files = [(file, person) for person in people for file in next(folder.rglob(person)).iterdir()]
@@ -67,7 +66,7 @@ class PlainPairs(Dataset):
 
 
 class PlainNetwork(nn.Module):
-    """The same layers, each image of a pair passed through on its own."""
+    """The same layers. The two images of a pair are embedded one after the other."""
 
     def __init__(self):
         super().__init__()
@@ -78,7 +77,7 @@ class PlainNetwork(nn.Module):
 
 
 def plain(pairs: PlainPairs, epochs: int, workers: int, device: torch.device) -> tuple[SiameseNetwork, float]:
-    """Train as the tutorial does; return the network and the seconds it took."""
+    """Train with the loop of the tutorial. Return the network and the training time in seconds."""
     started = time.perf_counter()
     network = PlainNetwork().to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.0005)
@@ -102,7 +101,7 @@ def plain(pairs: PlainPairs, epochs: int, workers: int, device: torch.device) ->
 
 
 def bare_epoch(network: SiameseNetwork, optimizer, batches) -> None:
-    """Do nothing but the arithmetic of one epoch, on batches that lie ready as floats."""
+    """Run forward, backward and step of one epoch on prepared batches."""
     for x, sides, same in batches:
         z1, z2 = network.backbone(x)[sides]
         loss = contrastive_loss(distance(z1, z2), same)
@@ -111,10 +110,10 @@ def bare_epoch(network: SiameseNetwork, optimizer, batches) -> None:
         optimizer.step()
 
 
-def against_floor(training: data.IdentityDataset, rounds: int, device: torch.device) -> dict:
-    """Time one whole epoch of `fit` (drawing, gathering, checkpoint and all) and one bare epoch, in turns."""
+def against_floor(training: IdentityDataset, rounds: int, device: torch.device) -> dict:
+    """Time an epoch of `fit`, with drawing, copying and checkpoint, and bare epochs, in turns."""
     config = TrainConfig(data="att", out=Path(), epochs=1)
-    start, _ = first_network(config)
+    start, _ = initial_network(config)
     network = SiameseNetwork().to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
     pixels = training.pixels.to(device)
@@ -124,9 +123,9 @@ def against_floor(training: data.IdentityDataset, rounds: int, device: torch.dev
 
     distinct = [
         (ready(training.rows[rows]), torch.from_numpy(sides).to(device), torch.from_numpy(same).to(device))
-        for rows, sides, same in seed.epoch_batches(training.identity, config, 0)
+        for rows, sides, same in make_recipe(config).epoch_batches(training.identity, config.batch_size, config.seed, 0)
     ]
-    # All 2 × 64 images of each batch, as if no image came twice.
+    # All 2 × 64 images of each batch, as if they were distinct.
     every = [(x[sides.flatten()], torch.arange(sides.numel()).reshape(2, -1), same) for x, sides, same in distinct]
     times = {"ours": [], "bare, distinct images": [], "bare, all images": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -151,46 +150,46 @@ def against_floor(training: data.IdentityDataset, rounds: int, device: torch.dev
     }
 
 
-def strong_folds(folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
-    """On each fold, in turns, time epochs of the plain loop, a run of the strong recipe, and the bare steps of one."""
+def modern_folds(folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+    """On each fold, time epochs of the tutorial's loop, a run of the modern recipe, and a bare epoch of it."""
     config = TrainConfig(data="att", out=folder, recipe="modern", flip=True, seed=args.seed)
-    start, _ = first_network(config)
-    parts, times = [], {"plain": [], "strong": [], "ours": [], "bare": []}
-    for k, (training, test) in enumerate(data.load("att", start.input_shape).folds(args.strong)):
+    start, _ = initial_network(config)
+    parts, times = [], {"plain": [], "modern": [], "ours": [], "bare": []}
+    for k, (training, test) in enumerate(load_dataset("att", start.input_shape).folds(args.modern)):
         times["plain"].append(plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)[1])
         began = time.perf_counter()
-        fitted = fit(start, training, config, device, folder / f"{k}.pt", "strong")
-        times["strong"].append(time.perf_counter() - began)
-        times["ours"].append(fitted.seconds / config.epochs)
-        times["bare"].append(strong_bare_epoch(start, training, config, device))
-        parts.append(score_all_pairs(fitted.network, test)[:2])
+        network, state = fit(start, training, config, device, folder / f"{k}.pt", "modern")
+        times["modern"].append(time.perf_counter() - began)
+        times["ours"].append(state.seconds / config.epochs)
+        times["bare"].append(modern_bare_epoch(start, training, config, device))
+        parts.append(score_all_pairs(network, test)[:2])
     seconds = {name: round(sum(values), 1) for name, values in times.items()}
     seconds["plain"] = round(sum(times["plain"]) * 100 / args.epochs, 1)
     return {
         "device": str(device),
         "threads": torch.get_num_threads(),
         "plain_epochs_timed": args.epochs,
-        "seconds_all_folds": {name: seconds[name] for name in ("plain", "strong")},
-        "speedup": round(seconds["plain"] / seconds["strong"], 1),
+        "seconds_all_folds": {name: seconds[name] for name in ("plain", "modern")},
+        "speedup": round(seconds["plain"] / seconds["modern"], 1),
         "pooled_auc": round(metrics.auc(*(np.concatenate(column) for column in zip(*parts, strict=True))), 4),
         "epoch_to_bare": round(float(np.median(np.divide(times["ours"], times["bare"]))), 3),
     }
 
 
-def strong_bare_epoch(
-    start: SiameseNetwork, dataset: data.IdentityDataset, config: TrainConfig, device: torch.device
+def modern_bare_epoch(
+    start: SiameseNetwork, dataset: IdentityDataset, config: TrainConfig, device: torch.device
 ) -> float:
-    """Return the seconds of the arithmetic of one epoch of the strong recipe, on batches that lie ready as floats."""
-    network = deepcopy(start).to(device).train()
+    """Return the seconds of forward, backward and step of one epoch of the modern recipe, on prepared batches."""
+    recipe, network = make_recipe(config), deepcopy(start).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
     batches = [
-        (network.begin(dataset.pixels[dataset.rows[rows]].to(device), 0), torch.from_numpy(identity).to(device))
-        for rows, identity in strong.epoch_batches(dataset.identity, config, 0)
+        (network.prepare(dataset.pixels[dataset.rows[rows]].to(device)), torch.from_numpy(identity).to(device))
+        for rows, identity in recipe.epoch_batches(dataset.identity, config.batch_size, config.seed, 0)
     ]
     for _ in range(2):  # the first round warms up
         began = time.perf_counter()
         for x, identity in batches:
-            loss = strong.loss(network.finish(x, 0), identity, config)
+            loss = recipe.loss(network.head(network.backbone(x)), identity)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -203,22 +202,22 @@ def strong_bare_epoch(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--folds", type=int, default=0, help="only train the plain loop, on this many folds")
-    parser.add_argument("--strong", type=int, default=0, help="time the strong recipe instead, on this many folds")
-    parser.add_argument("--rounds", type=int, default=15, help="turns against the floor")
-    parser.add_argument("--workers", type=int, default=0, help="of the plain loop's DataLoader; the tutorial has 8")
+    parser.add_argument("--folds", type=int, default=0, help="only train the tutorial's loop, on this many folds")
+    parser.add_argument("--modern", type=int, default=0, help="time the modern recipe instead, on this many folds")
+    parser.add_argument("--rounds", type=int, default=15, help="repetitions of the comparison with bare epochs")
+    parser.add_argument("--workers", type=int, default=0, help="of the tutorial's DataLoader (the tutorial has 8)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     device = pick_device(args.device)
-    dataset = data.load("att", TutorialBackbone.input_shape)
+    dataset = load_dataset("att", TutorialBackbone.input_shape)
     with tempfile.TemporaryDirectory() as folder:
         zipfile.ZipFile(find_att()).extractall(folder)
         random.seed(args.seed)
         torch.manual_seed(args.seed)
-        if args.strong:
-            result = strong_folds(Path(folder), args, device)
+        if args.modern:
+            result = modern_folds(Path(folder), args, device)
         else:
             measure = plain_folds if args.folds else both
             result = measure(dataset, Path(folder), args, device)
@@ -227,8 +226,8 @@ def main() -> None:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def plain_folds(dataset: data.IdentityDataset, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
-    """Train the plain loop on each fold and pool the distances of the people it has not seen."""
+def plain_folds(dataset: IdentityDataset, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+    """Train the tutorial's loop on each fold, and pool the distances of the people that it has not seen."""
     parts = []
     for training, test in dataset.folds(args.folds):
         network, _ = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
@@ -238,8 +237,8 @@ def plain_folds(dataset: data.IdentityDataset, folder: Path, args: argparse.Name
     return {"seed": args.seed, "auc": each, "pooled_auc": round(metrics.auc(distances, same), 4)}
 
 
-def both(dataset: data.IdentityDataset, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
-    """Time both loops on the seed's split, and ours against its floor."""
+def both(dataset: IdentityDataset, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+    """Time both loops on the default split, and ours against bare epochs."""
     training, test = dataset.split()
     images = args.epochs * 2 * len(training)
     result = {"device": str(device), "threads": torch.get_num_threads(), "epochs": args.epochs}
@@ -251,7 +250,7 @@ def both(dataset: data.IdentityDataset, folder: Path, args: argparse.Namespace, 
 
     config = TrainConfig(data="att", out=folder, epochs=args.epochs, seed=args.seed)
     started = time.perf_counter()
-    network = fit(first_network(config)[0], training, config, device, folder / "ours.pt", "siamese train").network
+    network, _ = fit(initial_network(config)[0], training, config, device, folder / "ours.pt", "siamese train")
     result["ours"] = measured(network, time.perf_counter() - started)
     network, seconds = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
     result["plain"] = {"workers": args.workers, **measured(network, seconds)}

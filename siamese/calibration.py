@@ -127,18 +127,24 @@ def fit(distance: np.ndarray, same: np.ndarray, people: np.ndarray | None = None
     """
     distance, same = np.asarray(distance, dtype=float), np.asarray(same, dtype=bool)
     slope, intercept = _fit_logistic(distance, same, np.ones(len(same)))
-    covariance = None
-    if people is not None:
-        rng = np.random.default_rng(0)
-        samples = []
+    covariance = None if people is None else _bootstrap_covariance(distance, same, np.asarray(people))
+    return Calibration(slope, intercept, covariance)
+
+
+def _bootstrap_covariance(distance: np.ndarray, same: np.ndarray, people: np.ndarray) -> tuple[float, float, float]:
+    """Return variance of the intercept, covariance, and variance of the slope over samples of people."""
+    from threadpoolctl import threadpool_limits  # comes with sklearn
+
+    rng = np.random.default_rng(0)
+    samples = []
+    with threadpool_limits(1, user_api="blas"):  # threads make these small fits ten times slower
         for _ in range(BOOTSTRAP_SAMPLES):
             times = rng.poisson(1.0, people.max() + 1)  # how often each person is drawn
             weight = np.where(same, times[people[:, 0]], times[people[:, 0]] * times[people[:, 1]])
             if weight[same].any() and weight[~same].any():
                 samples.append(_fit_logistic(distance, same, weight))
-        var_slope, both, _, var_intercept = np.cov(np.transpose(samples)).ravel()
-        covariance = float(var_intercept), float(both), float(var_slope)
-    return Calibration(slope, intercept, covariance)
+    var_slope, covariance, _, var_intercept = np.cov(np.transpose(samples)).ravel()
+    return float(var_intercept), float(covariance), float(var_slope)
 
 
 def measure_operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple[OperatingPoint, ...]:

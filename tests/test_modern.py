@@ -151,7 +151,13 @@ def test_learning_rate_rises_linearly_and_falls_on_a_cosine():
 # --- training
 
 
-def test_training_separates_unseen_digits(tmp_path):
+def test_training_separates_unseen_digits(finished):
+    record = record_of(finished)
+    assert min(record.test.auc, record.folds.pooled.auc) > 0.8
+
+
+@pytest.mark.slow
+def test_training_without_validation_separates_unseen_digits(tmp_path):
     pixels, identity = load_digits(return_X_y=True)
     pixels = torch.from_numpy(pixels[:400] * 15.9).reshape(-1, 1, 8, 8).expand(-1, 3, -1, -1)
     pixels = F.interpolate(pixels, size=(48, 48), mode="bilinear").byte()

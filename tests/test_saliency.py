@@ -2,6 +2,8 @@
 
 import os
 import threading
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -36,30 +38,45 @@ def hide(face: Face, values: np.ndarray) -> Face:
     return Face(Image.fromarray(pixels))
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_hiding_salient_parts_changes_the_distance_more(model, count):
-    """On pairs of LFW, `count` genuine and `count` impostor ones; benchmarks/saliency.py has more."""
-    lfw = find_lfw(os.environ.get("SIAMESE_DATA", ""))
-    if not lfw:
-        pytest.skip("needs LFW: set SIAMESE_DATA to a folder with lfw-deepfunneled.tar and pairs.txt")
-    fold, rng = lfw.folds()[1], np.random.default_rng(0)
-    pairs = [pair for same in (True, False) for pair in [pair for pair in fold if pair.same == same][:count]]
-    photos = dict(lfw.read({file for pair in pairs for file in pair[:2]}))
-    changes = {"hottest": [], "random": [], "together": [], "apart": []}
-    for pair in pairs:
-        answer = model.compare(photos[pair[0]], photos[pair[1]])
-        z = model.embed_faces(answer.faces)
-        for side, values in enumerate(saliency_maps(model, answer)):
+def check_changes(model, pairs: list[tuple[Face, Face, bool]]) -> None:
+    """Hide salient and random parts of both faces of each pair, and compare how much the distance changes."""
+    rng, changes = np.random.default_rng(0), {"hottest": [], "random": [], "together": [], "apart": []}
+    answer = model.compare(*PAIR)
+    for first, second, _ in pairs:
+        faces = first, second
+        z = model.embed_faces(faces)
+        for side, values in enumerate(saliency_maps(model, replace(answer, faces=faces))):
             noise = np.kron(rng.random((10, 10)), np.ones((15, 15)))
             chosen = {"hottest": abs(values), "random": noise, "together": values, "apart": -values}
-            hidden = model.embed_faces([hide(answer.faces[side], values) for values in chosen.values()])
+            hidden = model.embed_faces([hide(faces[side], values) for values in chosen.values()])
             for name, distance in zip(chosen, np.linalg.norm(hidden - z[1 - side], axis=1), strict=True):
-                changes[name].append(distance - answer.dissimilarity)
+                changes[name].append(distance - np.linalg.norm(z[0] - z[1]))
     change = {name: np.array(values) for name, values in changes.items()}
-    genuine = np.repeat([pair.same for pair in pairs], 2)
+    genuine = np.repeat([same for *_, same in pairs], 2)
     assert abs(change["hottest"]).mean() > 2 * abs(change["random"]).mean()
     assert change["together"].mean() > 2 * abs(change["random"]).mean()
     assert change["apart"][~genuine].mean() < 2 * change["random"][~genuine].mean() < 0
+
+
+def test_hiding_salient_parts_changes_the_distance_more(model):
+    names = ("biden", "collins", "obama-portrait", "obama-speaking", "obama-standing")
+    faces = [found[0] for found in model.detect([EXAMPLES / f"{name}.jpg" for name in names])]
+    people = [name.partition("-")[0] for name in names]
+    pairs = [(faces[i], faces[k], people[i] == people[k]) for i, k in combinations(range(len(faces)), 2)]
+    check_changes(model, pairs)
+
+
+@pytest.mark.slow
+def test_hiding_salient_parts_changes_the_distance_more_on_lfw(model):
+    """On forty pairs; benchmarks/saliency.py has two hundred."""
+    lfw = find_lfw(os.environ.get("SIAMESE_DATA", ""))
+    if not lfw:
+        pytest.skip("needs LFW: set SIAMESE_DATA to a folder with lfw-deepfunneled.tar and pairs.txt")
+    fold = lfw.folds()[1]
+    chosen = [pair for same in (True, False) for pair in [pair for pair in fold if pair.same == same][:20]]
+    photos = dict(lfw.read({file for pair in chosen for file in pair[:2]}))
+    found = {file: model.detect([photo])[0][0] for file, photo in photos.items()}
+    check_changes(model, [(found[pair.first], found[pair.second], pair.same) for pair in chosen])
 
 
 @pytest.mark.parametrize("weights", ["faces", "att"])

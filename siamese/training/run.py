@@ -68,27 +68,25 @@ def train(config: TrainConfig) -> Record:
     start, source = initial_network(config)
     config = replace(config, align=config.align or (source.align if source else "none"))
     dataset = load_dataset(config.data, start.input_shape, config.align, progress=is_main_process())
-    training, held_out = dataset.split(config.seed)
-    _check_folds(config, dataset, held_out)
+    training, held_out = _split(config, dataset)
     data = DataSource(ATT_NAME if config.data == "att" else title(config.data), len(dataset), dataset.fingerprint())
     people = People(list(training.names), list(held_out.names), source.record.people.seen if source else [])
     run = {**asdict(config.settings()), "folds": config.folds, "data": data.sha256, "test": people.test}
-    if source:
-        run["init"] = _hash_weights(start)  # wherever they are stored
+    run["init"] = _hash_weights(start) if source else ""  # wherever they are stored
     run_on_main(partial(prepare_checkpoints, config, run))
     if source and is_main_process():
         _warn_if_seen(people, dataset if config.folds else held_out)
 
     # --- train
-    checkpoints = config.out / CHECKPOINTS
-    network, state = fit(start, training, config, device, checkpoints / "split.pt", "training", log)
+    folder = config.out / CHECKPOINTS
+    network, state = fit(start, training, config, device, folder / "split.pt", "training", log)
 
     # --- test and calibrate
     test = held_out.subsample()
     scored = score_all_pairs(network, test)
     if config.folds:
-        folds, final = cross_validate(start, dataset, config, device, checkpoints, held_out.names, log)
-        judge = final  # no test people in it
+        folds, final = cross_validate(start, dataset, config, device, folder, held_out.names, log)
+        judge = final  # fitted without the test people
     else:
         folds, final = None, scored.calibrate()
         judge = score_all_pairs(network, training.subsample()).calibrate()
@@ -109,8 +107,8 @@ def train(config: TrainConfig) -> Record:
         confused=scored.confused(judge.threshold, test.names),
         loss=LossCurve(LOG_EVERY, state.losses),
         validation_eer=state.validation_eer,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         minutes=round(state.seconds / 60, 1),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         versions={"python": platform.python_version(), "torch": torch.__version__, "siamese": __version__},
     )
     if is_main_process():
@@ -119,13 +117,13 @@ def train(config: TrainConfig) -> Record:
     return record
 
 
-def _check_folds(config: TrainConfig, dataset: IdentityDataset, held_out: IdentityDataset) -> None:
-    """Check that at least one fold has two people besides the test people, to calibrate on."""
-    if not config.folds:
-        return
+def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDataset, IdentityDataset]:
+    """Split into training and test people, and check that one fold has two others, to calibrate on."""
+    training, held_out = dataset.split(config.seed)
     test = set(held_out.names)
-    if all(len(set(fold.names) - test) < 2 for _, fold in dataset.folds(config.folds)):
+    if config.folds and all(len(set(fold.names) - test) < 2 for _, fold in dataset.folds(config.folds)):
         raise ValueError(f"{len(dataset.names)} people are too few to calibrate on {config.folds} folds; use fewer")
+    return training, held_out
 
 
 def _hash_weights(network: SiameseNetwork) -> str:
