@@ -93,8 +93,6 @@ class Model:
         revision: str | None = None,
         note: str = "",
     ):
-        if align not in ("faces", "none"):
-            raise ValueError(f"{name}: align must be 'faces' or 'none', got {align!r}")
         self.network, self.calibration, self.record, self.name = network.eval(), calibration, record, name
         self.align, self.revision, self.note = align, revision, note
 
@@ -179,7 +177,15 @@ class Model:
             is_same = probability >= VERDICT_PROBABILITY if fmr is None else dissimilarity <= threshold
             verdict = "same" if is_same else "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure"
         return Comparison(
-            dissimilarity, threshold, probability, interval, verdict, tuple(faces), tuple(found), tuple(warnings), self.id
+            dissimilarity,
+            threshold,
+            probability,
+            interval,
+            verdict,
+            tuple(faces),
+            tuple(found),
+            tuple(warnings),
+            self.id,
         )
 
     @torch.inference_mode()

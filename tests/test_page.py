@@ -1,3 +1,5 @@
+"""HTML, charts and text of the page."""
+
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -7,14 +9,15 @@ import pytest
 from PIL import Image
 
 from siamese import load
-from siamese.images import read_at_least
-from siamese.page import charts
-from siamese.page import html as views
-from siamese.search import group
+from siamese.images import read_reduced
+from siamese.page import charts, html, text
+from siamese.record import Curves
+from siamese.search.group import group
 
 from .conftest import EXAMPLES
 
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
+FACES, IMAGES = text.FACES, text.IMAGES
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +26,22 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def spread(model):
-    return charts.Spread(model.record["curves"])
+def answer(model):
+    return model.compare(*PAIR)
 
 
-class Whole(HTMLParser):
-    """Asserts that every element which is opened is closed."""
+@pytest.fixture(scope="module")
+def pairs(model):
+    return charts.PairDistances(model.record.curves)
 
-    def __init__(self, text: str):
+
+class WellFormed(HTMLParser):
+    """Asserts that every open element is closed, and collects the text."""
+
+    def __init__(self, source: str):
         super().__init__()
         self.open, self.texts = [], []
-        self.feed(text)
+        self.feed(source)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
@@ -50,47 +58,44 @@ class Whole(HTMLParser):
         self.texts.append(data)
 
 
-def test_an_answer_is_whole_and_tells_its_numbers(model, spread):
-    answer = model.compare(*PAIR)
-    photos = [read_at_least(file, 640) for file in PAIR]
+def test_answer_shows_its_numbers(answer, pairs):
+    photos = [read_reduced(file, 640) for file in PAIR]
     maps = [np.linspace(-1, 1, 150 * 150).reshape(150, 150)] * 2
-    text = " ".join(Whole(views.card(answer, spread, None, True) + views.seen(answer, photos, maps)).texts)
-    for number in (f"{answer.dissimilarity:.2f}", f"even odds {answer.threshold:.2f}", "Very likely different people"):
-        assert number in text
+    drawn = html.answer_card(answer, pairs, None, FACES) + html.compared(answer, photos, maps, FACES)
+    words = " ".join(WellFormed(drawn).texts)
+    for number in (f"{answer.dissimilarity:.2f}", f"at {answer.threshold:.2f}", "different people"):
+        assert number in words
 
 
-def test_words_follow_the_verdict(model):
-    answer = model.compare(*PAIR)
+def test_verdict_in_words(answer):
+    def verdict(verdict, probability, fmr=None, words=FACES):
+        return html.verdict(replace(answer, verdict=verdict, probability=probability), fmr, words)
 
-    def words(verdict, probability, fmr=None, faces=True):
-        return views.verdict(replace(answer, verdict=verdict, probability=probability), fmr, faces)
-
-    assert words("same", 0.999) == "Very likely the same person"
-    assert words("same", 0.9) == "Probably the same person"
-    assert words("unsure", 0.5) == "Could be either"
-    assert words("unsure", 0.9, 1e-3) == "Alike, but not enough for one false match in 1,000"
-    assert words("different", 0.2) == "Probably different people"
-    assert words("different", 0.001, faces=False) == "Very likely different"
+    assert verdict("same", 0.999) == "Very likely the same person"
+    assert verdict("same", 0.9) == "Probably the same person"
+    assert verdict("unsure", 0.5) == "Could be the same person or different people"
+    assert "1 false match in 1,000" in verdict("unsure", 0.9, 1e-3)
+    assert verdict("different", 0.2) == "Probably different people"
+    assert verdict("different", 0.001, words=IMAGES) == "Very likely different classes"
 
 
-def test_a_hostile_name_stays_text(model):
+def test_file_names_are_escaped(model):
     name = '<img src=x onerror="alert(1)">.jpg'
-    found = group.group(model, [(name, PAIR[0]), (name, Image.new("RGB", (300, 300)))])
-    drawn = views.people(found, model.calibration.threshold, True)
-    Whole(drawn)
+    found = group(model, [(name, PAIR[0]), (name, Image.new("RGB", (300, 300)))])
+    drawn = html.people(found, model.calibration.threshold, FACES)
+    WellFormed(drawn)
     assert "<img src=x" not in drawn
-    assert "<script" not in views.message("<script>")
+    assert "<script" not in html.message("<script>")
 
 
-def test_shares_are_those_of_the_pairs(model, spread):
-    """At a measured operating point the histogram gives its error rates, to a bin's width."""
+def test_histograms_give_the_measured_error_rates(model, pairs):
+    """At each operating point, up to the width of a bin."""
     for point in model.calibration.operating_points:
-        around = [spread.closer("impostor", point.distance + step * spread.edges[1]) for step in (-1, 1)]
-        assert around[0] <= point.fmr <= around[1]
-        around = [1 - spread.closer("genuine", point.distance + step * spread.edges[1]) for step in (1, -1)]
-        assert around[0] <= point.fnmr <= around[1]
-    assert spread.closer("genuine", 0) == 0
-    assert spread.closer("impostor", spread.edges[-1]) == 1
+        low, high = point.distance - pairs.edges[1], point.distance + pairs.edges[1]
+        assert pairs.fmr_at(low) <= point.fmr <= pairs.fmr_at(high)
+        assert 1 - pairs.tmr_at(high) <= point.fnmr <= 1 - pairs.tmr_at(low)
+    assert pairs.tmr_at(0) == 0
+    assert pairs.fmr_at(pairs.edges[-1]) == 1
 
 
 def test_shares_in_words():
@@ -101,20 +106,35 @@ def test_shares_in_words():
     assert charts.share(1.0, 10**6) == "all are"
 
 
-def test_charts_and_scale_are_whole(model, spread):
-    Whole(charts.charts(spread, True))
-    few = {"width": 0.1, "genuine": [2, 0, 0], "impostor": [0, 1, 3], "reliability": [[1.0, 0.5, 0.5]]}
-    Whole(charts.charts(charts.Spread(few), False))
+def test_charts_and_scale(model, pairs):
+    WellFormed(charts.charts(pairs, FACES))
+    few = Curves(width=0.1, genuine=[2, 0, 0], impostor=[0, 1, 3], reliability=[(1.0, 0.5, 0.5)])
+    WellFormed(charts.charts(charts.PairDistances(few), IMAGES))
     for distance in (0.0, 0.4, 9.0):
-        drawn = charts.scale(spread, distance, model.calibration.threshold, "even odds", True)
-        Whole(drawn)
+        drawn = charts.scale(pairs, distance, model.calibration.threshold, "threshold", FACES)
+        WellFormed(drawn)
         (here,) = re.findall(r'class="here" style="left: ([\d.]+)%', drawn)
         assert 0 <= float(here) <= 100
 
 
-def test_the_matrix_is_dark_where_faces_are_alike(model):
-    found = group.group(model, [(file.name, file) for file in (*PAIR, PAIR[0])])
-    picture = views.matrix(found, [0, 1, 2], model.calibration.threshold)
+def test_matrix_is_dark_for_similar_faces(model):
+    found = group(model, [(file.name, file) for file in (*PAIR, PAIR[0])])
+    picture = html.matrix(found, [0, 1, 2], model.calibration.threshold)
     side = picture.width // 4
-    dark = [[sum(picture.getpixel((side * (x + 1) + 3, side * (y + 1) + 3))) for x in range(3)] for y in range(3)]
-    assert dark[0][0] == dark[0][2] < dark[0][1] == dark[1][0]
+    sums = [[sum(picture.getpixel((side * (x + 1) + 3, side * (y + 1) + 3))) for x in range(3)] for y in range(3)]
+    assert sums[0][0] == sums[0][2] < sums[0][1] == sums[1][0]
+
+
+@pytest.mark.parametrize("weights", ["weights/faces", "weights/att"])
+def test_about_states_the_measured_accuracy(weights):
+    model = load(weights)
+    record = model.record
+    about = text.about(model, FACES if model.align == "faces" else IMAGES)
+    accuracy = record.lfw.accuracy if record.lfw else record.folds.pooled.auc
+    assert f"{accuracy:.1%}" in about
+    for point in model.calibration.operating_points:
+        assert f"| {point.distance:.2f} | {point.fnmr:.1%} |" in about
+
+
+def test_about_quotes_the_model_card_of_converted_weights(model):
+    assert "Davis King" in text.about(model, FACES)
