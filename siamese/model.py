@@ -93,8 +93,6 @@ class Model:
         revision: str | None = None,
         note: str = "",
     ):
-        if align not in ("faces", "none"):
-            raise ValueError(f"{name}: align must be 'faces' or 'none', got {align!r}")
         self.network, self.calibration, self.record, self.name = network.eval(), calibration, record, name
         self.align, self.revision, self.note = align, revision, note
 

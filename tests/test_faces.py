@@ -1,4 +1,4 @@
-"""Finding and aligning faces, on the example photographs and on images whose answer can be computed."""
+"""Face detection and alignment, on the example photos and on images with a known result."""
 
 import itertools
 import math
@@ -11,27 +11,28 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from siamese import images
-from siamese.faces import detection as faces
-from siamese.faces import mtcnn
+from siamese.faces import crop, mtcnn
+from siamese.faces.alignment import TEMPLATE
+from siamese.faces.detection import Detection, _main_face_first, find_faces
 
 from .conftest import EXAMPLES
 
 PHOTOS = sorted(EXAMPLES.glob("*.jpg"))
 
 
-def found_in(photo: Image.Image) -> list[faces.Found]:
-    return faces.find([photo])[0]
+def find(photo: Image.Image) -> list[Detection]:
+    return find_faces([photo])[0]
 
 
 def difference(a: Image.Image, b: Image.Image) -> float:
-    """Mean difference of two crops, in gray levels."""
+    """Mean absolute difference of two crops, in gray levels."""
     return float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).mean())
 
 
 @pytest.mark.parametrize("file", PHOTOS, ids=lambda file: file.stem)
-def test_finds_the_face_of_each_example(file):
+def test_face_of_each_example_is_found(file):
     photo = images.read(file)
-    face, *_ = found_in(photo)
+    face, *_ = find(photo)
     left, top, right, bottom = face.box
     assert face.score > 0.9
     assert all(left < x < right and top < y < bottom for x, y in face.landmarks)
@@ -45,81 +46,81 @@ def test_finds_the_face_of_each_example(file):
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 @pytest.mark.parametrize("file", PHOTOS, ids=lambda file: file.stem)
-def test_a_photo_on_its_side_gives_the_same_crop(file, quarters):
+def test_rotated_photo_gives_the_same_crop(file, quarters):
     photo = images.read(file)
-    upright = found_in(photo)[0]
+    upright = find(photo)[0]
     turned = photo.rotate(90 * quarters, expand=True)
-    face = found_in(turned)[0]
+    face = find(turned)[0]
     assert (face.angle + 90 * quarters - upright.angle + 180) % 360 == pytest.approx(180, abs=3)
-    assert difference(faces.align(turned, face, 150), faces.align(photo, upright, 150)) < 6
+    assert difference(crop(turned, face, 150), crop(photo, upright, 150)) < 6
 
 
 @pytest.mark.parametrize("file", PHOTOS, ids=lambda file: file.stem)
-def test_a_photo_cut_to_the_face_gives_the_same_landmarks(file):
-    """What lies beyond the edge is black; clamping it to the image would move the landmarks."""
+def test_photo_cropped_to_the_face_gives_the_same_landmarks(file):
+    """The detector pads with black. Clamping crops to the image would move the landmarks."""
     photo = images.read(file)
-    face = found_in(photo)[0]
+    face = find(photo)[0]
     left, top, right, bottom = (round(value) for value in face.box)
     tight = photo.crop((left, top, right, bottom))
-    again = found_in(tight)[0]
+    again = find(tight)[0]
     moved = np.array(again.landmarks) + np.array([left, top]) - np.array(face.landmarks)
     assert np.abs(moved).max() < 0.06 * face.size
 
 
-def test_all_faces_are_found_and_the_one_in_the_middle_comes_first():
+def test_all_faces_are_found_and_the_central_one_comes_first():
     photos = [images.read(EXAMPLES / name).resize((300, 400)) for name in ("biden.jpg", "obama-portrait.jpg")]
     wide = Image.new("RGB", (900, 400))
     for x, photo in ((0, photos[0]), (300, photos[1]), (600, photos[0])):
         wide.paste(photo, (x, 0))
-    found = found_in(wide)
+    found = find(wide)
     assert len(found) == 3
     assert 300 < found[0].box[0] < 600
     assert found[1].size >= found[2].size
 
 
-def test_a_larger_face_comes_first_unless_the_edge_cuts_it_off():
+def test_largest_face_inside_the_photo_comes_first():
     def face(left, top, side):
-        return faces.Found((left, top, left + side, top + side), ((0.0, 0.0),) * 5, 0.99)
+        return Detection((left, top, left + side, top + side), ((0.0, 0.0),) * 5, 0.99)
 
     size = 1000, 600
     large, small, cut_off = face(100, 100, 300), face(600, 200, 100), face(-150, 100, 400)
-    assert faces._in_order([small, large], size) == [large, small]
-    assert faces._in_order([cut_off, small], size) == [small, cut_off]
-    assert faces._in_order([small, cut_off, large], size) == [large, cut_off, small]
-    assert faces._in_order([cut_off], size) == [cut_off]
+    assert _main_face_first([small, large], size) == [large, small]
+    assert _main_face_first([cut_off, small], size) == [small, cut_off]
+    assert _main_face_first([small, cut_off, large], size) == [large, cut_off, small]
+    assert _main_face_first([cut_off], size) == [cut_off]
     middle, aside = face(400, 150, 260), face(700, 150, 300)
-    assert faces._in_order([aside, middle], size) == [middle, aside]
+    assert _main_face_first([aside, middle], size) == [middle, aside]
 
 
-def test_small_faces_are_found_at_a_closer_look():
+def test_second_pass_finds_small_faces():
     photo = images.read(EXAMPLES / "collins.jpg")
     wide = Image.new("RGB", (1600, 1200), "gray")
     wide.paste(photo.resize((150, 150)), (700, 500))
     assert mtcnn.detect(images.to_tensor(wide.resize((640, 480)))[None].float(), 40)[0].scores.numel() == 0
-    face = found_in(wide)[0]
+    face = find(wide)[0]
     assert face.size < 40
     assert 700 < face.box[0] < face.box[2] < 850
 
 
-def test_photos_together_give_what_each_gives_alone():
+def test_batch_gives_the_results_of_single_photos():
     photos = [images.read(file).resize((400, 500)) for file in PHOTOS] + [Image.new("RGB", (400, 500))]
-    for together, photo in zip(faces.find(photos), photos, strict=True):
-        alone = found_in(photo)
+    for together, photo in zip(find_faces(photos), photos, strict=True):
+        alone = find(photo)
         assert len(together) == len(alone)
         for a, b in zip(together, alone, strict=True):
             assert a.box == pytest.approx(b.box, abs=0.05)
-    assert faces.find([]) == []
+    assert find_faces([]) == []
 
 
 @pytest.mark.parametrize("size", [(8, 8), (2000, 8), (13, 640)])
-def test_where_there_is_no_face_none_is_found(size):
-    assert found_in(Image.new("RGB", size, "white")) == []
+def test_no_face_is_found_in_blank_images_and_noise(size):
+    assert find(Image.new("RGB", size, "white")) == []
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    assert found_in(Image.fromarray(noise)) == []
+    assert find(Image.fromarray(noise)) == []
 
 
 def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The similarity of the paper, by its singular value decomposition: (2, 3), target = A · (source, 1)."""
+    """Return the (2, 3) matrix A of the paper's similarity transform, by SVD: target = A · (source, 1)."""
     s, t = source - source.mean(0), target - target.mean(0)
     u, d, vt = np.linalg.svd(t.T @ s)
     sign = np.diag([1, np.sign(np.linalg.det(u @ vt))])
@@ -134,44 +135,42 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     angle=st.floats(-math.pi, math.pi),
     jitter=st.integers(0, 10_000),
 )
-def test_align_is_umeyamas_transform(scale, angle, jitter):
-    """On an image whose red is x and whose green is y, a crop's colours say where its pixels come from."""
+def test_crop_is_umeyamas_transform(scale, angle, jitter):
+    """The red of the image is x and its green is y, so the colours of the crop give the source of each pixel."""
     grid = np.arange(256, dtype=np.uint8)
     ramp = Image.fromarray(np.stack([*np.meshgrid(grid, grid), np.zeros((256, 256), np.uint8)], axis=2))
     turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    landmarks = (faces.TEMPLATE - 0.5) @ turn.T * 60 + 128 + np.random.default_rng(jitter).normal(0, 3, (5, 2))
-    crop = faces.align(ramp, faces.Found((0, 0, 1, 1), tuple(map(tuple, landmarks)), 1.0), 60)
+    landmarks = (TEMPLATE - 0.5) @ turn.T * 60 + 128 + np.random.default_rng(jitter).normal(0, 3, (5, 2))
+    cropped = crop(ramp, Detection((0, 0, 1, 1), tuple(map(tuple, landmarks)), 1.0), 60)
 
-    matrix = umeyama(landmarks, faces.TEMPLATE * 60)
+    matrix = umeyama(landmarks, TEMPLATE * 60)
     for x, y in itertools.product((20, 30, 40), (20, 30, 40)):
         source = np.linalg.solve(matrix[:, :2], (x + 0.5, y + 0.5) - matrix[:, 2]) - 0.5
-        red, green, _ = crop.getpixel((x, y))
+        red, green, _ = cropped.getpixel((x, y))
         assert (red, green) == pytest.approx(tuple(source), abs=1.6)
 
 
-def test_align_averages_where_it_shrinks_much():
-    """A fine chessboard, cut out at a tenth of its size, is gray and not a pattern of chance."""
+def test_crop_of_a_large_face_is_averaged():
+    """A fine chessboard at a tenth of its size is gray, without an aliasing pattern."""
     board = Image.fromarray((np.indices((1500, 1500)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
-    crop = np.asarray(faces.align(board, faces.Found((0, 0, 1, 1), tuple(map(tuple, faces.TEMPLATE * 1500)), 1.0), 150))
-    assert abs(crop[20:-20, 20:-20].astype(float) - 127.5).max() < 4
+    pixels = np.asarray(crop(board, Detection((0, 0, 1, 1), tuple(map(tuple, TEMPLATE * 1500)), 1.0), 150))
+    assert abs(pixels[20:-20, 20:-20].astype(float) - 127.5).max() < 4
 
 
-def test_align_is_black_beyond_the_photo():
-    landmarks = tuple(map(tuple, (faces.TEMPLATE - 0.5) * 100))
-    crop = np.asarray(
-        faces.align(Image.new("RGB", (200, 200), "white"), faces.Found((0, 0, 1, 1), landmarks, 1.0), 100)
-    )
-    assert crop[:45].max() == 0
-    assert crop[55:, 55:].min() == 255
+def test_crop_is_black_outside_the_photo():
+    landmarks = tuple(map(tuple, (TEMPLATE - 0.5) * 100))
+    white = Image.new("RGB", (200, 200), "white")
+    pixels = np.asarray(crop(white, Detection((0, 0, 1, 1), landmarks, 1.0), 100))
+    assert pixels[:45].max() == 0
+    assert pixels[55:, 55:].min() == 255
 
 
-def test_a_scaled_face_is_that_of_the_scaled_photo():
-    face = faces.Found((1, 2, 3, 4), ((1.0, 1.5),) * 5, 0.9).scaled(2)
-    assert face == faces.Found((2, 4, 6, 8), ((2.0, 3.0),) * 5, 0.9)
+def test_scaled_detection():
+    face = Detection((1, 2, 3, 4), ((1.0, 1.5),) * 5, 0.9).scaled(2)
+    assert face == Detection((2, 4, 6, 8), ((2.0, 3.0),) * 5, 0.9)
 
 
-def test_pnet_proposes_what_a_window_by_itself_would():
-    """Sliding the network over an image is applying it to each window."""
+def test_pnet_on_an_image_equals_pnet_on_each_window():
     pnet, _, _ = mtcnn.networks(torch.device("cpu"))
     x = torch.rand(1, 3, 12, 18, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():

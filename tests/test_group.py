@@ -1,3 +1,5 @@
+"""Grouping faces by person."""
+
 import csv
 
 import numpy as np
@@ -13,37 +15,37 @@ from .conftest import EXAMPLES
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_clusters_are_scipys(seed):
+def test_clusters_equal_those_of_scipy(seed):
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(40, 3)) + 4 * rng.integers(0, 4, (40, 1))
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     for threshold in (0.5, 1.5, 3.0, 100.0):
-        theirs = fcluster(linkage(squareform(distances), "average"), threshold, "distance")
-        ours = group.cluster(distances, threshold)
-        assert sorted(ours) == sorted(np.flatnonzero(theirs == number).tolist() for number in np.unique(theirs))
-        assert [len(rows) for rows in ours] == sorted(map(len, ours), reverse=True)
+        expected = fcluster(linkage(squareform(distances), "average"), threshold, "distance")
+        clusters = group.cluster(distances, threshold)
+        assert sorted(clusters) == sorted(np.flatnonzero(expected == number).tolist() for number in np.unique(expected))
+        assert [len(rows) for rows in clusters] == sorted(map(len, clusters), reverse=True)
 
 
-def test_no_face_and_one_face():
+def test_clusters_of_no_face_and_of_one_face():
     assert group.cluster(np.empty((0, 0)), 1.0) == []
     assert group.cluster(np.zeros((1, 1)), 1.0) == [[0]]
 
 
-def test_every_face_of_every_photo_is_there_and_nothing_stops_it(tmp_path):
-    """Two people in one photo, one of them in another, a photo of nobody, and a file that is no picture."""
-    model, told = load(), []
+def test_all_faces_of_all_photos_are_grouped(tmp_path):
+    """Two people in one photo, one of them in another, a photo without a face, and a file that is not an image."""
+    model, progress = load(), []
     photo = Image.new("RGB", (1000, 500))
     for x, name in ((0, "biden.jpg"), (500, "collins.jpg")):
         photo.paste(Image.open(EXAMPLES / name).resize((500, 500)), (x, 0))
     (tmp_path / "song.jpg").write_bytes(b"la la la")
     blank = Image.new("RGB", (300, 300))
     photos = [("two", photo), ("song.jpg", tmp_path / "song.jpg"), ("b", EXAMPLES / "biden.jpg"), ("blank", blank)]
-    found = group.group(model, photos, told.append)
-    assert told == [1, 2, 3, 4]
+    found = group.group(model, photos, progress.append)
+    assert progress == [1, 2, 3, 4]
     assert found.names == ("two", "two", "b")
     assert found.labels() == ["two 1", "two 2", "b"]
     assert found.problems[1] == "No face was found in blank."
-    assert found.problems[0].startswith("song.jpg is not a picture")
+    assert found.problems[0].startswith("song.jpg is not an image")
     assert sorted(map(len, found.people(model.calibration.threshold))) == [1, 2]
     assert found.distances == pytest.approx(found.distances.T)
     assert (np.diag(found.distances) == 0).all()
@@ -56,22 +58,23 @@ def test_every_face_of_every_photo_is_there_and_nothing_stops_it(tmp_path):
     assert float(rows[2][4]) == pytest.approx(answer.dissimilarity, abs=1e-4)
 
 
-def test_a_doubtful_find_beside_a_face_is_nobody():
-    """In this photo, enlarged, the detector takes something else for a face, too."""
+def test_other_faces_need_a_high_score():
+    """In this enlarged photo, the detector also finds something that is not a face."""
     photo = Image.open(EXAMPLES / "obama-portrait.jpg").resize((3100, 3900))
     model = load()
-    assert min(face.score for face in model.see([photo])[0]) < group.SURE
+    assert min(face.score for face in model.detect([photo])[0]) < group.MIN_FACE_SCORE
     assert len(group.group(model, [("large", photo)]).faces) == 1
 
 
-def test_pictures_that_are_taken_whole_count_one_each(trained, digits):
+def test_without_alignment_each_image_counts_as_one_face(trained, digits):
     found = group.group(load(trained), [(file.name, file) for file in sorted((digits / "0").iterdir())])
     assert len(found.faces) == 8
     assert found.distances.shape == (8, 8)
 
 
-def test_more_faces_than_can_be_shown_are_left_out_with_a_word(trained, digits, monkeypatch):
-    monkeypatch.setattr(group, "MOST", 5)
+def test_faces_beyond_the_limit_are_left_out(trained, digits, monkeypatch):
+    monkeypatch.setattr(group, "MAX_FACES", 5)
     found = group.group(load(trained), [(file.name, file) for file in sorted((digits / "0").iterdir())])
     assert (len(found.faces), len(found.names), found.distances.shape) == (5, 5, (5, 5))
-    assert found.problems == ("Only the first 5 faces are shown, up to 5.png.",)
+    (problem,) = found.problems
+    assert "first 5 faces" in problem

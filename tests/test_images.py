@@ -1,3 +1,5 @@
+"""Reading images."""
+
 import io
 import struct
 import zlib
@@ -39,21 +41,21 @@ def test_reads_the_first_frame_of_an_animation(tmp_path):
     assert images.read(path).getpixel((5, 5)) == (255, 0, 0)
 
 
-def test_turns_a_sideways_phone_photo_upright(tmp_path):
+def test_applies_exif_orientation(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     path = saved(tmp_path, "a.png", PHOTO.transpose(Image.Transpose.ROTATE_90), exif=exif)
     assert same_pixels(images.read(path), PHOTO)
 
 
-def test_scales_sixteen_bits_instead_of_clipping(tmp_path):
+def test_scales_sixteen_bits(tmp_path):
     gray = PHOTO.convert("L")
     wide = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     assert same_pixels(images.read(saved(tmp_path, "a.png", wide)).convert("L"), gray, tolerance=1)
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
-def test_each_sixteen_bit_sample_becomes_the_nearest_of_eight(tmp_path, order):
+def test_rounds_sixteen_bits_to_the_nearest_of_eight(tmp_path, order):
     samples = np.arange(65536).reshape(256, 256)
     nearest = [[round(255 * int(sample) / 65535) for sample in row] for row in samples]
     image = Image.fromarray(samples.astype(order))
@@ -74,19 +76,19 @@ def test_puts_transparent_parts_on_white(tmp_path):
     assert images.read(path).getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_takes_the_content_of_a_file_as_the_file(tmp_path):
+def test_reads_bytes_like_a_file(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(tmp_path, "a.jpg", PHOTO.resize((1200, 800)), exif=exif)
     for longest in (None, 300):
-        (of_file, scale), (of_content, other) = (
-            images.read_at_least(source, longest) for source in (path, path.read_bytes())
+        (of_file, scale), (of_bytes, other) = (
+            images.read_reduced(source, longest) for source in (path, path.read_bytes())
         )
-        assert same_pixels(of_content, of_file)
+        assert same_pixels(of_bytes, of_file)
         assert scale == other
 
 
-def test_takes_arrays_and_pil_images_as_they_are():
+def test_reads_arrays_and_pil_images():
     array = np.asarray(PHOTO)
     assert same_pixels(images.read(array), PHOTO)
     assert same_pixels(images.read(PHOTO), PHOTO)
@@ -109,12 +111,12 @@ def truncated_jpeg() -> bytes:
     ("content", "says"),
     [
         (b"", "empty"),
-        (b"no picture at all", "not a picture"),
-        (truncated_jpeg(), "damaged or cut short"),
-        (huge_png(), "Save it smaller"),
+        (b"not an image", "not an image"),
+        (truncated_jpeg(), "damaged or incomplete"),
+        (huge_png(), "use a smaller version"),
     ],
 )
-def test_says_what_is_wrong_with_a_file(tmp_path, content, says):
+def test_error_names_the_problem_of_a_file(tmp_path, content, says):
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"photo\.jpg.*{says}"):
@@ -123,14 +125,14 @@ def test_says_what_is_wrong_with_a_file(tmp_path, content, says):
         images.read(content)
 
 
-def test_refuses_pictures_too_small_or_too_large_to_read():
+def test_rejects_images_that_are_too_small_or_too_large():
     with pytest.raises(ValueError, match="only 1 × 1 pixels"):
         images.read(Image.new("L", (1, 1)))
-    with pytest.raises(ValueError, match="at most 50 million"):
+    with pytest.raises(ValueError, match="more than 50 million"):
         images.read(Image.new("1", (10_000, 6_000)))
 
 
-def test_names_a_file_that_is_not_there(tmp_path):
+def test_error_names_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nobody\.jpg"):
         images.read(tmp_path / "nobody.jpg")
     with pytest.raises(ValueError, match="folder"):
@@ -138,12 +140,12 @@ def test_names_a_file_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("array", [np.zeros((9, 9)), np.zeros((9, 9, 2), np.uint8), np.zeros(9, np.uint8)])
-def test_refuses_arrays_that_are_no_image(array):
+def test_rejects_arrays_that_are_not_images(array):
     with pytest.raises(ValueError, match="expected a uint8 array"):
         images.read(array)
 
 
-def test_fits_gray_and_colour():
+def test_fit_to_gray_and_colour_inputs():
     for channels, mode in ((1, "L"), (3, "RGB")):
         image = images.fit(PHOTO, (channels, 30, 50))
         assert (image.mode, image.size) == (mode, (50, 30))
