@@ -14,10 +14,10 @@ from statistics import mean
 
 import numpy as np
 from PIL import Image
-from siamese.data.pairs import all_pairs
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
+from siamese.data.pairs import all_pairs
 from siamese.training.config import TrainConfig
 from siamese.training.run import train
 

@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from siamese.data.lfw import LFW_ALIASES, Lfw
-
 from siamese.training.config import TrainConfig
 from siamese.training.run import train
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -59,18 +57,6 @@ class Calibration:
         thresholds = [self.threshold, *(point.distance for point in self.operating_points)]
         if not all(map(math.isfinite, thresholds)):
             raise ValueError(f"the thresholds of a calibration must be finite, got {thresholds}")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Build a calibration from the result of `dataclasses.asdict`, or from its JSON."""
-        points = tuple(
-            OperatingPoint(float(point["fmr"]), float(point["distance"]), float(point["fnmr"]))
-            for point in values.get("operating_points", ())
-        )
-        covariance = values.get("covariance")
-        if covariance is not None:
-            covariance = tuple(map(float, covariance))
-        return cls(float(values["slope"]), float(values["intercept"]), covariance, points)
 
     @property
     def threshold(self) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 from siamese import calibration
 from siamese.calibration import Calibration
+from siamese.record import parse
 
 
 def test_fit_recovers_the_true_curve():
@@ -59,7 +60,7 @@ def test_operating_points_equal_counts():
     assert fitted.operating_point(0.001) is points[1]
     with pytest.raises(ValueError, match=r"0\.01, 0\.001$"):
         fitted.operating_point(1e-4)
-    assert Calibration.from_dict(json.loads(json.dumps(dataclasses.asdict(fitted)))) == fitted
+    assert parse(Calibration, json.dumps(dataclasses.asdict(fitted))) == fitted
 
 
 def test_fit_of_reversed_distances_is_undecided():
@@ -82,4 +83,4 @@ def test_fit_of_reversed_distances_is_undecided():
 )
 def test_invalid_values_raise(values):
     with pytest.raises(ValueError, match="calibration"):
-        Calibration.from_dict({"slope": 1, "intercept": 1, **values})
+        Calibration(**{"slope": 1, "intercept": 1, **values})

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import load_file
-from siamese.data.pairs import draw_pairs
 
 from siamese import SiameseNetwork, calibration, contrastive_loss, distance, load
 from siamese.data import pairs
 from siamese.data.dataset import load_dataset
+from siamese.data.pairs import draw_pairs
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.files import write_atomically

@@ -4,14 +4,14 @@ The numbers come from benchmarks/results/*.json and weights/faces/metrics.json.
 """
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 from markdown_format import bullets, one_in, paragraph, table
 
-from siamese.calibration import Calibration
 from siamese.model import VERDICT_PROBABILITY
+from siamese.page.charts import PairDistances
+from siamese.record import Record
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1, 2)
@@ -27,24 +27,16 @@ def results(name: str) -> dict:
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
 
 
-def faces() -> dict:
+def faces() -> Record:
     """Return the record of the face network."""
-    return json.loads((ROOT / "weights" / "faces" / "metrics.json").read_text("utf-8"))
-
-
-def share_below(curves: dict, kind: str, distance: float) -> float:
-    """Return the share of "genuine" or "impostor" pairs at most `distance` apart, interpolated within a bin."""
-    counts, position = curves[kind], distance / curves["width"]
-    first = math.floor(position)
-    return (sum(counts[:first]) + counts[first] * (position - first)) / sum(counts)
+    return Record.from_json((ROOT / "weights" / "faces" / "metrics.json").read_bytes())
 
 
 def default_operating_point() -> tuple[float, float, float]:
     """Return the false-match rate, the distance and the false-non-match rate of the default verdict "same"."""
     record = faces()
-    distance = Calibration.from_dict(record["test_calibration"]).distance_at(VERDICT_PROBABILITY)
-    fmr, tmr = (share_below(record["curves"], kind, distance) for kind in ("impostor", "genuine"))
-    return fmr, distance, 1 - tmr
+    distance, pairs = record.test_calibration.distance_at(VERDICT_PROBABILITY), PairDistances(record.curves)
+    return pairs.fmr_at(distance), distance, 1 - pairs.tmr_at(distance)
 
 
 # README.md and docs/accuracy.md
@@ -73,18 +65,18 @@ def lfw_rows() -> list[list[str]]:
 
 def thresholds_short() -> str:
     fmr, _, fnmr = default_operating_point()
-    points = {point["fmr"]: point for point in faces()["test_calibration"]["operating_points"]}
+    strict = faces().test_calibration.operating_point(1e-3)
     return paragraph(
         f"""By default, {one_in(fmr)} pairs of different people is called "same", and {fnmr:.1%} of the pairs of one
-        person are missed. With `fmr=1e-3`, {one_in(1e-3)} is called "same", and {points[1e-3]["fnmr"]:.1%} are
+        person are missed. With `fmr=1e-3`, {one_in(1e-3)} is called "same", and {strict.fnmr:.1%} are
         missed."""
     )
 
 
 def operating_points() -> str:
     rows = [
-        (point["fmr"], one_in(point["fmr"]), point["distance"], point["fnmr"])
-        for point in faces()["test_calibration"]["operating_points"]
+        (point.fmr, one_in(point.fmr), point.distance, point.fnmr)
+        for point in faces().test_calibration.operating_points
     ]
     fmr, distance, fnmr = default_operating_point()
     rows.append((fmr, f"{one_in(fmr)} (default)", distance, fnmr))
@@ -97,21 +89,21 @@ def operating_points() -> str:
 def operating_points_basis() -> str:
     record = faces()
     return paragraph(
-        f"""The false-match rates are measured on all {record["lfw"]["impostor_pairs"]:,} pairs of different people
-        among the {record["lfw"]["images"]:,} photos of LFW's View 2. The false-non-match rates are measured on the
-        {sum(record["curves"]["genuine"]):,} genuine pairs in which both faces were found."""
+        f"""The false-match rates are measured on all {record.lfw.impostor_pairs:,} pairs of different people
+        among the {record.lfw.images:,} photos of LFW's View 2. The false-non-match rates are measured on the
+        {sum(record.curves.genuine):,} genuine pairs in which both faces were found."""
     )
 
 
 def calibration() -> str:
-    error = faces()["folds"]["pooled"]["calibration_error"]
+    error = faces().folds.pooled.calibration_error
     return paragraph(
         f"On folds of LFW that the curve was not fitted on, the expected calibration error is {error:.2%}."
     )
 
 
 def closest_impostors() -> str:
-    closest = len(faces()["lfw"]["closest_impostors"])
+    closest = len(faces().lfw.closest_impostors)
     return bullets(
         f"""**Some groups of people.** Of the {closest} closest pairs of different people in LFW, {EAST_ASIAN_CLOSEST}
         show two East or Southeast Asian people (judged by name and by eye)."""
