@@ -63,14 +63,9 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Build a calibration from the result of `dataclasses.asdict`, or from its JSON."""
-        points = tuple(
-            OperatingPoint(float(point["fmr"]), float(point["distance"]), float(point["fnmr"]))
-            for point in values.get("operating_points", ())
-        )
+        points = tuple(OperatingPoint(**point) for point in values.get("operating_points", ()))
         covariance = values.get("covariance")
-        if covariance is not None:
-            covariance = tuple(map(float, covariance))
-        return cls(float(values["slope"]), float(values["intercept"]), covariance, points)
+        return cls(values["slope"], values["intercept"], covariance and tuple(covariance), points)
 
     @property
     def threshold(self) -> float:
