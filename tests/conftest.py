@@ -23,6 +23,14 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_bootstrap_samples():
+    """Fit calibrations with fewer bootstrap samples than by default: most of the time of a short training run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("siamese.calibration.BOOTSTRAP_SAMPLES", 10)
+        yield
+
+
 @pytest.fixture(scope="session")
 def att() -> IdentityDataset:
     if not Path(os.environ.get("SIAMESE_DATA", ""), ATT_FILE).is_file():

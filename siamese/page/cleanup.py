@@ -17,7 +17,7 @@ M_ARENA_MAX = -8  # a parameter of glibc's mallopt
 
 
 def start_cleanup(demo: Blocks) -> None:
-    """Delete old data of a page in a background thread, at the interval and age of its `delete_cache`.
+    """Delete old data of a page in a background thread, at the interval and age of its `delete_cache`, in seconds.
 
     Gradio deletes uploads that are complete. It keeps what it showed to sessions that are now idle, with their photos,
     and files of interrupted uploads.
@@ -25,7 +25,7 @@ def start_cleanup(demo: Blocks) -> None:
 
     def run() -> None:
         while True:
-            interval, max_age = demo.delete_cache
+            interval, max_age = demo.delete_cache or (600, 1800)
             time.sleep(interval)
             _delete_sessions(demo, max_age)
             _delete_partial_uploads(Path(demo.GRADIO_CACHE), max_age)

@@ -28,13 +28,19 @@ class Photo(gr.Image):
     is_template = True  # use the frontend of gr.Image
 
     def preprocess(self, payload: gr.data_classes.ImageData | None) -> str | None:
-        return payload and payload.path
+        return payload.path if payload else None
 
 
 def photo_input(label: str) -> Photo:
     """Return an input for one photo."""
-    sources = ["upload", "webcam", "clipboard"]
-    return Photo(label=label, alt_text=label, height=300, min_width=120, buttons=[], sources=sources)
+    return Photo(
+        label=label,
+        alt_text=label,
+        height=300,
+        min_width=120,
+        buttons=[],
+        sources=["upload", "webcam", "clipboard"],
+    )
 
 
 def strictness_radio(calibration: Calibration, pairs: PairDistances) -> gr.Radio:

@@ -111,6 +111,7 @@ def compared(
 def _figure(answer: Comparison, number: int, photo: tuple[Image.Image, int], saliency: np.ndarray) -> str:
     image, reduced = photo
     face, order = answer.faces[number], ORDER[number]
+    assert face  # see `compared`
     boxes = "".join(
         _box(found, index, answer, number, (image.width * reduced, image.height * reduced))
         for index, found in enumerate(answer.found[number])
@@ -127,6 +128,7 @@ def _figure(answer: Comparison, number: int, photo: tuple[Image.Image, int], sal
 
 def _box(face: Face, index: int, answer: Comparison, number: int, size: tuple[int, int]) -> str:
     """Draw a frame around a face; a button if there are several faces to choose from. See app.js."""
+    assert face.box  # only detected faces get a frame
     left, top, right, bottom = face.box
     left, right = (min(max(x / size[0], 0), 1) * 100 for x in (left, right))
     top, bottom = (min(max(y / size[1], 0), 1) * 100 for y in (top, bottom))

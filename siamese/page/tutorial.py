@@ -47,9 +47,10 @@ def side_by_side(answer: Comparison, pairs: PairDistances, photos: tuple[str, st
 
 def portrait(photo: str | Path, face: Face) -> Image.Image:
     """Crop the head as in the AT&T portraits, with the face in the middle."""
+    assert face.box  # detected faces have one
     left, top, right, bottom = face.box
     x, y, height = (left + right) / 2, (top + bottom) / 2, (bottom - top) * 1.4
     width = height * ASPECT_RATIO
-    box = (x - width / 2, y - height * 0.52, x + width / 2, y + height * 0.48)
+    left, top, right, bottom = x - width / 2, y - height * 0.52, x + width / 2, y + height * 0.48
     image, reduced = images.read_reduced(photo, MAX_PHOTO_SIDE)
-    return image.crop([round(edge / reduced) for edge in box])
+    return image.crop((round(left / reduced), round(top / reduced), round(right / reduced), round(bottom / reduced)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -37,7 +37,7 @@ def join(device: str) -> torch.device:
     state = PartialState(cpu=device == "cpu")
     # Without this, a process that exits before the others can be aborted by its communication threads.
     atexit.register(state.destroy_process_group)
-    return state.device
+    return torch.device(state.device or "cpu")
 
 
 def is_main_process() -> bool:
@@ -138,7 +138,9 @@ class _AllReduce(torch.autograd.Function):
         dist.all_reduce(total)
         return total
 
-    backward = forward
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _AllReduce.forward(ctx, *gradients)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
@@ -147,17 +149,19 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     PyTorch's own SyncBatchNorm supports GPUs only.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) features, and update the running statistics in training mode."""
+        x, statistics = input, cast(Any, self)  # PyTorch allows None for them
         if not self.training:
             return super().forward(x)
-        count = torch.full_like(self.running_mean, x.numel() / x.shape[1])  # (C,)
+        count = torch.full_like(statistics.running_mean, x.numel() / x.shape[1])  # (C,)
         sums = torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count])  # (3, C)
         total, squares, count = _AllReduce.apply(sums)
         mean = total / count
         variance = squares / count - mean.square()
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-            self.num_batches_tracked += 1
+            statistics.running_mean.lerp_(mean, self.momentum)
+            statistics.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            statistics.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
         return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]

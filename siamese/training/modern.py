@@ -104,10 +104,10 @@ class ModernRecipe(Recipe):
         """
         if not len(x):  # with several processes, one may have no share of a small batch
             return x / 255
-        side, *draws = draws * 2 - 1  # (B,) each, in [-1, 1)
+        side, *signed = draws * 2 - 1  # (B,) each, in [-1, 1)
         # Coordinates are in [-1, 1], so a shift by the width is 2.
         limits = MAX_ROTATION, MAX_ZOOM, 2 * MAX_SHIFT, 2 * MAX_SHIFT, MAX_BRIGHTNESS, MAX_CONTRAST
-        angle, zoom, dx, dy, brightness, contrast = (draw * most for draw, most in zip(draws, limits, strict=True))
+        angle, zoom, dx, dy, brightness, contrast = (draw * most for draw, most in zip(signed, limits, strict=True))
 
         # Geometry: one affine transformation per image.
         mirror = 1 - 2 * (side > 0).float() if self.flip else 1

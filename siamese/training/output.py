@@ -117,7 +117,7 @@ def write_result(
     folder.mkdir(exist_ok=True)
     weights = f"path/to/{config.out.name}" if config.out.is_absolute() else config.out.as_posix()
     (folder / "README.md").write_text(model_card(record, weights), encoding="utf-8")
-    checkpoint.save(folder, network.cpu().half(), calibration, config.align, record)
+    checkpoint.save(folder, network.cpu().half(), calibration, config.settings().align, record)
     if record.loss and record.loss.values:
         plots.loss(record.loss.values, record.loss.every_batches, folder / "loss.png")
     plots.roc(scored.distance, scored.same, folder / "roc.png")

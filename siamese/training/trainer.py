@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,8 @@ def initial_network(config: TrainConfig) -> tuple[SiameseNetwork, Model | None]:
             f"{config.init} was trained by the tutorial recipe, which --init does not support; use weights/faces, or a "
             "network of the modern recipe"
         )
-    network = SiameseNetwork(**{**model.network._hub_mixin_config, "whiten": True})
+    arguments: Any = model.network._hub_mixin_config
+    network = SiameseNetwork(**arguments | {"whiten": True})
     network.load_state_dict(model.network.state_dict(), strict=False)  # the whitening layer may be new
     return network, model
 

@@ -13,7 +13,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
@@ -58,6 +58,7 @@ def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages:
         return
     weight, bias = whitening_layer(embedded, shrinkage)
     layer = network.whitening
+    assert isinstance(layer, nn.Linear)
     layer.bias.copy_(weight @ layer.bias.cpu().double() + bias)
     layer.weight.copy_(weight @ layer.weight.cpu().double())
 
@@ -73,7 +74,8 @@ def whitening_layer(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) 
         batches: pairs of embeddings (B, D), double, and identities (B,), int. The images of a person are consecutive.
         shrinkage: > 0.
     """
-    moment, between, center, images, people = 0, 0, 0, 0, 0
+    zero = torch.zeros((), dtype=torch.double)
+    moment, between, center, images, people = zero, zero, zero, 0, 0
     for z, sums, counts in _sums_by_person(batches):
         moment, images = moment + z.T @ z, images + len(z)
         between = between + sums.T @ (sums / counts)
