@@ -8,7 +8,7 @@ import warnings
 import zlib
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from zipfile import BadZipFile
 from zipfile import Path as ZipPath
 
@@ -110,12 +110,13 @@ def _open(source: ImageSource) -> tuple[str, Image.Image]:
     if isinstance(source, bytes):
         return "the file", _from_bytes(source, "the file")
     if hasattr(source, "read"):
+        stream = cast("BinaryIO", source)
         with contextlib.suppress(AttributeError, OSError):  # not every stream can seek
-            source.seek(0)
-        return "the file", _from_bytes(source.read(), "the file")
+            stream.seek(0)
+        return "the file", _from_bytes(stream.read(), "the file")
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         raise ValueError(f"{source} is a URL; download the image and give its path")
-    path = source if isinstance(source, ZipPath) else Path(source)
+    path = source if isinstance(source, ZipPath) else Path(cast("str | PathLike[str]", source))
     return path.name, _from_bytes(_read_bytes(path), path.name)
 
 

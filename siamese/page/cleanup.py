@@ -25,7 +25,8 @@ def start_cleanup(demo: Blocks) -> None:
 
     def run() -> None:
         while True:
-            interval, max_age = demo.delete_cache or (600, 1800)
+            assert demo.delete_cache
+            interval, max_age = demo.delete_cache
             time.sleep(interval)
             _delete_sessions(demo, max_age)
             _delete_partial_uploads(Path(demo.GRADIO_CACHE), max_age)

@@ -23,7 +23,7 @@ def explanation(tutorial: Model) -> str:
         "## Comparison with the tutorial network\n\n"
         "This project started from a tutorial. Its network was trained on "
         f"{len(tutorial.record.people.training)} people, and its embeddings have only "
-        f"{tutorial.embed([]).shape[1]} numbers. Below, both networks compare the same two photos. The "
+        "two numbers. Below, both networks compare the same two photos. The "
         "tutorial network is an example to learn from; it is not accurate."
     )
 
