@@ -136,9 +136,13 @@ def on_face(first: str, second: str, numbers: tuple[int, int], fmr: float, event
     return numbers, *show_answer(first, second, numbers, fmr)
 
 
+@spaces.GPU(duration=15)
 def on_strictness(first: str | None, second: str | None, numbers: tuple[int, int], fmr: float) -> str | dict:
-    """Draw the answer again for another false-match rate."""
-    return show_answer(first, second, numbers, fmr)[0] if first and second else gr.skip()
+    """Draw the answer again for another false-match rate; the compared faces stay the same."""
+    if not (first and second):
+        return gr.skip()
+    answer = answer_or_message(first, second, numbers, fmr)
+    return answer if isinstance(answer, str) else html.answer_card(answer, pairs, fmr or None, words)
 
 
 @spaces.GPU(duration=15)

@@ -2,6 +2,8 @@
 
 import resource
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,6 +61,24 @@ def interrupt_after_epoch(monkeypatch, epoch, name="split.pt"):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(state, "write_atomically", write)
+
+
+# Kills its process in the second epoch of the first fold, while it writes the checkpoint.
+KILL_WHILE_SAVING = """
+import os, signal, sys
+from siamese import cli
+from siamese.files import write_atomically
+from siamese.training import state
+
+def write(target, write_content):
+    if target.name == "fold-0-of-2.pt" and target.exists():
+        write_content(target.with_name(target.name + ".part"))
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_atomically(target, write_content)
+
+state.write_atomically = write
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
 # --- what it learns
@@ -208,7 +228,7 @@ def test_folds_without_people_to_calibrate_on_are_refused(digits, tmp_path, siam
 
 
 def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, tmp_path, trained, monkeypatch, siamese):
-    """It is interrupted twice; the checkpoint survives refusals, damage and a full disk meanwhile."""
+    """It is interrupted and then killed; the checkpoint survives refusals, damage and a full disk in between."""
     out, checkpoint = tmp_path / "run", tmp_path / "run" / "checkpoints" / "split.pt"
     command = ("train", "--data", digits, "--out", out, *TUTORIAL)
     interrupt_after_epoch(monkeypatch, 1)
@@ -243,9 +263,9 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, tmp_pat
     assert checkpoint.read_bytes() == content
     assert not list(checkpoint.parent.glob("*.part"))
 
-    interrupt_after_epoch(monkeypatch, 2, "fold-0-of-2.pt")
-    assert siamese(*command, "--resume").returncode == 130
-    monkeypatch.setattr(state, "write_atomically", write_atomically)
+    killed = subprocess.run([sys.executable, "-c", KILL_WHILE_SAVING, *map(str, command), "--resume"], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(checkpoint.parent.glob("*.part"))
     resumed = siamese(*command, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert {path.name for path in out.iterdir()} == {path.name for path in trained.iterdir()}

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 # The page and the package as pip installs it. Every folder that may hold a user's own photos is listed by file.
 EXAMPLES = ("biden.jpg", "collins.jpg", "obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg", "CREDITS.md")
 PATTERNS = (
-    *("app.py", "app.css", "app.js", "requirements.txt", "pyproject.toml", "LICENSE", "docs/page.png"),
+    *("app.py", "app.css", "app.js", "requirements.txt", "pyproject.toml", "LICENSE"),
+    *("docs/*.md", "docs/page.png", "CONTRIBUTING.md", "CHANGELOG.md"),  # the README links to them
     *("siamese/**/*.py", "siamese/py.typed", "siamese/hub/templates/*.md"),
     *(f"examples/{name}" for name in EXAMPLES),
     *("weights/mtcnn/model.safetensors", "weights/mtcnn/README.md"),
