@@ -109,7 +109,7 @@ def _open(source: ImageSource) -> tuple[str, Image.Image]:
         return "the image", source
     if isinstance(source, bytes):
         return "the file", _from_bytes(source, "the file")
-    if hasattr(source, "read"):
+    if not isinstance(source, str | PathLike | ZipPath):
         with contextlib.suppress(AttributeError, OSError):  # not every stream can seek
             source.seek(0)
         return "the file", _from_bytes(source.read(), "the file")

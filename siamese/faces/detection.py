@@ -89,9 +89,9 @@ class Detection:
 def find_faces(photos: Sequence[Image.Image], device: str | torch.device = "cpu") -> list[list[Detection]]:
     """Detect all faces in photos.
 
-    The first pass shrinks a photo to a longest side of at most 640 pixels and detects faces of at least 40 pixels. If it
-    finds none, a second pass uses at most 1600 pixels and faces of at least 20 pixels. Photos are never enlarged. If the
-    best score is below `UPRIGHT_SCORE`, the photo is also searched rotated by 90, 180 and 270 degrees.
+    The first pass shrinks a photo to a longest side of at most 640 pixels and detects faces of at least 40 pixels. If
+    it finds none, a second pass uses at most 1600 pixels and faces of at least 20 pixels. Photos are never enlarged. If
+    the best score is below `UPRIGHT_SCORE`, the photo is also searched rotated by 90, 180 and 270 degrees.
 
     Args:
         photos: N RGB images of any size, see `images.read`. Photos of the same size are processed as one batch.

@@ -25,6 +25,7 @@ def start_cleanup(demo: Blocks) -> None:
 
     def run() -> None:
         while True:
+            assert demo.delete_cache, "set when the page was created"
             interval, max_age = demo.delete_cache
             time.sleep(interval)
             _delete_sessions(demo, max_age)

@@ -22,19 +22,13 @@ THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).s
 )
 
 
-class Photo(gr.Image):
-    """An image input that returns the path of the upload unchanged, so that `siamese.images` reports its errors."""
-
-    is_template = True  # use the frontend of gr.Image
-
-    def preprocess(self, payload: gr.data_classes.ImageData | None) -> str | None:
-        return payload and payload.path
-
-
-def photo_input(label: str) -> Photo:
-    """Return an input for one photo."""
-    sources = ["upload", "webcam", "clipboard"]
-    return Photo(label=label, alt_text=label, height=300, min_width=120, buttons=[], sources=sources)
+def photo_input(label: str) -> gr.Image:
+    """Return an input whose value is the path of the upload, so that `siamese.images` reports its errors."""
+    photo = gr.Image(
+        label=label, alt_text=label, height=300, min_width=120, buttons=[], sources=["upload", "webcam", "clipboard"]
+    )
+    photo.preprocess = lambda payload: payload.path if payload else None
+    return photo
 
 
 def strictness_radio(calibration: Calibration, pairs: PairDistances) -> gr.Radio:
