@@ -7,6 +7,7 @@ import gradio as gr
 from siamese.calibration import Calibration
 from siamese.model import VERDICT_PROBABILITY
 from siamese.page.charts import PairDistances, rate
+from siamese.page.photo import Photo
 
 STRICTNESS = {"Strict": 1e-3, "Very strict": 1e-5}  # false-match rates
 
@@ -22,13 +23,11 @@ THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).s
 )
 
 
-def photo_input(label: str) -> gr.Image:
-    """Return an input whose value is the path of the upload, so that `siamese.images` reports its errors."""
-    photo = gr.Image(
+def photo_input(label: str) -> Photo:
+    """Return an input for one photo."""
+    return Photo(
         label=label, alt_text=label, height=300, min_width=120, buttons=[], sources=["upload", "webcam", "clipboard"]
     )
-    photo.preprocess = lambda payload: payload.path if payload else None
-    return photo
 
 
 def strictness_radio(calibration: Calibration, pairs: PairDistances) -> gr.Radio:
