@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import spaces
@@ -47,12 +48,13 @@ except ConnectionError as error:
 except (OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
 pairs = charts.PairDistances(model.record.curves)
-tutorial_model = None
-words = text.IMAGES
+words = text.FACES if model.align == "faces" else text.IMAGES
+tutorial_model = siamese.load(bundled_weights("att")) if model.align == "faces" else None
 if model.align == "faces":
-    words = text.FACES
-    tutorial_model = siamese.load(bundled_weights("att"))
     mtcnn.networks(model.network.device)
+
+gpu = spaces.GPU(duration=15)  # seconds, at most
+gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()))
 
 # -- Functions -------------------------------------------------------------------------------------------------------
 
@@ -63,9 +65,8 @@ def compare_photos(first: str | None, second: str | None, numbers: tuple[int, in
     Raises:
         ValueError: what is wrong with them, for the visitor.
     """
-    for photo, order in ((first, "first"), (second, "second")):
-        if not photo:
-            raise ValueError(f"The {order} photo is missing")
+    if not first or not second:
+        raise ValueError(f"The {'second' if first else 'first'} photo is missing")
     try:
         return model.compare(first, second, face=numbers, fmr=fmr or None)
     except FileNotFoundError as error:
@@ -81,7 +82,7 @@ def answer_or_message(first: str, second: str, numbers: tuple[int, int], fmr: fl
     return html.message(" ".join(answer.warnings), "problem") if None in answer.faces else answer
 
 
-@spaces.GPU(duration=15)
+@gpu
 def compare(
     first: str | None,
     second: str | None,
@@ -110,15 +111,16 @@ def compare(
         raise gr.Error(str(error), print_exception=False) from error  # not logged: it may contain a file name
 
 
-@spaces.GPU(duration=15)
+@gpu
 def show_answer(first: str, second: str, numbers: tuple[int, int], fmr: float | None) -> tuple[str, str]:
     """Draw the answer and the compared faces."""
     answer = answer_or_message(first, second, numbers, fmr)
     if isinstance(answer, str):
         return answer, ""
     photos = [images.read_reduced(photo, PREVIEW_PIXELS) for photo in (first, second)]
-    compared = html.compared(answer, photos, saliency_maps(model, answer), words)
-    return html.answer_card(answer, pairs, fmr or None, words), compared
+    maps = saliency_maps(model, answer)
+    assert maps, "there are two faces"
+    return html.answer_card(answer, pairs, fmr or None, words), html.compared(answer, photos, maps, words)
 
 
 def on_photo(first: str | None, second: str | None, fmr: float) -> tuple[tuple[int, int], str, str]:
@@ -145,13 +147,16 @@ def on_strictness(first: str | None, second: str | None, numbers: tuple[int, int
     return answer if isinstance(answer, str) else html.answer_card(answer, pairs, fmr or None, words)
 
 
-@spaces.GPU(duration=15)
+@gpu
 def on_about(first: str | None, second: str | None, numbers: tuple[int, int]) -> str:
     """Compare the photos, or an example, with this network and the tutorial network."""
     if not (first and second):
         (first, second), numbers = EXAMPLES[1], (0, 0)
     answer = answer_or_message(first, second, numbers, None)
-    return answer if isinstance(answer, str) else tutorial.side_by_side(answer, pairs, (first, second), tutorial_model)
+    if isinstance(answer, str):
+        return answer
+    assert tutorial_model, "the tab shows this only for faces"
+    return tutorial.side_by_side(answer, pairs, (first, second), tutorial_model)
 
 
 def group_files(files: list[str], progress: Callable[[int], None] = lambda done: None) -> Group:
@@ -171,11 +176,7 @@ def merge_distance(fmr: float | None) -> float:
     return calibration.operating_point(fmr).distance if fmr else calibration.distance_at(VERDICT_PROBABILITY)
 
 
-def gpu_seconds(files: list[str] | None, *_: object) -> int:
-    return 5 + len(files or ())
-
-
-@spaces.GPU(duration=gpu_seconds)
+@gpu_for_files
 def group_photos(files: list[str] | None, false_match_rate: float | None = None) -> dict:
     """Find the faces in up to 40 photos, and group them by person.
 
@@ -195,7 +196,7 @@ def group_photos(files: list[str] | None, false_match_rate: float | None = None)
         raise gr.Error(str(error), print_exception=False) from error
 
 
-@spaces.GPU(duration=gpu_seconds)
+@gpu_for_files
 def on_files(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
     """Find the faces of new files and draw them by person."""
 
@@ -222,7 +223,7 @@ def show_group(files: list[str] | None, found: Group | None, fmr: float) -> str:
 
 
 TITLE = f"How alike are two {words.item}s?"
-PRIVATE = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
+PRIVATE: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
 PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
 
@@ -285,7 +286,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         )
 
 
-def launch(**settings: object) -> None:
+def launch(**settings: Any) -> None:
     """Serve the page until it is stopped."""
     limit_memory_growth()
     start_cleanup(demo)

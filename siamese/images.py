@@ -8,7 +8,7 @@ import warnings
 import zlib
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 from zipfile import BadZipFile
 from zipfile import Path as ZipPath
 
@@ -109,14 +109,13 @@ def _open(source: ImageSource) -> tuple[str, Image.Image]:
         return "the image", source
     if isinstance(source, bytes):
         return "the file", _from_bytes(source, "the file")
-    if hasattr(source, "read"):
-        stream = cast("BinaryIO", source)
+    if not isinstance(source, str | PathLike | ZipPath):
         with contextlib.suppress(AttributeError, OSError):  # not every stream can seek
-            stream.seek(0)
-        return "the file", _from_bytes(stream.read(), "the file")
+            source.seek(0)
+        return "the file", _from_bytes(source.read(), "the file")
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         raise ValueError(f"{source} is a URL; download the image and give its path")
-    path = source if isinstance(source, ZipPath) else Path(cast("str | PathLike[str]", source))
+    path = source if isinstance(source, ZipPath) else Path(source)
     return path.name, _from_bytes(_read_bytes(path), path.name)
 
 

@@ -90,7 +90,7 @@ def test_about_compares_the_same_pair_with_the_tutorial_network(tab):
     tab.get_by_role("tab", name="About this model").click()
     this, other = (tab.locator("section.answer").nth(number) for number in (0, 1))
     expect(this).to_contain_text(f"Dissimilarity: {siamese.load().compare(*pair).dissimilarity:.2f}")
-    heads = [portrait(file, face) for file, face in zip(pair, siamese.load().compare(*pair).faces, strict=True)]
+    heads = [portrait(file, face.box) for file, face in zip(pair, siamese.load().compare(*pair).faces, strict=True)]
     expect(other).to_contain_text(f"Dissimilarity: {siamese.load('weights/att').compare(*heads).dissimilarity:.2f}")
 
 

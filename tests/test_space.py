@@ -214,9 +214,9 @@ def test_dry_run_lists_what_a_deployment_sends(server, folder, siamese, monkeypa
     assert front.startswith("SIAMESE_WEIGHTS=runs/network\n")
     assert yaml.safe_load(front.split("---")[1]) == front_matter(server)
     # No tests, no data and no names.
-    assert {name.split("/")[0] for name in files} - {"app.js"} == {
-        *("LICENSE", "README.md", "app.css", "app.py", "docs", "examples", "pyproject.toml", "requirements.txt"),
-        *("runs", "siamese", "weights"),
+    assert {name.split("/")[0] for name in files} == {
+        *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "app.css", "app.js", "app.py"),
+        *("docs", "examples", "pyproject.toml", "requirements.txt", "runs", "siamese", "weights"),
     }
     assert {"siamese/py.typed", "siamese/hub/templates/card_space.md"} <= files.keys()
     assert not [name for name in files if "pairs.png" in name or "hardest.png" in name]
@@ -367,7 +367,7 @@ def test_requirements_are_what_the_page_imports():
     installed = {match[1].replace("pillow", "PIL") for match in wanted}
     installed -= {"jinja2", "torchvision"}  # huggingface_hub imports jinja2; only torchvision's library is loaded
     # Fitting a calibration, which needs scikit-learn, is part of training.
-    assert packages - sys.stdlib_module_names - {"siamese", "sklearn"} == installed
+    assert packages - sys.stdlib_module_names - {"siamese", "sklearn", "threadpoolctl"} == installed
 
 
 def test_front_matter():

@@ -32,20 +32,17 @@ class Face:
     @property
     def size(self) -> float | None:
         """Geometric mean of the width and height of the box, in pixels."""
-        detection = self._detection
-        return detection.size if detection else None
+        return self._detection.size if self._detection else None
 
     @property
     def angle(self) -> float | None:
         """Clockwise rotation of the head in the image plane, in degrees, see `Detection.angle`."""
-        detection = self._detection
-        return detection.angle if detection else None
+        return self._detection.angle if self._detection else None
 
     @property
     def turn(self) -> float | None:
         """Turn of the head to the side: 0 for a frontal face, see `Detection.turn`."""
-        detection = self._detection
-        return detection.turn if detection else None
+        return self._detection.turn if self._detection else None
 
     @property
     def _detection(self) -> Detection | None:

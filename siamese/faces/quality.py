@@ -25,7 +25,7 @@ def quality_warnings(face: Face | None, count: int, number: int, name: str) -> l
         Sentences for the user; empty for most faces.
     """
     if face is None or face.size is None or face.turn is None:
-        return [f"No face was found in the {name} photo. Use a photo with a large, well-lit, fully visible face."]
+        return [f"No face was found in the {name} photo. Use a photo in which the whole face is large and well lit."]
     warnings = []
     if count > 1:
         which = "the largest one near the middle" if number == 0 else f"face {number + 1}"

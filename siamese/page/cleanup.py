@@ -17,7 +17,7 @@ M_ARENA_MAX = -8  # a parameter of glibc's mallopt
 
 
 def start_cleanup(demo: Blocks) -> None:
-    """Delete old data of a page in a background thread, at the interval and age of its `delete_cache`, in seconds.
+    """Delete old data of a page in a background thread, at the interval and age of its `delete_cache`.
 
     Gradio deletes uploads that are complete. It keeps what it showed to sessions that are now idle, with their photos,
     and files of interrupted uploads.
@@ -25,7 +25,7 @@ def start_cleanup(demo: Blocks) -> None:
 
     def run() -> None:
         while True:
-            assert demo.delete_cache
+            assert demo.delete_cache, "set when the page was created"
             interval, max_age = demo.delete_cache
             time.sleep(interval)
             _delete_sessions(demo, max_age)

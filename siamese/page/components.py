@@ -7,6 +7,7 @@ import gradio as gr
 from siamese.calibration import Calibration
 from siamese.model import VERDICT_PROBABILITY
 from siamese.page.charts import PairDistances, rate
+from siamese.page.photo import Photo
 
 STRICTNESS = {"Strict": 1e-3, "Very strict": 1e-5}  # false-match rates
 
@@ -22,24 +23,10 @@ THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).s
 )
 
 
-class Photo(gr.Image):
-    """An image input that returns the path of the upload unchanged, so that `siamese.images` reports its errors."""
-
-    is_template = True  # use the frontend of gr.Image
-
-    def preprocess(self, payload: gr.data_classes.ImageData | None) -> str | None:
-        return payload.path if payload else None
-
-
 def photo_input(label: str) -> Photo:
     """Return an input for one photo."""
     return Photo(
-        label=label,
-        alt_text=label,
-        height=300,
-        min_width=120,
-        buttons=[],
-        sources=["upload", "webcam", "clipboard"],
+        label=label, alt_text=label, height=300, min_width=120, buttons=[], sources=["upload", "webcam", "clipboard"]
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from siamese.faces import Face
+from siamese.faces.detection import Box
 from siamese.model import VERDICT_PROBABILITY, Comparison
 from siamese.page.charts import PairDistances, rank, scale
 from siamese.page.text import Vocabulary
@@ -97,7 +98,9 @@ def compared(
         maps: see `saliency_maps`.
         words: what the network compares.
     """
-    figures = "".join(_figure(answer, number, photos[number], maps[number]) for number in (0, 1))
+    figures = "".join(
+        _figure(answer, number, face, photos[number], maps[number]) for number, face in enumerate(answer.faces) if face
+    )
     return f"""
 <div class="seen">
   <h2>Compared {words.item}s</h2>
@@ -108,13 +111,13 @@ def compared(
 </div>"""
 
 
-def _figure(answer: Comparison, number: int, photo: tuple[Image.Image, int], saliency: np.ndarray) -> str:
+def _figure(answer: Comparison, number: int, face: Face, photo: tuple[Image.Image, int], saliency: np.ndarray) -> str:
     image, reduced = photo
-    face, order = answer.faces[number], ORDER[number]
-    assert face  # see `compared`
+    order, found = ORDER[number], answer.found[number]
     boxes = "".join(
-        _box(found, index, answer, number, (image.width * reduced, image.height * reduced))
-        for index, found in enumerate(answer.found[number])
+        _button(place, index, len(found), number, other is face) if len(found) > 1 else _frame(place)
+        for index, other in enumerate(found)
+        if other.box and (place := _place(other.box, image.width * reduced, image.height * reduced))
     )
     with_boxes = f"""
     <div class="photo"><img src="{data_uri(image, "JPEG")}" alt="The {order} photo with the detected faces">
@@ -126,19 +129,22 @@ def _figure(answer: Comparison, number: int, photo: tuple[Image.Image, int], sal
   </figure>"""
 
 
-def _box(face: Face, index: int, answer: Comparison, number: int, size: tuple[int, int]) -> str:
-    """Draw a frame around a face; a button if there are several faces to choose from. See app.js."""
-    assert face.box  # only detected faces get a frame
-    left, top, right, bottom = face.box
-    left, right = (min(max(x / size[0], 0), 1) * 100 for x in (left, right))
-    top, bottom = (min(max(y / size[1], 0), 1) * 100 for y in (top, bottom))
-    place = f"left: {left:.1f}%; top: {top:.1f}%; width: {right - left:.1f}%; height: {bottom - top:.1f}%"
-    count = len(answer.found[number])
-    if count == 1:
-        return f'<span class="box" style="{place}"></span>'
+def _place(box: Box, width: int, height: int) -> str:
+    """Return the CSS position of a box in a photo, cut at its edges."""
+    left, right = (min(max(x / width, 0), 1) * 100 for x in (box[0], box[2]))
+    top, bottom = (min(max(y / height, 0), 1) * 100 for y in (box[1], box[3]))
+    return f"left: {left:.1f}%; top: {top:.1f}%; width: {right - left:.1f}%; height: {bottom - top:.1f}%"
+
+
+def _frame(place: str) -> str:
+    return f'<span class="box" style="{place}"></span>'
+
+
+def _button(place: str, index: int, count: int, number: int, is_chosen: bool) -> str:
+    """Draw a frame that chooses a face, see app.js."""
     return (
         f'<button type="button" class="box" style="{place}" data-photo="{number}" data-face="{index}" '
-        f'aria-pressed="{str(face is answer.faces[number]).lower()}" '
+        f'aria-pressed="{str(is_chosen).lower()}" '
         f'aria-label="Face {index + 1} of {count} in the {ORDER[number]} photo"></button>'
     )
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from siamese import images
-from siamese.faces import Face
-from siamese.faces.detection import MAX_PHOTO_SIDE
+from siamese.faces.detection import MAX_PHOTO_SIDE, Box
 from siamese.model import Comparison, Model
 from siamese.page.charts import PairDistances
 from siamese.page.html import network_card
@@ -21,9 +20,8 @@ def explanation(tutorial: Model) -> str:
     """Return Markdown that introduces the comparison."""
     return (
         "## Comparison with the tutorial network\n\n"
-        "This project started from a tutorial. Its network was trained on "
-        f"{len(tutorial.record.people.training)} people, and its embeddings have only "
-        "two numbers. Below, both networks compare the same two photos. The "
+        "This project started from a tutorial. Its small network was trained on "
+        f"{len(tutorial.record.people.training)} people. Below, both networks compare the same two photos. The "
         "tutorial network is an example to learn from; it is not accurate."
     )
 
@@ -37,7 +35,8 @@ def side_by_side(answer: Comparison, pairs: PairDistances, photos: tuple[str, st
         photos: paths of the two photos.
         tutorial: the tutorial network.
     """
-    heads = [portrait(photo, face) for photo, face in zip(photos, answer.faces, strict=True) if face]
+    boxes = [face.box for face in answer.faces if face and face.box]
+    heads = [portrait(photo, box) for photo, box in zip(photos, boxes, strict=True)]
     other = tutorial.compare(*heads)
     return f"""<div class="sides">
 {network_card("This network", answer, pairs, FACES)}
@@ -45,12 +44,12 @@ def side_by_side(answer: Comparison, pairs: PairDistances, photos: tuple[str, st
 </div>"""
 
 
-def portrait(photo: str | Path, face: Face) -> Image.Image:
-    """Crop the head as in the AT&T portraits, with the face in the middle."""
-    assert face.box  # detected faces have one
-    left, top, right, bottom = face.box
+def portrait(photo: str | Path, box: Box) -> Image.Image:
+    """Crop the head around the box of a face, as in the AT&T portraits."""
+    left, top, right, bottom = box
     x, y, height = (left + right) / 2, (top + bottom) / 2, (bottom - top) * 1.4
     width = height * ASPECT_RATIO
-    left, top, right, bottom = x - width / 2, y - height * 0.52, x + width / 2, y + height * 0.48
+    head = (x - width / 2, y - height * 0.52, x + width / 2, y + height * 0.48)
     image, reduced = images.read_reduced(photo, MAX_PHOTO_SIDE)
-    return image.crop((round(left / reduced), round(top / reduced), round(right / reduced), round(bottom / reduced)))
+    left, top, right, bottom = (round(edge / reduced) for edge in head)
+    return image.crop((left, top, right, bottom))
