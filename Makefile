@@ -6,16 +6,19 @@ BIN := .venv/bin
 # Compile bytecode now, so that the first start of the page does not have to.
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 
+# Two processes; the tests of a file share one, and with it a running page.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 .PHONY: demo test test-all lint docs bench chromium
 
 demo: .venv/demo
 	$(BIN)/python app.py
 
 test: .venv/dev chromium
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: .venv/dev chromium
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff check .

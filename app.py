@@ -222,7 +222,7 @@ def show_group(files: list[str] | None, found: Group | None, fmr: float) -> str:
 # -- Layout ----------------------------------------------------------------------------------------------------------
 
 
-TITLE = f"How alike are two {words.item}s?"
+TITLE = f"Do two {'photos' if words is text.FACES else 'images'} show {words.same}?"
 PRIVATE: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
 PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
