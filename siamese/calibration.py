@@ -86,7 +86,7 @@ class Calibration:
             if math.isclose(point.fmr, fmr):
                 return point
         known = ", ".join(f"{point.fmr:g}" for point in self.operating_points)
-        hint = f"choose one of: {known}" if known else "this network has none"
+        hint = f"choose one of: {known}" if known else "this network was tested on too few pairs, so omit it"
         raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; {hint}")
 
     def distance_at(self, probability: float) -> float:

@@ -67,8 +67,9 @@ def thresholds_short() -> str:
     fmr, _, fnmr = default_operating_point()
     strict = faces().test_calibration.operating_point(1e-3)
     return paragraph(
-        f"""By default, {one_in(fmr)} pairs of different people is called "same", and {fnmr:.1%} of the pairs of one
-        person are missed. With `fmr=1e-3`, {one_in(1e-3)} is called "same", and {strict.fnmr:.1%} are
+        f"""By default, {one_in(fmr)} pairs of different people is wrongly called "same" (the false-match rate, FMR),
+        and {fnmr:.1%} of the pairs that show the same person are missed. With `model.compare(a, b, fmr=1e-3)`, or
+        `siamese compare A B --fmr 0.001` in the shell, {one_in(1e-3)} is called "same", and {strict.fnmr:.1%} are
         missed."""
     )
 

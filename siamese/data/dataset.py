@@ -117,7 +117,7 @@ class IdentityDataset:
         test = self.test_names or self.draw_people(5, seed)
         if len(test) < 2 or len(self.names) - len(test) < 2:
             raise ValueError(
-                f"{len(self.names)} people are too few to hold some out: training needs at least 2, testing 2 others"
+                f"the data needs at least 4 people, 2 to train on and 2 others to test on; it has {len(self.names)}"
             )
         return self.select(set(self.names) - test), self.select(test)
 

@@ -165,7 +165,7 @@ def _custom_card(card: SpaceCard, model: Model, card_url: str) -> SpaceCard:
     """Return the project's card, adapted to a network of the user."""
     title = f"Siamese network, {model.record.data.name if model.record.settings else 'faces'}"
     card.data["title"] = title
-    card.data["short_description"] = "Do two images show the same?"
+    card.data["short_description"] = "Compare two images with a Siamese network"
     card.data["thumbnail"] = None  # it shows faces
     if model.align != "faces":
         card.data["tags"] = [tag for tag in card.data["tags"] if tag != "face-verification"]

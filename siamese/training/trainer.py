@@ -218,7 +218,7 @@ def _progress_bar(recipe: Recipe, dataset: IdentityDataset, config: TrainConfig,
         initial=epoch * steps,
         unit=" batches",
         mininterval=0.1 if sys.stderr.isatty() else 30,
-        disable=not is_main_process(),
+        disable=not (config.epochs and is_main_process()),
     )
 
 
