@@ -203,7 +203,7 @@ def test_the_seed_decides_who_is_held_out(digits):
 
 def test_too_few_people_cannot_be_split(digits):
     dataset = load_dataset(digits, SHAPE).select("012")
-    with pytest.raises(ValueError, match="3 people are too few"):
+    with pytest.raises(ValueError, match="at least 4 people"):
         dataset.split()
     with pytest.raises(ValueError, match="folds"):
         dataset.folds(2)
