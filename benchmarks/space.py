@@ -7,15 +7,14 @@ The first start compiles bytecode, as in a new container.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
+
+from page_start import start_page
 
 from siamese.hub import space
 
@@ -68,15 +67,7 @@ def start(app: Path, python: Path) -> float:
         "GRADIO_SERVER_NAME": "0.0.0.0",
         "GRADIO_SERVER_PORT": str(PORT),
     }
-    began = time.perf_counter()
-    with subprocess.Popen([python, "app.py"], cwd=app, env=environment, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{PORT}"):
-                seconds = time.perf_counter() - began
-                process.terminate()
-                return seconds
-            time.sleep(0.05)
-    raise RuntimeError("app.py ended before it served the page")
+    return start_page(python, app, environment)
 
 
 if __name__ == "__main__":

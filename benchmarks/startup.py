@@ -9,16 +9,16 @@ Runs the commands in turns and reports medians and the medians of the ratios wit
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from statistics import median
+
+from page_start import start_page
 
 ROOT = Path(__file__).parents[1]
 PAIR = ("examples/obama-speaking.jpg", "examples/biden.jpg")
@@ -36,23 +36,10 @@ def run(arguments: tuple[str, ...], checkout: Path) -> float:
     return time.perf_counter() - began
 
 
-def start_page(checkout: Path) -> float:
-    """Start the page. Returns the seconds until it answers a request."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port)}
-    began = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "app.py"], cwd=checkout, env=environment, stdout=subprocess.DEVNULL
-    ) as process:
-        while process.poll() is None:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}"):
-                seconds = time.perf_counter() - began
-                process.terminate()
-                return seconds
-            time.sleep(0.02)
-    raise RuntimeError("the page ended before it answered")
+        return free.getsockname()[1]
 
 
 def main() -> None:
@@ -64,7 +51,8 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in (*COMMANDS, "page")}
     for turn in range(args.turns + 1):
         seconds = {name: run(arguments, args.checkout) for name, arguments in COMMANDS.items()}
-        seconds["page"] = start_page(args.checkout)
+        environment = {**os.environ, "GRADIO_SERVER_PORT": str(free_port())}
+        seconds["page"] = start_page(sys.executable, args.checkout, environment)
         if turn:
             for name, value in seconds.items():
                 times[name].append(value)

@@ -117,7 +117,8 @@ class IdentityDataset:
         test = self.test_names or self.draw_people(5, seed)
         if len(test) < 2 or len(self.names) - len(test) < 2:
             raise ValueError(
-                f"the data needs at least 4 people, 2 to train on and 2 others to test on; it has {len(self.names)}"
+                "the data needs at least 4 people, 2 to train on and 2 others to test on; it has "
+                f"{len(self.names) - len(test)} to train on and {len(test)} to test on"
             )
         return self.select(set(self.names) - test), self.select(test)
 
