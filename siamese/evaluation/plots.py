@@ -5,17 +5,38 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from siamese.evaluation import metrics
 from siamese.record import Curves
 
 ACCENT, GENUINE, IMPOSTOR = "#4f46e5", "#0f766e", "#b45309"
+MAX_MARKERS = 50  # points of a curve that are marked
 
 
-def loss(values: list[float], every: int, file: Path) -> None:
-    """Plot the training loss, recorded once every `every` batches, on a logarithmic scale."""
-    figure, axes = _figure((6, 3.5), "Batch", "Contrastive loss")
-    axes.semilogy(np.arange(len(values)) * every, values, color=ACCENT)
+def loss(values: list[float], epochs: int, validation_eer: list[float], file: Path) -> None:
+    """Plot the training loss and the validation error.
+
+    Args:
+        values: losses of batches, equally spaced over all epochs.
+        epochs: the number of epochs.
+        validation_eer: equal error rate after each epoch; empty without validation people.
+        file: the PNG to write.
+    """
+    figure, axes = _figure((6, 3.5), "Epoch", "Contrastive loss")
+    middle = (np.arange(len(values)) + 0.5) * epochs / len(values)
+    axes.plot(middle, values, color=ACCENT, marker="." if len(values) <= MAX_MARKERS else None, label="training loss")
+    axes.set(xlim=(0, 1.02 * epochs), ylim=(0, 1.05 * max(values) or 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if validation_eer:
+        right = axes.twinx()
+        right.plot(
+            np.arange(1, epochs + 1), validation_eer, color=IMPOSTOR, marker="o", label="validation error (right)"
+        )
+        right.set(ylabel="Equal error rate", ylim=(0, 1.1 * max(*validation_eer, 0.02)))
+        right.yaxis.set_major_formatter(PercentFormatter(1))
+        right.spines["top"].set_visible(False)
+        figure.legend(loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(file, dpi=120)
 
 

@@ -15,7 +15,6 @@ from siamese.files import write_atomically
 from siamese.training.distributed import broadcast_object, is_main_process
 
 PATIENCE = 5  # epochs without a lower validation error before training stops
-LOG_EVERY = 10  # batches between two losses that are kept
 
 
 @dataclass
@@ -24,7 +23,7 @@ class State:
 
     Attributes:
         epoch: number of completed epochs.
-        losses: the loss of every `LOG_EVERY`-th batch.
+        losses: the loss of each batch.
         validation_eer: equal error rate on the validation people after each epoch; empty without them.
         best: state dict of the network after the epoch with the lowest validation error; None without validation.
         seconds: training time.

@@ -33,7 +33,7 @@ from siamese.training.distributed import (
 )
 from siamese.training.modern import ModernRecipe
 from siamese.training.recipe import Batch, Recipe
-from siamese.training.state import LOG_EVERY, State, load_checkpoint, save_checkpoint
+from siamese.training.state import State, load_checkpoint, save_checkpoint
 from siamese.training.tutorial import TutorialRecipe
 
 Log = Callable[[str, int, dict[str, float]], None]  # gets title, epoch (from 1) and metrics
@@ -190,7 +190,7 @@ def _train_epoch(
     for step, value in enumerate(values, first_step):
         if not np.isfinite(value):
             raise RuntimeError(f"the loss is {value} at step {step} (epoch {epoch + 1}): {_too_high(config)}")
-    state.losses += values[-first_step % LOG_EVERY :: LOG_EVERY]
+    state.losses += values
     bar.set_postfix_str(f"epoch {epoch + 1}, loss {values[-1]:.3f}, {speed:.0f} images/s", refresh=False)
     rate = optimizer.param_groups[0]["lr"]
     return {"loss": float(np.mean(values)), "learning_rate": rate, "images_per_second": speed}
