@@ -156,10 +156,10 @@ def _add_train(commands: Commands) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from siamese.data.folders import title
-    from siamese.hub.card import metrics_table
     from siamese.hub.upload import check_upload, upload
     from siamese.training.distributed import is_main_process
     from siamese.training.run import train
+    from siamese.training.summary import summarise
 
     args.out = args.out or Path("runs", title(args.data))
     config = TrainConfig(**{setting.name: getattr(args, setting.name) for setting in fields(TrainConfig)})
@@ -168,8 +168,7 @@ def _train(args: argparse.Namespace) -> None:
     record = train(config)
     if not is_main_process():
         return
-    print(metrics_table(_people("held out", record.people.test), record.test, record.folds, record.before))
-    print(f"\nWritten to {args.out}. Compare two photos: siamese compare A B --weights {args.out}")
+    print(summarise(record, args.out))
     if args.push_to_hub:
         print(upload(args.out, args.push_to_hub))
 

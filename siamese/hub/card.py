@@ -64,10 +64,16 @@ def metrics_table(title: str, report: Report, folds: Folds | None = None, before
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def name_identities(record: Record) -> str:
+    """Return what the identities of a trained network are called: "people" or "classes"."""
+    is_people = record.data.name == ATT_NAME or (record.settings is not None and record.settings.align == "faces")
+    return "people" if is_people else "classes"
+
+
 def _trained(record: Record, settings: Settings, weights: str) -> str:
     title = record.data.name
     att = title == ATT_NAME
-    people = "people" if att or settings.align == "faces" else "classes"
+    people = name_identities(record)
     results = [(f"held-out {people}", record.test)]
     if record.folds:
         results.append(("cross-validation", record.folds.pooled))

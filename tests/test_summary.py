@@ -1,0 +1,98 @@
+"""What `siamese train` says at its end, and the picture of the loss."""
+
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamese.evaluation import metrics, plots
+from siamese.record import Folds, Record
+from siamese.training import summary
+from siamese.training.summary import summarise, warnings
+
+
+@pytest.fixture
+def record(trained) -> Record:
+    """The record of a good result on ten held-out people, without folds."""
+    record = Record.from_json((trained / "metrics.json").read_bytes())
+    people = replace(record.people, test=list("0123456789"))
+    curves = curves_of(np.linspace(0, 1, 50), np.linspace(1, 2, 50))
+    return replace(record, people=people, folds=None, test=replace(record.test, auc=0.99), curves=curves)
+
+
+def curves_of(genuine, impostor):
+    same = np.arange(len(genuine) + len(impostor)) < len(genuine)
+    return metrics.curves(np.concatenate([genuine, impostor]), same, np.where(same, 0.9, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "number", "word"),
+    [
+        *[(1.0, "100%", 0), (0.9999, "99.9%", 0), (0.99, "99%", 0), (0.98999, "98.9%", 1), (0.9499, "94.9%", 2)],
+        *[(0.84, "84%", 3), (0.7, "70%", 3), (0.5, "50%", 4), (0.3, "30%", 4)],
+    ],
+)
+def test_result_has_the_word_of_its_balanced_accuracy_rounded_down(record, tmp_path, accuracy, number, word):
+    first = summarise(replace(record, test=replace(record.test, balanced_accuracy=accuracy)), tmp_path).splitlines()[0]
+    assert f" {number} of" in first
+    assert first.endswith(f": {summary.WORDS[word][1]}.")
+
+
+def test_result_of_folds_is_that_of_all_people(record, tmp_path):
+    worse, before = replace(record.test, balanced_accuracy=0.6), replace(record.test, balanced_accuracy=0.55)
+    folds = Folds([worse, worse], worse, before)
+    lines = summarise(replace(record, folds=folds), tmp_path).splitlines()
+    assert " 60% of" in lines[0]
+    assert "55%" in lines[1]
+
+
+def test_reasons_to_distrust_a_result_are_named(record):
+    few = replace(record, people=replace(record.people, training=list("abcdefg"), test=list("012")))
+    low = replace(record, test=replace(record.test, auc=0.79))
+    assert warnings(record) == []
+    assert ["--folds" in warning for warning in warnings(few)] == [True]
+    assert ["--folds" in warning for warning in warnings(replace(few, people=replace(few.people, training=[])))] == [
+        False
+    ]
+    folds = Folds([record.test] * 2, record.test)
+    assert warnings(replace(few, folds=folds)) == []  # all ten are held out once
+    assert ["0.79" in warning for warning in warnings(low)] == [True]
+    assert len(warnings(replace(low, people=few.people))) == 2
+
+
+@pytest.mark.parametrize(
+    ("genuine", "impostor", "collapsed"),
+    [
+        ([0, 0], [0, 0], True),
+        ([0.999, 1], [0.9995, 0.99], True),
+        ([0, 0.001], [0.001, 0.002], True),
+        ([0, 0], [1, 1], False),
+        ([0.9, 1], [1, 1.1], False),
+    ],
+)
+def test_collapsed_embeddings_are_named_instead_of_a_low_auc(record, genuine, impostor, collapsed):
+    record = replace(record, curves=curves_of(genuine, impostor), test=replace(record.test, auc=0.5))
+    assert ["--lr" in warning for warning in warnings(record)] == [collapsed]
+
+
+@pytest.mark.parametrize("name", ["plain", "anna's people", 'a "b" $HOME'])
+def test_commands_can_be_pasted(record, tmp_path, name):
+    out = tmp_path / name
+    commands = [shlex.split(line) for line in summarise(record, out).splitlines() if line.startswith("  ")]
+    assert [command[0] for command in commands] == ["siamese", f"SIAMESE_WEIGHTS={out}", "siamese", "siamese"]
+    assert all(str(out) in command for command in commands if command[0] == "siamese")
+
+
+@pytest.mark.parametrize(("losses", "epochs", "errors"), [(1, 1, []), (4, 2, [0.3, 0.2]), (600, 1, [0.0])])
+def test_loss_picture_shows_both_curves(tmp_path, losses, epochs, errors):
+    plots.loss(np.linspace(1, 0, losses).tolist(), epochs, errors, tmp_path / "loss.png")
+    pixels = np.asarray(Image.open(tmp_path / "loss.png").convert("RGB")).astype(int)
+
+    def pixels_of(color: str) -> int:
+        rgb = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+        return int((np.abs(pixels - rgb).max(2) < 30).sum())
+
+    assert pixels_of(plots.ACCENT) > (10 if losses == 1 else 300)
+    assert (pixels_of(plots.IMPOSTOR) > 30) == bool(errors)
