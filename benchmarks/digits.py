@@ -34,7 +34,9 @@ def main() -> None:
             Image.fromarray((image * 15.9).reshape(8, 8).astype("uint8")).save(place)
         began = time.perf_counter()
         data = str(Path(folder, "digits"))
-        records = [train(TrainConfig(data, Path(folder, f"seed-{seed}"), seed=seed)) for seed in range(3)]
+        records = [
+            train(TrainConfig(data, Path(folder, f"seed-{seed}"), recipe="modern", seed=seed)) for seed in range(3)
+        ]
         seconds = time.perf_counter() - began
     unseen = labels >= 7
     first, second, same = all_pairs(labels[unseen])

@@ -56,7 +56,7 @@ def measure(folder: str, where: str) -> None:
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as out:
-            train(TrainConfig(folder, Path(out, "run"), epochs=1, device="cpu"))
+            train(TrainConfig(folder, Path(out, "run"), recipe="modern", epochs=1, device="cpu"))
     finally:
         done.set()
     print(json.dumps({"before_mb": before, "most_mb": most, "seconds": round(time.perf_counter() - began)}))

@@ -162,7 +162,7 @@ def test_training_without_validation_separates_unseen_digits(tmp_path):
     pixels = torch.from_numpy(pixels[:400] * 15.9).reshape(-1, 1, 8, 8).expand(-1, 3, -1, -1)
     pixels = F.interpolate(pixels, size=(48, 48), mode="bilinear").byte()
     dataset = IdentityDataset(pixels, identity[:400], tuple("0123456789"))
-    config = TrainConfig("digits", tmp_path, epochs=6)
+    config = TrainConfig("digits", tmp_path, recipe="modern", epochs=6)
     start, _ = initial_network(config)
     network, final = fit(start, dataset.select("0123456"), config, CPU, tmp_path / "checkpoint.pt", "test")
     assert final.validation_eer == []  # seven people are too few to validate
@@ -193,7 +193,7 @@ def test_best_epoch_on_the_validation_people_is_kept(dataset, tmp_path, monkeypa
     monkeypatch.setattr(trainer, "score_all_pairs", spy_score)
     monkeypatch.setattr(metrics, "eer", lambda *_: next(errors))
     monkeypatch.setattr(ModernRecipe, "epoch_batches", spy_batches)
-    config = TrainConfig("digits", tmp_path, epochs=9)
+    config = TrainConfig("digits", tmp_path, recipe="modern", epochs=9)
     network, final = fit(initial_network(config)[0], dataset, config, CPU, tmp_path / "checkpoint.pt", "test")
     assert final.validation_eer == [0.3, 0.1, 0.2, 0.2, 0.2]
     assert set(validated) == {RECIPE.split(dataset, 0)[1].names}

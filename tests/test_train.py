@@ -15,16 +15,18 @@ from safetensors.torch import load_file
 
 from siamese import SiameseNetwork, calibration, contrastive_loss, distance, load
 from siamese.data import pairs
+from siamese.data.att import find_att
 from siamese.data.dataset import load_dataset
 from siamese.data.pairs import draw_pairs
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.files import write_atomically
-from siamese.record import Record
-from siamese.training import cross_validation, run, state
+from siamese.record import LossCurve, Record
+from siamese.training import cross_validation, run, start, state
 from siamese.training.config import TrainConfig
 from siamese.training.cross_validation import cross_validate
 from siamese.training.output import example_pairs, prepare_checkpoints
+from siamese.training.start import choose_start, count_faces
 from siamese.training.trainer import fit, initial_network
 from siamese.training.tutorial import TutorialRecipe
 
@@ -141,7 +143,7 @@ def test_result_folder_is_complete_and_consistent(trained, dataset):
     record = record_of(trained)
     training, test = dataset.split(record.settings.seed)
     assert (record.people.training, record.people.test) == (list(training.names), list(test.names))
-    assert len(record.loss.values) == -(-3 * -(-len(training) // 16) // 10)
+    assert (record.loss.every_batches, len(record.loss.values)) == (1, 3 * -(-len(training) // 16))
 
     scored = score_all_pairs(SiameseNetwork.from_pretrained(trained), test)
     probability = record.test_calibration.probability(scored.distance)
@@ -149,6 +151,11 @@ def test_result_folder_is_complete_and_consistent(trained, dataset):
     worst = record.confused[0]
     assert ({worst.first, worst.second}, worst.pairs) == (set(test.names), record.test.impostor)
     assert worst.share == pytest.approx((probability[~scored.same] >= 0.5).mean())
+
+
+def test_long_run_records_one_loss_in_ten():
+    assert run._loss_curve([0.5] * 499) == LossCurve(1, [0.5] * 499)
+    assert run._loss_curve([float(step) for step in range(501)]) == LossCurve(10, [10.0 * step for step in range(51)])
 
 
 def test_hardest_pairs_are_distant_genuine_and_close_impostor_pairs(dataset):
@@ -397,7 +404,7 @@ def test_init_fits_the_whitening_layer_only(family, tmp_path, siamese):
     before, after = weights_of(faces), weights_of(out)
     assert after.keys() - before.keys() == {"whitening.weight", "whitening.bias"}
     assert all(torch.equal(before[name].half(), after[name]) for name in before)
-    assert torch.equal(after["whitening.weight"], torch.eye(128).half())
+    assert torch.equal(after["whitening.weight"], torch.eye(len(after["whitening.bias"])).half())
     record = record_of(out)
     assert record.before.auc == record.test.auc
     assert record.people.pretraining == []
@@ -405,6 +412,92 @@ def test_init_fits_the_whitening_layer_only(family, tmp_path, siamese):
     model = load(out)
     assert model.align == "faces"
     assert model.compare(family / "biden" / "1.jpg", family / "biden" / "2.jpg").verdict == "same"
+
+
+def test_faces_are_found_in_folders_and_zips(family, digits, tmp_path):
+    with_face, count = count_faces(family)
+    assert 8 <= count == with_face <= 10
+    archive = shutil.make_archive(str(tmp_path / "family"), "zip", family)
+    assert count_faces(Path(archive)) == (with_face, count)
+    shutil.copytree(digits, tmp_path / "digits")
+    (tmp_path / "digits" / "0" / "0.png").write_bytes(b"broken")
+    with_face, count = count_faces(tmp_path / "digits")
+    assert (with_face, count > 20) == (0, True)
+
+
+@pytest.mark.slow
+def test_faces_are_found_in_gray_images_of_faces(att):
+    with_face, count = count_faces(find_att())
+    assert with_face == count >= 30
+
+
+def refuse_to_look(source):
+    raise AssertionError("the images were looked at")
+
+
+@pytest.mark.parametrize(
+    ("with_face", "count", "init"), [(16, 32, True), (15, 32, False), (1, 1, True), (0, 32, False), (0, 0, False)]
+)
+def test_most_images_decide_what_to_start_from(tmp_path, monkeypatch, with_face, count, init):
+    monkeypatch.setattr(start, "count_faces", lambda source: (with_face, count))
+    explicit = {"init": "weights/faces"} if init else {"recipe": "modern"}
+    assert choose_start(TrainConfig("data", tmp_path)) == TrainConfig("data", tmp_path, **explicit)
+    assert choose_start(TrainConfig("data", tmp_path, epochs=2, lr=1.0, flip=True)) == TrainConfig(
+        "data", tmp_path, epochs=2, lr=1.0, flip=True, **explicit
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "recipe"),
+    [
+        ("att", {}, "tutorial"),
+        ("data", {"recipe": "modern"}, "modern"),
+        ("data", {"recipe": "tutorial"}, "tutorial"),
+        ("data", {"init": "runs/other"}, "modern"),
+        ("data", {"align": "none"}, "modern"),
+    ],
+)
+def test_images_are_not_looked_at_if_the_settings_decide(tmp_path, monkeypatch, data, settings, recipe):
+    monkeypatch.setattr(start, "count_faces", refuse_to_look)
+    config = choose_start(TrainConfig(data, tmp_path, **settings))
+    assert (config.recipe, config.init) == (recipe, settings.get("init", ""))
+
+
+@pytest.mark.parametrize("setting", [{"flip": True}, {"lr": 0.1}, {"margin": 1.0}])
+def test_settings_without_effect_on_the_face_network_are_refused(tmp_path, monkeypatch, setting):
+    monkeypatch.setattr(start, "count_faces", lambda source: (32, 32))
+    with pytest.raises(ValueError, match=f"--{next(iter(setting))} has no effect"):
+        choose_start(TrainConfig("data", tmp_path, **setting))
+
+
+def test_images_of_faces_adapt_the_face_network_also_when_resumed(family, trained, tmp_path, monkeypatch, siamese):
+    """The interrupted run is resumed with the same command, which does not look at the images again."""
+    out = Path(shutil.copytree(trained, tmp_path / "run"))
+    command = ("train", "--data", family, "--out", out)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "fit", interrupt)
+        interrupted = siamese(*command, "--overwrite")
+        assert (interrupted.returncode, "--recipe modern" in interrupted.stdout) == (130, True)
+        patch.setattr(start, "count_faces", refuse_to_look)
+        assert siamese(*command, "--resume", "--init", ROOT / "weights" / "faces").returncode == 130
+    refused = siamese(*command, "--resume", "--align", "none")
+    assert (refused.returncode, "other epochs, lr, margin, weights, align, images;" in refused.stderr) == (2, True), (
+        refused.stderr
+    )
+    monkeypatch.setattr(start, "count_faces", refuse_to_look)
+    resumed = siamese(*command, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "|" not in resumed.stdout  # the table is in the card only
+    settings = record_of(out).settings
+    assert (settings.recipe, settings.epochs, settings.align) == ("modern", 0, "faces")
+    assert settings.init.endswith("weights/faces")
+    assert load(out).align == "faces"
+    assert (out / "roc.png").exists()
+    assert not (out / "loss.png").exists()  # that of the replaced network
 
 
 def test_images_without_a_face_are_listed(family, tmp_path, siamese):

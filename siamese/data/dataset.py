@@ -165,8 +165,6 @@ def load_dataset(
         OSError: if the images fit neither into memory nor onto the disk.
     """
     path = find_att() if source == "att" else Path(source)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; give a folder with one folder of images per person")
     people = list_people(path)
     problems, count = people.problems, len(people.files)
     identity = np.repeat(np.arange(len(people.names)), people.counts)

@@ -49,11 +49,14 @@ def list_people(source: Path) -> Listing:
     AT&T's archive, the people in `testing` are reserved for testing. Files of the operating system are ignored.
 
     Args:
-        source: an existing folder or zip archive.
+        source: a folder or zip archive.
 
     Raises:
+        FileNotFoundError: if the path does not exist.
         ValueError: if it is neither, holds no people, or two people have the same name.
     """
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist; give a folder with one folder of images per person")
     root: Folder = source
     if source.is_file():
         try:

@@ -31,6 +31,7 @@ class TrainConfig:
     """What to train on, where to write the result, and how to train.
 
     The command line generates its flags from the fields of this class. The help text of each field describes it.
+    Without `recipe` and `init`, some data must be looked at to choose them; until then the settings are undecided.
 
     Attributes:
         data: "att", or a folder or zip with one folder of images per person, see `load_dataset`.
@@ -47,7 +48,11 @@ class TrainConfig:
         "tutorial: random pairs, as in the tutorial; modern: all pairs of augmented images, harder pairs weighted more "
         "(default: tutorial for att, else modern)",
     )
-    init: str = _setting("", "weights to start from: a result folder, weights/faces, or USER/NAME on the Hub")
+    init: str = _setting(
+        "",
+        "weights to start from: a result folder, weights/faces, or USER/NAME on the Hub (default: weights/faces if "
+        "most images show a face and there is no --recipe, else none)",
+    )
     align: str = _setting(
         "",
         "faces: detect, crop and rotate the face in each image; none: use whole images (default: as the weights of "
@@ -76,9 +81,11 @@ class TrainConfig:
     overwrite: bool = _setting(False, "start a new run, and replace the result in the result folder")
 
     def __post_init__(self) -> None:
-        if not self.recipe:
+        if not self.recipe and (self.init or self.data == "att" or self.align == "none"):
             self._set("recipe", "tutorial" if self.data == "att" and not self.init else "modern")
         self._check_choices()
+        if self.undecided:
+            return
         for name, default in DEFAULTS["init" if self.init else self.recipe].items():
             if getattr(self, name) is None:
                 self._set(name, default)
@@ -87,15 +94,22 @@ class TrainConfig:
         self._check_ranges()
         self._check_combinations()
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the images decide what to start from, see `choose_start`. The other defaults are not set yet."""
+        return not self.recipe
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # the dataclass is frozen
 
     def _check_choices(self) -> None:
-        """Check the settings that have a fixed set of values."""
-        for name, choices in (("recipe", ("tutorial", "modern")), ("align", ("", "faces", "none"))):
+        """Check the settings that do not depend on what training starts from."""
+        for name, choices in (("recipe", ("", "tutorial", "modern")), ("align", ("", "faces", "none"))):
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name} must be {' or '.join(filter(None, choices))}, got {value!r}")
+        if self.resume and self.overwrite:
+            raise ValueError("choose one of --resume and --overwrite")
 
     def _check_ranges(self) -> None:
         """Check the numbers."""
@@ -122,8 +136,6 @@ class TrainConfig:
                     raise ValueError(f"--{name} is not supported by the tutorial recipe; use --recipe modern")
         if self.flip and not self.epochs:
             raise ValueError("--flip has no effect with 0 epochs; remove it or set --epochs")
-        if self.resume and self.overwrite:
-            raise ValueError("choose one of --resume and --overwrite")
 
     def settings(self) -> Settings:
         """Return the settings that decide the result: all but where and on which device to compute it."""

@@ -54,21 +54,26 @@ def broadcast_object(value: T) -> T:
     return values[0]
 
 
-def run_on_main(function: Callable[[], None]) -> None:
+def run_on_main(function: Callable[[], T]) -> T:
     """Run a function on the main process. If it fails, the other processes exit silently.
+
+    Returns:
+        The function's value, which must be picklable, on all processes.
 
     Raises:
         ValueError, OSError: from `function`, on the main process.
         SystemExit: on the other processes, if `function` failed.
     """
-    failure: Exception | None = None
+    value, failure = None, None
     if is_main_process():
         try:
-            function()
+            value = function()
         except (ValueError, OSError) as error:
             failure = error
-    if broadcast_object(failure is not None):
+    value, failed = broadcast_object((value, failure is not None))
+    if failed:
         raise failure or SystemExit(2)
+    return cast(T, value)
 
 
 def local_slice(count: int) -> slice:

@@ -72,7 +72,7 @@ def prepare_checkpoints(config: TrainConfig, run: dict[str, Any]) -> None:
     """
     folder = config.out / CHECKPOINTS
     if config.resume:
-        before = json.loads((folder / RUN_FILE).read_text())
+        before = unfinished_run(config.out)
         different = [DESCRIPTIONS.get(name, name) for name in before | run if before.get(name) != run.get(name)]
         if different:
             raise ValueError(f"the run in {config.out} has other {', '.join(different)}; use the same to resume it")
@@ -81,6 +81,11 @@ def prepare_checkpoints(config: TrainConfig, run: dict[str, Any]) -> None:
     clear_tensorboard(config.out / TENSORBOARD)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RUN_FILE, lambda part: part.write_text(json.dumps(run)))
+
+
+def unfinished_run(out: Path) -> dict[str, Any]:
+    """Return what decides the result of the unfinished run in a result folder, see `prepare_checkpoints`."""
+    return json.loads((out / CHECKPOINTS / RUN_FILE).read_text())
 
 
 def clear_checkpoints(out: Path) -> None:
@@ -119,7 +124,10 @@ def write_result(
     (folder / "README.md").write_text(model_card(record, weights), encoding="utf-8")
     checkpoint.save(folder, network.cpu().half(), calibration, config.settings().align, record)
     if record.loss and record.loss.values:
-        plots.loss(record.loss.values, record.loss.every_batches, folder / "loss.png")
+        epochs = len(record.validation_eer) or config.epochs
+        plots.loss(record.loss.values, epochs, record.validation_eer, folder / "loss.png")
+    else:
+        (config.out / "loss.png").unlink(missing_ok=True)  # of the result that is replaced
     plots.roc(scored.distance, scored.same, folder / "roc.png")
     plots.distances(record.curves, record.test_calibration.threshold, folder / "distances.png")
     plots.pairs(example_pairs(test, scored), folder / "pairs.png")

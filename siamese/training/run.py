@@ -30,9 +30,12 @@ from siamese.training.output import (
     prepare_checkpoints,
     write_result,
 )
-from siamese.training.state import LOG_EVERY
+from siamese.training.start import choose_start
 from siamese.training.tensorboard import TensorBoardLog
 from siamese.training.trainer import fit, initial_network
+
+LONG_RUN = 500  # batches, from which on ...
+LONG_RUN_EVERY = 10  # ... the loss of only one in so many batches is recorded
 
 
 def train(config: TrainConfig) -> Record:
@@ -65,6 +68,7 @@ def train(config: TrainConfig) -> Record:
     log = TensorBoardLog(config.out / TENSORBOARD) if config.tensorboard else None
     device = join(config.device)
     run_on_main(partial(check_output, config))
+    config = run_on_main(partial(choose_start, config))
     start, source = initial_network(config)
     config = replace(config, align=config.align or (source.align if source else "none"))
     dataset = load_dataset(config.data, start.input_shape, config.align, progress=is_main_process())
@@ -105,7 +109,7 @@ def train(config: TrainConfig) -> Record:
         folds=folds,
         before=_report_before(deepcopy(start).to(device), training, test) if source else None,
         confused=scored.confused(judge.threshold, test.names),
-        loss=LossCurve(LOG_EVERY, state.losses),
+        loss=_loss_curve(state.losses),
         validation_eer=state.validation_eer,
         minutes=round(state.seconds / 60, 1),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -124,6 +128,12 @@ def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDatas
     if config.folds and all(len(set(fold.names) - test) < 2 for _, fold in dataset.folds(config.folds)):
         raise ValueError(f"{len(dataset.names)} people are too few to calibrate on {config.folds} folds; use fewer")
     return training, held_out
+
+
+def _loss_curve(losses: list[float]) -> LossCurve:
+    """Return the losses of a long run without most batches, and those of a short run with all."""
+    every = LONG_RUN_EVERY if len(losses) >= LONG_RUN else 1
+    return LossCurve(every, losses[::every])
 
 
 def _hash_weights(network: SiameseNetwork) -> str:
