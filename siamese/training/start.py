@@ -91,7 +91,7 @@ def _start(config: TrainConfig, faces: bool) -> TrainConfig:
     unused = [f"--{name}" for name in ("lr", "margin", "flip") if getattr(config, name)]
     if unused and not config.epochs:
         raise ValueError(
-            f"the face network is adapted without gradient descent, so {' and '.join(unused)} has no effect: "
-            "remove it, or set --epochs, or use --recipe modern to train from scratch"
+            f"the face network is adapted without gradient descent, so remove {' and '.join(unused)}, or set "
+            "--epochs, or use --recipe modern to train from scratch"
         )
     return replace(config, init=FACES)
