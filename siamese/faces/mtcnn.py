@@ -1,32 +1,29 @@
 """MTCNN: a cascade of three small networks that finds faces and their landmarks.
 
 Zhang, Zhang, Li and Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks", IEEE
-Signal Processing Letters 2016. Crops that reach beyond the image are padded with black, as in the paper's code.
-Clamping them to the image would stretch them and shift the landmarks of faces that fill a photo.
+Signal Processing Letters 2016. Crops that reach beyond the photo are padded. Clamping them to the photo would stretch
+them and shift the landmarks of faces that fill a photo. The padding is gray, which is zero for the networks; the
+paper's code pads with black, whose edges hide faces in tight crops.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import distribution
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from siamese.faces.pyramid import WINDOW, Pyramids, crops, mipmap, pyramids
 from siamese.network import bundled_weights
 
-PNET_WINDOW = 12  # pixels
-PYRAMID_SCALE = 0.709  # from one level to the next: half the area
 MIN_SCORE = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}
-
-# `import torchvision` takes longer than `import torch`, because it imports its models and torch._dynamo. The two
-# operators used here are in its compiled library.
-TORCHVISION = Path(str(distribution("torchvision").locate_file("torchvision")))
-torch.ops.load_library(next(TORCHVISION.glob("_C*")))
+# Of the smaller of two boxes. In LFW, different people in front of each other share up to 0.37, and false faces inside
+# a face share 0.6 and more.
+MAX_SHARED = 0.5
 
 
 class DetectionTensors(NamedTuple):
@@ -103,88 +100,95 @@ class ONet(nn.Module):
 
 
 @torch.inference_mode()
-def detect(x: Tensor, smallest: int) -> list[DetectionTensors]:
-    """Find the upright faces in images of one size.
+def detect(photos: Sequence[Image.Image], smallest: int, device: str | torch.device = "cpu") -> list[DetectionTensors]:
+    """Find the upright faces in photos. The result of a photo does not depend on the other photos.
 
     Args:
-        x: (B, 3, H, W) float RGB in [0, 255].
+        photos: B RGB images of any size.
         smallest: side in pixels of the smallest face to look for, at least 12.
+        device: device of the networks.
 
     Returns:
-        B results, on the device of `x`.
+        B results, on `device`.
     """
-    pnet, rnet, onet = networks(x.device)
-    boxes, scores, owner = _propose(pnet, x, smallest)  # (N, 4), (N,), (N,) index of the image
+    device = torch.device(device)
+    pnet, rnet, onet = networks(device)
+    levels = mipmap(photos, device)
+    boxes, owner = _propose(pnet, pyramids(photos, smallest, device))  # (N, 4), (N,) index of the photo
 
     boxes = _square(boxes)
-    scores, shift = rnet(_crop(x, boxes, owner, rnet.side))
+    scores, shift = rnet(crops(levels, boxes, owner, rnet.side))
     kept = scores > MIN_SCORE["rnet"]
     boxes, scores, owner = _moved(boxes[kept], shift[kept]), scores[kept], owner[kept]
     kept = _batched_nms(boxes, scores, owner, 0.7)
     boxes, owner = _square(boxes[kept]), owner[kept]
 
-    scores, shift, _ = onet(_crop(x, boxes, owner, onet.side))
+    scores, shift, landmarks = _output(onet, crops(levels, boxes, owner, onet.side))
+    landmarks = boxes[:, None, :2] + landmarks * (boxes[:, None, 2:] - boxes[:, None, :2])
     boxes = _moved(boxes, shift)
     kept = (scores > MIN_SCORE["onet"]).nonzero().squeeze(1)
-    kept = kept[_batched_nms(boxes[kept], scores[kept], owner[kept], 0.4)]
-    boxes, scores, owner = boxes[kept], scores[kept], owner[kept]
-
-    landmarks = _landmarks(onet, x, _square(boxes), owner)
-    return [
-        DetectionTensors(boxes[rows], landmarks[rows], scores[rows]) for rows in (owner == b for b in range(len(x)))
-    ]
+    kept = kept[_distinct(boxes[kept], scores[kept], owner[kept])]
+    rows = [kept[owner[kept] == number] for number in range(len(photos))]
+    return [DetectionTensors(boxes[k], landmarks[k], scores[k]) for k in rows]
 
 
-def _propose(pnet: PNet, x: Tensor, smallest: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Run PNet over an image pyramid, padded by half a window.
+def _propose(pnet: PNet, levels: Pyramids) -> tuple[Tensor, Tensor]:
+    """Run PNet. Returns (N, 4) boxes and the (N,) indices of their photos."""
+    score, shift = pnet(levels.pixels)
+    score, shift = score[0], shift[0]
+    row, column = ((score > MIN_SCORE["pnet"]) & (levels.level >= 0)).nonzero(as_tuple=True)
+    level, order = levels.level[row, column].sort(stable=True)  # an order that does not depend on the other photos
+    row, column = row[order], column[order]
+    score, shift = score[row, column], shift[:, row, column].T
+    corner = torch.stack([column, row], dim=1) * 2 - levels.corner[level]
+    windows = torch.cat([corner, corner + WINDOW], dim=1)
+    kept = _batched_nms(windows, score, level, 0.5)
+    windows, score, shift, level = windows[kept], score[kept], shift[kept], level[kept]
+    boxes, owner = _moved(windows * levels.stretch[level], shift), levels.owner[level]
+    kept = _batched_nms(boxes, score, owner, 0.7)
+    return boxes[kept], owner[kept]
+
+
+def _output(onet: ONet, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Run ONet on (N, 3, 48, 48) crops and their mirror images.
 
     Returns:
-        (N, 4) boxes, (N,) scores and (N,) indices of the images.
+        The means of the (N,) scores, of the (N, 4) shifts and of the (N, 5, 2) landmarks, in sides of the crop.
     """
-    height, width = x.shape[2:]
-    boxes, scores, owners = [x.new_empty(0, 4)], [x.new_empty(0)], [torch.empty(0, dtype=torch.long, device=x.device)]
-    scale = PNET_WINDOW / smallest
-    black = (0 - 127.5) / 128
-    while min(height, width) * scale >= PNET_WINDOW * 2 / 3:
-        x = F.interpolate(x, (round(height * scale), round(width * scale)), mode="area")
-        score, shift = pnet(F.pad(_normalise(x), (PNET_WINDOW // 2,) * 4, value=black))
-        owner, row, column = (score > MIN_SCORE["pnet"]).nonzero(as_tuple=True)
-        score, shift = score[owner, row, column], shift[owner, :, row, column]
-        corner = torch.stack([column, row], dim=1) * 2 - PNET_WINDOW // 2
-        stretch = x.new_tensor([width / x.shape[3], height / x.shape[2]] * 2)
-        box = torch.cat([corner, corner + PNET_WINDOW], dim=1) * stretch
-        kept = _batched_nms(box, score, owner, 0.5)
-        boxes.append(_moved(box, shift)[kept])
-        scores.append(score[kept])
-        owners.append(owner[kept])
-        scale *= PYRAMID_SCALE
-    box, score, owner = torch.cat(boxes), torch.cat(scores), torch.cat(owners)
-    kept = _batched_nms(box, score, owner, 0.7)
-    return box[kept], score[kept], owner[kept]
+    scores, shift, points = onet(torch.cat([faces, faces.flip(3)]))
+    shift, mirrored_shift = shift.view(2, -1, 4)
+    mirrored_shift = mirrored_shift[:, [2, 1, 0, 3]] * shift.new_tensor([-1, 1, -1, 1])
+    points, mirrored_points = points.view(2, -1, 2, 5).mT
+    mirrored_points = mirrored_points[:, [1, 0, 2, 4, 3]] * points.new_tensor([-1, 1]) + points.new_tensor([1, 0])
+    return scores.view(2, -1).mean(0), (shift + mirrored_shift) / 2, (points + mirrored_points) / 2
 
 
-def _landmarks(onet: ONet, x: Tensor, boxes: Tensor, owner: Tensor) -> Tensor:
-    """Predict the landmarks in the final boxes, (K, 5, 2): the mean over each face and its mirror image."""
-    crops = _crop(x, boxes, owner, onet.side)
-    _, _, points = onet(torch.cat([crops, crops.flip(3)]))
-    points, mirrored = points.view(2, -1, 2, 5).mT
-    mirrored = mirrored[:, [1, 0, 2, 4, 3]] * mirrored.new_tensor([-1, 1]) + mirrored.new_tensor([1, 0])
-    return boxes[:, None, :2] + (points + mirrored) / 2 * (boxes[:, None, 2:] - boxes[:, None, :2])
+def _distinct(boxes: Tensor, scores: Tensor, owner: Tensor) -> Tensor:
+    """Drop boxes that share more than `MAX_SHARED` of the smaller box with a better one of the same photo.
+
+    Unlike the intersection over union, this drops a mouth inside a face. Returns the indices to keep, best first.
+    """
+    upper_left = torch.maximum(boxes[:, None, :2], boxes[:, :2])
+    lower_right = torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    shared = (lower_right - upper_left).clamp(min=0).prod(2)  # (K, K)
+    area = shared.diagonal()
+    nested = ((shared > MAX_SHARED * torch.minimum(area[:, None], area)) & (owner[:, None] == owner)).tolist()
+    kept: list[int] = []
+    for row in scores.argsort(descending=True, stable=True).tolist():
+        if not any(nested[row][better] for better in kept):
+            kept.append(row)
+    return torch.tensor(kept, dtype=torch.long, device=boxes.device)
 
 
-def _batched_nms(boxes: Tensor, scores: Tensor, owner: Tensor, max_overlap: float) -> Tensor:
-    """Suppress boxes that overlap a better one of the same image. Returns the indices to keep, best first."""
+def _batched_nms(boxes: Tensor, scores: Tensor, group: Tensor, max_overlap: float) -> Tensor:
+    """Suppress boxes that overlap a better one of the same group. Returns the indices to keep, best first."""
     if not len(boxes):
-        return owner
-    # Boxes of different images are moved apart, as in torchvision.ops.batched_nms.
-    apart = owner * (boxes.max() + 1)
-    return torch.ops.torchvision.nms(boxes + apart[:, None], scores, max_overlap)
-
-
-def _crop(x: Tensor, boxes: Tensor, owner: Tensor, side: int) -> Tensor:
-    """Return each box as (side, side) pixels, averaged over the pixels it covers; black beyond the image."""
-    regions = torch.cat([owner[:, None].to(boxes.dtype), boxes], dim=1)
-    return _normalise(torch.ops.torchvision.roi_align(x, regions, 1.0, side, side, -1, True))
+        return group
+    # Boxes of different groups are moved apart. With double precision, which not every device has, this does not
+    # change their overlaps.
+    corners = boxes.cpu().double()
+    apart = group.cpu() * (corners.max() - corners.min() + 1)
+    return torch.ops.torchvision.nms(corners + apart[:, None], scores.cpu().double(), max_overlap).to(boxes.device)
 
 
 def _moved(boxes: Tensor, shift: Tensor) -> Tensor:
@@ -195,12 +199,9 @@ def _moved(boxes: Tensor, shift: Tensor) -> Tensor:
 def _square(boxes: Tensor) -> Tensor:
     """Return squares with the centres of the boxes and their longer sides."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) / 2
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    half = torch.maximum(width, height)[:, None] / 2
     return torch.cat([centre - half, centre + half], dim=1)
-
-
-def _normalise(pixels: Tensor) -> Tensor:
-    return (pixels - 127.5) / 128
 
 
 @cache
@@ -209,5 +210,5 @@ def networks(device: torch.device) -> tuple[PNet, RNet, ONet]:
     pnet, rnet, onet = PNet(), RNet(), ONet()
     modules = nn.ModuleDict({"pnet": pnet, "rnet": rnet, "onet": onet})
     modules.load_state_dict(load_file(bundled_weights("mtcnn") / "model.safetensors"))
-    modules.eval().to(device)
+    modules.eval().to(device).to(memory_format=torch.channels_last)
     return pnet, rnet, onet
