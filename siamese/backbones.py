@@ -74,6 +74,69 @@ class ResNet29(nn.Sequential):
         # fmt: on
 
 
+class InvertedResidual(nn.Module):
+    """A block of MobileNetV2 (Sandler et al., CVPR 2018): expand, filter each channel, project linearly.
+
+    The input is added to the output if they have the same shape.
+
+    Args:
+        inputs: number of input channels.
+        expansion: number of channels inside the block, as a multiple of `inputs`.
+        outputs: number of output channels.
+        stride: 1, or 2 to halve height and width.
+    """
+
+    def __init__(self, inputs: int, expansion: int, outputs: int, stride: int):
+        super().__init__()
+        width = expansion * inputs
+        self.add = stride == 1 and inputs == outputs
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs, width, 1), nn.PReLU(width),
+            *_conv3x3(width, width, stride, groups=width), nn.PReLU(width),
+            nn.Conv2d(width, outputs, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x) if self.add else self.layers(x)
+
+
+def _conv3x3(inputs: int, outputs: int, stride: int, groups: int = 1, border: float = 0.0) -> tuple[nn.Module, ...]:
+    """Return a convolution padded as in TensorFlow: with stride 2 only on the right and at the bottom."""
+    if stride == 1:
+        return (nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups),)
+    return nn.ConstantPad2d((0, 1, 0, 1), border), nn.Conv2d(inputs, outputs, 3, stride, groups=groups)
+
+
+class MobileFaceNet(nn.Sequential):
+    """A face network with 52 convolutions and 1.3 million parameters.
+
+    Chen et al., "MobileFaceNets", CCBR 2018 (arXiv 1804.07573), Table 1, with an expansion of 2 in the first block. The
+    batch normalisation of the original is folded into the convolutions. So is its input normalisation,
+    (255 x - 127.5) / 128, and the border of the first convolution is therefore gray.
+    """
+
+    input_shape = (3, 112, 112)
+
+    def __init__(self, embedding_dim: int):
+        def stage(inputs: int, expansion: int, outputs: int, count: int, stride: int) -> nn.Module:
+            first = InvertedResidual(inputs, expansion, outputs, stride)
+            return nn.Sequential(first, *(InvertedResidual(outputs, expansion, outputs, 1) for _ in range(count - 1)))
+
+        # fmt: off
+        super().__init__(                                                                     # (B,   3, 112, 112)
+            nn.Sequential(*_conv3x3(3, 64, stride=2, border=0.5), nn.PReLU(64)),              # (B,  64,  56,  56)
+            nn.Sequential(*_conv3x3(64, 64, stride=1, groups=64), nn.PReLU(64), nn.Conv2d(64, 64, 1)),
+            stage(64, expansion=2, outputs=64, count=5, stride=2),                            # (B,  64,  28,  28)
+            stage(64, expansion=4, outputs=128, count=1, stride=2),                           # (B, 128,  14,  14)
+            stage(128, expansion=2, outputs=128, count=6, stride=1),                          # (B, 128,  14,  14)
+            stage(128, expansion=4, outputs=128, count=1, stride=2),                          # (B, 128,   7,   7)
+            stage(128, expansion=2, outputs=128, count=2, stride=1),                          # (B, 128,   7,   7)
+            nn.Sequential(nn.Conv2d(128, 512, 1), nn.PReLU(512), nn.Conv2d(512, 512, 7, groups=512)),
+            nn.Sequential(nn.Conv2d(512, 512, 1), nn.Flatten(), nn.Linear(512, embedding_dim)),
+        )
+        # fmt: on
+
+
 class LocalContrast(nn.Module):
     """Subtract the local mean and divide by the local standard deviation (Jarrett et al., ICCV 2009).
 
@@ -125,8 +188,9 @@ class SmallBackbone(nn.Sequential):
         # fmt: on
 
 
-BACKBONES: dict[str, type[TutorialBackbone | ResNet29 | SmallBackbone]] = {
+BACKBONES: dict[str, type[TutorialBackbone | MobileFaceNet | ResNet29 | SmallBackbone]] = {
     "tutorial": TutorialBackbone,
+    "mobilefacenet": MobileFaceNet,
     "resnet29": ResNet29,
     "small": SmallBackbone,
 }

@@ -1,4 +1,4 @@
-"""Calibration: from a distance to the probability that two images show the same identity, and operating points."""
+"""Calibration: from distance and quality to the probability that two images show the same identity."""
 
 from __future__ import annotations
 
@@ -31,14 +31,22 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Calibration:
-    """P(same) at even prior odds as a logistic function of the distance (Platt, 1999).
+    """P(same) at even prior odds as a logistic function of distance and quality.
+
+    The log-odds of a pair at distance d are a - b d (Platt, 1999). If the network has quality scores, both parameters
+    also depend on the lower quality q and the higher quality r of the two images. With p = (1 - q, (1 - q)², 1 - r,
+    (1 - r)²), a = intercept + p · poor_intercept and b = slope + p · poor_slope. So the same distance says less about
+    poor images.
 
     Attributes:
-        slope: > 0, the decrease of the log-odds per unit of distance.
-        intercept: > 0, the log-odds at distance 0.
-        covariance: variance of the intercept, covariance of intercept and slope, variance of the slope; None if it was
-            not estimated.
+        slope: > 0, the decrease of the log-odds per unit of distance for two images of quality 1.
+        intercept: > 0, the log-odds at distance 0 for two images of quality 1.
+        poor_slope: four coefficients of p; empty if the network has no quality scores.
+        poor_intercept: likewise.
+        lowest_quality: lower qualities are treated like this one, because the calibration was not fitted on them.
+        covariance: of (intercept, poor_intercept, slope, poor_slope), (2, 2) or (10, 10); None if it was not estimated.
         operating_points: thresholds at chosen false-match rates, the highest rate first; empty if not measured.
+        min_quality: the lowest quality of an image for which `operating_points` hold.
 
     Raises:
         ValueError: if a value is out of range.
@@ -46,34 +54,53 @@ class Calibration:
 
     slope: float
     intercept: float
-    covariance: tuple[float, float, float] | None = None
+    poor_slope: tuple[float, ...] = ()
+    poor_intercept: tuple[float, ...] = ()
+    lowest_quality: float = 0.0
+    covariance: tuple[tuple[float, ...], ...] | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
+    min_quality: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.slope < math.inf and 0 < self.intercept < math.inf):
-            raise ValueError(f"a calibration needs a slope and an intercept above 0, got {self}")
-        if self.covariance is not None and not (len(self.covariance) == 3 and all(map(math.isfinite, self.covariance))):
-            raise ValueError(f"the covariance of a calibration is three finite numbers, got {self.covariance}")
+        count = len(self.poor_slope)
+        if len(self.poor_intercept) != count or count not in (0, 4):
+            raise ValueError(f"poor_slope and poor_intercept have 0 or 4 numbers, got {self}")
+        grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 21)] * 2), axis=-1)  # (21, 21, 2), all pairs of qualities
+        slopes = self._parameters(grid)[1]
+        if not (0 < self.intercept < math.inf and (slopes > 0).all() and np.isfinite(slopes).all()):
+            raise ValueError(f"a calibration needs slopes and an intercept above 0, got {self}")
+        if self.covariance is not None:
+            matrix = np.array(self.covariance, dtype=float)
+            if matrix.shape != (2 + 2 * count,) * 2 or not np.isfinite(matrix).all():
+                raise ValueError(f"a covariance has {2 + 2 * count} rows and columns, got {self.covariance}")
         thresholds = [self.threshold, *(point.distance for point in self.operating_points)]
         if not all(map(math.isfinite, thresholds)):
             raise ValueError(f"the thresholds of a calibration must be finite, got {thresholds}")
 
     @property
     def threshold(self) -> float:
-        """The distance at which P(same) is 0.5."""
-        return self.intercept / self.slope
+        """The distance at which P(same) is 0.5 for images of quality 1."""
+        return self.distance_at(0.5)
 
-    def probability(self, distance: ArrayLike) -> np.ndarray:
-        """Return P(same) at even prior odds, in [0, 1], for one distance or an array of distances."""
-        return _logistic(self.intercept - self.slope * np.asarray(distance))
+    def probability(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
+        """Return P(same) at even prior odds, in [0, 1].
 
-    def confidence_interval(self, distance: float) -> tuple[float, float] | None:
+        Args:
+            distance: one distance or an array of distances, ≥ 0.
+            quality: (..., 2), the qualities of the two images, in [0, 1]; None for 1.
+        """
+        intercept, slope = self._parameters(quality)
+        return _logistic(intercept - slope * np.asarray(distance))
+
+    def confidence_interval(self, distance: float, quality: ArrayLike | None = None) -> tuple[float, float] | None:
         """Return the 95 % confidence interval of `probability`, or None if `covariance` is not known."""
         if self.covariance is None:
             return None
-        var_intercept, covariance, var_slope = self.covariance
-        variance = var_intercept - 2 * covariance * distance + var_slope * distance**2
-        log_odds, margin = self.intercept - self.slope * distance, Z_95 * math.sqrt(max(variance, 0))
+        poor = self._poorness(quality)
+        gradient = np.concatenate([[1], poor, [-distance], -distance * poor])
+        intercept, slope = self._parameters(quality)
+        log_odds = intercept - slope * distance
+        margin = Z_95 * math.sqrt(max(float(gradient @ np.array(self.covariance) @ gradient), 0))
         return float(_logistic(log_odds - margin)), float(_logistic(log_odds + margin))
 
     def operating_point(self, fmr: float) -> OperatingPoint:
@@ -89,15 +116,32 @@ class Calibration:
         hint = f"choose one of: {known}" if known else "this network was tested on too few pairs, so omit it"
         raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; {hint}")
 
-    def distance_at(self, probability: float) -> float:
-        """Return the distance at which P(same) is `probability`, in (0, 1).
+    def distance_at(self, probability: float, quality: ArrayLike | None = None) -> float:
+        """Return the distance at which P(same) is `probability`, in (0, 1), for two images of these qualities.
 
         It is below 0 if P(same) never reaches `probability`.
         """
-        return (self.intercept - math.log(probability / (1 - probability))) / self.slope
+        intercept, slope = self._parameters(quality)
+        return float((intercept - math.log(probability / (1 - probability))) / slope)
+
+    def _parameters(self, quality: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return intercept and slope for pairs of qualities, (..., 2)."""
+        poor = self._poorness(quality)
+        return self.intercept + poor @ np.array(self.poor_intercept), self.slope + poor @ np.array(self.poor_slope)
+
+    def _poorness(self, quality: ArrayLike | None) -> np.ndarray:
+        """Return p for pairs of qualities, (..., 4); (..., 0) if the network has no quality scores."""
+        q = np.asarray((1.0, 1.0) if quality is None else quality)
+        return _poorness(q.clip(self.lowest_quality))[..., : len(self.poor_slope)]
 
 
-def fit(distance: np.ndarray, same: np.ndarray, people: np.ndarray | None = None) -> Calibration:
+def fit(
+    distance: np.ndarray,
+    same: np.ndarray,
+    people: np.ndarray | None = None,
+    quality: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+) -> Calibration:
     """Fit a calibration. Genuine and impostor pairs have the same total weight.
 
     If genuine pairs are not closer than impostor pairs, the result is about 0.5 for every distance.
@@ -107,18 +151,25 @@ def fit(distance: np.ndarray, same: np.ndarray, people: np.ndarray | None = None
         same: (P,) bool, true for genuine pairs.
         people: (P, 2) int, the two people of each pair. If given, the covariance is estimated by a bootstrap with
             `BOOTSTRAP_SAMPLES` samples of people, because pairs that share a person are correlated.
+        quality: (P, 2) float in [0, 1], the qualities of the two images; None for a calibration without quality.
+        weight: (P,) float ≥ 0, how much each pair counts; None for equal weights.
 
     Raises:
         ValueError: if genuine or impostor pairs are missing.
     """
     distance, same = np.asarray(distance, dtype=float), np.asarray(same, dtype=bool)
-    slope, intercept = _fit_logistic(distance, same, np.ones(len(same)))
-    covariance = None if people is None else _bootstrap_covariance(distance, same, np.asarray(people))
-    return Calibration(slope, intercept, covariance)
+    weight = np.ones(len(same)) if weight is None else weight
+    parameters = _fit_logistic(distance, same, quality, weight)
+    covariance = None if people is None else _bootstrap_covariance(distance, same, quality, weight, np.asarray(people))
+    (intercept, *poor_intercept), (slope, *poor_slope) = parameters.reshape(2, -1).tolist()
+    lowest = 0.0 if quality is None else float(np.min(quality))
+    return Calibration(slope, intercept, tuple(poor_slope), tuple(poor_intercept), lowest, covariance)
 
 
-def _bootstrap_covariance(distance: np.ndarray, same: np.ndarray, people: np.ndarray) -> tuple[float, float, float]:
-    """Return variance of the intercept, covariance, and variance of the slope over samples of people."""
+def _bootstrap_covariance(
+    distance: np.ndarray, same: np.ndarray, quality: np.ndarray | None, weight: np.ndarray, people: np.ndarray
+) -> tuple[tuple[float, ...], ...]:
+    """Return the covariance of the parameters over samples of people."""
     from threadpoolctl import threadpool_limits  # comes with sklearn
 
     rng = np.random.default_rng(0)
@@ -126,11 +177,10 @@ def _bootstrap_covariance(distance: np.ndarray, same: np.ndarray, people: np.nda
     with threadpool_limits(1, user_api="blas"):  # threads make these small fits ten times slower
         for _ in range(BOOTSTRAP_SAMPLES):
             times = rng.poisson(1.0, people.max() + 1)  # how often each person is drawn
-            weight = np.where(same, times[people[:, 0]], times[people[:, 0]] * times[people[:, 1]])
-            if weight[same].any() and weight[~same].any():
-                samples.append(_fit_logistic(distance, same, weight))
-    var_slope, covariance, _, var_intercept = np.cov(np.transpose(samples)).ravel()
-    return float(var_intercept), float(covariance), float(var_slope)
+            drawn = weight * np.where(same, times[people[:, 0]], times[people[:, 0]] * times[people[:, 1]])
+            if drawn[same].any() and drawn[~same].any():
+                samples.append(_fit_logistic(distance, same, quality, drawn))
+    return tuple(map(tuple, np.cov(np.transpose(samples)).tolist()))
 
 
 def measure_operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple[OperatingPoint, ...]:
@@ -151,18 +201,30 @@ def measure_operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple
     )
 
 
-def _fit_logistic(distance: np.ndarray, same: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Return slope and intercept of the logistic function."""
+def _fit_logistic(distance: np.ndarray, same: np.ndarray, quality: np.ndarray | None, weight: np.ndarray) -> np.ndarray:
+    """Return the parameters in the order of `Calibration.covariance`."""
     from sklearn.linear_model import LogisticRegression  # needed to fit, not to use
 
     if not (weight[same].any() and weight[~same].any()):
         raise ValueError(f"need genuine and impostor pairs, got {same.sum()} and {(~same).sum()}")
     balance = np.where(same, weight[~same].sum(), weight[same].sum()) / weight.sum() * 2
     unit = np.average(distance, weights=weight * balance) or 1.0
+    scaled = -distance[:, None] / unit
+    poor = np.empty((len(same), 0)) if quality is None else _poorness(quality)
+    x = np.hstack([poor, scaled, poor * scaled])
     # Weak regularisation keeps the slope finite if genuine and impostor distances do not overlap.
-    model = LogisticRegression(C=100).fit(distance[:, None] / unit, same, sample_weight=weight * balance)
-    slope, intercept = float(-model.coef_[0, 0]) / unit, float(model.intercept_[0])
-    return (slope, intercept) if slope > 0 and intercept > 0 else (1e-3 / unit, 1e-3)
+    model = LogisticRegression(C=100, solver="newton-cholesky").fit(x, same, sample_weight=weight * balance)
+    intercepts = np.append(model.intercept_, model.coef_[0, : poor.shape[1]])
+    slopes = model.coef_[0, poor.shape[1] :] / unit
+    if slopes[0] <= 0 or intercepts[0] <= 0:
+        intercepts, slopes = (np.eye(1, len(slopes))[0] * value for value in (1e-3, 1e-3 / unit))
+    return np.concatenate([intercepts, slopes])
+
+
+def _poorness(quality: np.ndarray) -> np.ndarray:
+    """Return p of `Calibration`, (..., 4), for pairs of qualities, (..., 2)."""
+    p = 1 - np.sort(quality, axis=-1)
+    return np.stack([p[..., 0], p[..., 0] ** 2, p[..., 1], p[..., 1] ** 2], axis=-1)
 
 
 def _logistic(log_odds: np.ndarray | float) -> np.ndarray:

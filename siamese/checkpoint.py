@@ -2,7 +2,7 @@
 
 A result folder, and a model repository on the Hugging Face Hub, holds these files:
 
-    config.json        architecture, face alignment and calibration, see `NetworkConfig`
+    config.json        architecture, alignment template and calibration, see `NetworkConfig`
     model.safetensors  weights
     metrics.json       what the network was trained on and how well it does, see `Record`
 """
@@ -13,15 +13,15 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from siamese.calibration import Calibration
+from siamese.faces.detection import Landmarks
 from siamese.model import Model
 from siamese.network import SiameseNetwork, bundled_weights, pick_device
 from siamese.record import Checked, Record, parse
 
 DEFAULT = bundled_weights("faces")
-Align = Literal["faces", "none"]
 T = TypeVar("T")
 
 
@@ -33,7 +33,8 @@ class NetworkConfig(Checked):
         backbone, embedding_dim, mirror, unit, whiten: arguments of `SiameseNetwork`.
         calibration: maps a distance to P(same).
         weights_sha256: hash of model.safetensors. It detects files of two different runs.
-        align: how a photo is turned into an input of the network, see `Model`.
+        reference_norm, nuisance_dim: arguments of `SiameseNetwork`.
+        template: see `Model`.
     """
 
     backbone: str
@@ -43,22 +44,27 @@ class NetworkConfig(Checked):
     calibration: Calibration
     weights_sha256: str
     whiten: bool = False
-    align: Align = "none"
+    reference_norm: float | None = None
+    nuisance_dim: int = 0
+    template: Landmarks | None = None
 
 
-def save(folder: Path, network: SiameseNetwork, calibration: Calibration, align: Align, record: Record) -> None:
+def save(
+    folder: Path, network: SiameseNetwork, calibration: Calibration, template: Landmarks | None, record: Record
+) -> None:
     """Write config.json, model.safetensors and metrics.json.
 
     Args:
         folder: an existing folder. If it has no README.md, a stub is written as well.
         network: saved in the dtype of its weights.
         calibration: maps a distance of this network to P(same).
-        align: how a photo is turned into an input of the network, see `Model`.
+        template: see `Model`.
         record: content of metrics.json.
     """
     network.save_pretrained(folder)  # writes the weights, and the network's arguments to config.json
+    (folder / "model.safetensors").chmod(0o644)  # safetensors creates files that only their owner can read
     config = json.loads((folder / "config.json").read_bytes()) | {
-        "align": align,
+        "template": template,
         "calibration": asdict(calibration),
         "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
     }
@@ -70,8 +76,8 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
     """Load a trained network from a folder or from the Hugging Face Hub.
 
     Args:
-        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub. "weights/faces" (the default) and
-            "weights/att" come with this package and work in any directory.
+        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub. "weights/faces" (the default),
+            "weights/dlib" and "weights/att" come with this package and work in any directory.
         revision: branch, tag or commit of a repository on the Hub; None for the main branch.
         device: "auto" for the best available device, or a name that PyTorch knows.
 
@@ -93,11 +99,11 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         hint = f"; delete {folder} to download it again" if commit else ""
         raise ValueError(f"{name}: model.safetensors is damaged or does not belong to config.json{hint}")
     network = SiameseNetwork.from_pretrained(folder).to(torch_device)
-    return Model(network, config.calibration, record, name, config.align, commit, note)
+    return Model(network, config.calibration, record, name, config.template, commit, note)
 
 
 def find_weights(weights: str | Path) -> Path:
-    """Return the path of a result folder. "weights/faces" and "weights/att" are found in any directory."""
+    """Return the path of a result folder. Weights that come with the package are found in any directory."""
     folder = Path(weights)
     if not folder.is_dir() and folder.parent == Path("weights") and bundled_weights(folder.name).is_dir():
         return bundled_weights(folder.name)

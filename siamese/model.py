@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,8 @@ import torch
 from siamese import images
 from siamese.calibration import Calibration
 from siamese.faces import Face, detect, quality_warnings
+from siamese.faces.cover import mark_covered
+from siamese.faces.detection import Landmarks
 from siamese.network import SiameseNetwork, distance
 from siamese.record import Record
 
@@ -78,7 +80,8 @@ class Model:
         calibration: maps a distance to P(same).
         record: what the network was trained on and how well it does.
         name: the folder or Hub id that it was loaded from.
-        align: "faces" to detect and align the faces in a photo, "none" to use the whole image.
+        template: where the crop of a face has the eyes, the nose and the corners of the mouth, see `crop`; None if the
+            network compares whole images.
         revision: commit of a network from the Hub; else None.
         note: a sentence for the user if the Hub could not be reached and a cached copy was loaded; else empty.
     """
@@ -89,12 +92,17 @@ class Model:
         calibration: Calibration,
         record: Record,
         name: str,
-        align: str = "none",
+        template: Landmarks | None = None,
         revision: str | None = None,
         note: str = "",
     ):
         self.network, self.calibration, self.record, self.name = network.eval(), calibration, record, name
-        self.align, self.revision, self.note = align, revision, note
+        self.template, self.revision, self.note = template, revision, note
+
+    @property
+    def align(self) -> Literal["faces", "none"]:
+        """What happens to a photo: "faces" are detected and aligned, or "none" to use the whole image."""
+        return "none" if self.template is None else "faces"
 
     @property
     def id(self) -> str:
@@ -107,7 +115,7 @@ class Model:
         Raises:
             FileNotFoundError, ValueError: if an image cannot be read.
         """
-        return detect(pictures, self.network.input_shape, self.align, self.network.device)
+        return detect(pictures, self.network.input_shape, self.template, self.network.device)
 
     def embed(self, pictures: Iterable[images.ImageSource]) -> np.ndarray:
         """Embed the main face of each photo. The Euclidean distance of two rows is their dissimilarity.
@@ -123,15 +131,42 @@ class Model:
         """
         if images.is_single_image(pictures):
             raise ValueError("expected a list of images, got one image; put it into a list")
-        pictures = list(pictures)
-        batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)] or [[]]
-        return np.concatenate(
-            [self._embed([faces[0] if faces else None for faces in self.detect(batch)]).numpy() for batch in batches]
-        )
+        return self.embed_with_quality(pictures)[0]
 
-    def embed_faces(self, faces: Sequence[Face]) -> np.ndarray:
-        """Embed N faces from `detect`. Returns (N, D) float32."""
-        return self._embed(faces).numpy()
+    def embed_with_quality(self, pictures: Iterable[images.ImageSource]) -> tuple[np.ndarray, np.ndarray]:
+        """Embed the main face of each photo, and estimate its quality.
+
+        Args:
+            pictures: N images, see `images.read`.
+
+        Returns:
+            (N, D) and (N,) float32: embeddings, and qualities in [0, 1], see `Face.quality`. NaN for a photo without a
+            face; the qualities are also NaN if the network has no quality scores.
+
+        Raises:
+            FileNotFoundError, ValueError: if an image cannot be read.
+        """
+        pictures = list(pictures)
+        z = np.full((len(pictures), self.network.embedding_dim), np.nan, np.float32)
+        quality = np.full(len(pictures), np.nan, np.float32)
+        for start in range(0, len(pictures), BATCH_SIZE):
+            found = self.detect(pictures[start : start + BATCH_SIZE])
+            rows = [start + row for row, faces in enumerate(found) if faces]
+            z[rows], faces = self.embed_faces([faces[0] for faces in found if faces])
+            quality[rows] = [math.nan if face.quality is None else face.quality for face in faces]
+        return z, quality
+
+    def embed_faces(self, faces: Sequence[Face]) -> tuple[np.ndarray, list[Face]]:
+        """Embed N faces from `detect`. Returns (N, D) float32, and the faces with their quality."""
+        crops = [images.to_tensor(face.crop) for face in faces]
+        x = torch.stack(crops) if crops else torch.empty((0, *self.network.input_shape), dtype=torch.uint8)
+        with torch.inference_mode():
+            features = self.network.features(x.to(self.network.device))  # (N, D)
+            z = self.network.head(features).float().cpu().numpy()
+            quality = self.network.quality(features)
+        if quality is not None:
+            faces = [replace(face, quality=value) for face, value in zip(faces, quality.tolist(), strict=True)]
+        return z, list(faces)
 
     def compare(
         self,
@@ -160,43 +195,44 @@ class Model:
             raise ValueError(f"face must be one number, or one for each of the two photos, got {face!r}")
         if self.align == "none" and any(numbers):
             raise ValueError("this network compares whole images; omit face")
-        threshold = self.calibration.threshold if fmr is None else self.calibration.operating_point(fmr).distance
-        faces, found, warnings = [], [], []
-        for candidates, number, name in zip(self.detect([a, b]), numbers, ("first", "second"), strict=True):
-            faces.append(_choose(candidates, number, name))
-            found.append(tuple(candidate for candidate in candidates if candidate.box))
-            if self.align == "faces":
-                warnings += quality_warnings(faces[-1], len(candidates), number, name)
-        dissimilarity, probability, verdict, interval = math.nan, math.nan, "unsure", None
-        if None not in faces:
-            if faces[0].crop.tobytes() == faces[1].crop.tobytes():
+        point = None if fmr is None else self.calibration.operating_point(fmr)
+        detected1, detected2 = self.detect([a, b])
+        face1, face2 = _choose(detected1, numbers[0], "first"), _choose(detected2, numbers[1], "second")
+        warnings: list[str] = []
+        dissimilarity, quality, interval = math.nan, None, None
+        if face1 and face2:
+            z, embedded = self.embed_faces([face1, face2])
+            face1, face2 = mark_covered(self.network, embedded)
+            detected1[numbers[0]], detected2[numbers[1]] = face1, face2
+            dissimilarity = float(distance(*torch.from_numpy(z)))
+            if face1.quality is not None and face2.quality is not None:
+                quality = face1.quality, face2.quality
+            interval = self.calibration.confidence_interval(dissimilarity, quality)
+            if face1.crop.tobytes() == face2.crop.tobytes():
                 warnings.append("Both images are identical.")
-            dissimilarity = float(distance(*self._embed(faces)))
-            probability = float(self.calibration.probability(dissimilarity))
-            interval = self.calibration.confidence_interval(dissimilarity)
-            is_same = probability >= VERDICT_PROBABILITY if fmr is None else dissimilarity <= threshold
-            verdict = "same" if is_same else "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure"
+        if self.align == "faces":
+            warnings += quality_warnings(face1, len(detected1), numbers[0], "first")
+            warnings += quality_warnings(face2, len(detected2), numbers[1], "second")
+        probability = float(self.calibration.probability(dissimilarity, quality))
+        is_same = dissimilarity <= point.distance if point else probability >= VERDICT_PROBABILITY
+        if point and quality and min(quality) < self.calibration.min_quality:
+            warnings.append(f"The photos are too poor for a false-match rate of 1 in {round(1 / point.fmr):,}.")
+            is_same = False
         return Comparison(
-            dissimilarity,
-            threshold,
-            probability,
-            interval,
-            verdict,
-            tuple(faces),
-            tuple(found),
-            tuple(warnings),
-            self.id,
+            dissimilarity=dissimilarity,
+            threshold=point.distance if point else self.calibration.distance_at(0.5, quality),
+            probability=probability,
+            confidence_interval=interval,
+            verdict="same" if is_same else "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure",
+            faces=(face1, face2),
+            found=(_with_box(detected1), _with_box(detected2)),
+            warnings=tuple(warnings),
+            model=self.id,
         )
 
-    @torch.inference_mode()
-    def _embed(self, faces: Sequence[Face | None]) -> torch.Tensor:
-        """Return (N, D) float32 on the CPU, with a row of NaN for None."""
-        crops = [images.to_tensor(face.crop) for face in faces if face]
-        x = torch.stack(crops) if crops else torch.empty((0, *self.network.input_shape), dtype=torch.uint8)
-        z = self.network.embed(x.to(self.network.device)).float().cpu()
-        rows = z.new_full((len(faces), z.shape[1]), math.nan)
-        rows[torch.tensor([face is not None for face in faces], dtype=torch.bool)] = z
-        return rows
+
+def _with_box(faces: list[Face]) -> tuple[Face, ...]:
+    return tuple(face for face in faces if face.box)
 
 
 def _choose(faces: list[Face], number: int, name: str) -> Face | None:
@@ -215,4 +251,5 @@ def _choose(faces: list[Face], number: int, name: str) -> Face | None:
 
 
 def _face_to_dict(face: Face) -> dict:
-    return {"box": face.box, "landmarks": face.landmarks, "angle": face.angle, "score": face.score}
+    names = ("box", "landmarks", "angle", "score", "quality", "covered")
+    return {name: getattr(face, name) for name in names}

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from siamese.backbones import BACKBONES
 
 PACKAGE = Path(__file__).parent
+# Faces below a quality of `POOR_QUALITY` are poor, about one in fifteen of LFW's. Up to `PROJECTED_QUALITY`, nuisances
+# are removed from them completely, see `SiameseNetwork.head`. Both were chosen on LFW's View 1.
+PROJECTED_QUALITY, POOR_QUALITY = 0.6, 0.8
 
 
 def distance(z1: Tensor, z2: Tensor) -> Tensor:
@@ -49,10 +52,18 @@ class SiameseNetwork(
         unit: scale embeddings to length 1, so that distances are in [0, 2].
         whiten: add a linear layer before the scaling. It is the identity until
             `siamese.training.whitening.fit_whitening` sets it.
+        reference_norm: the norm of the features of an image of quality 1, see `quality`; None if it is not known.
+        nuisance_dim: number of rows of `nuisance`. They are 0 until they are set.
+
+    Attributes:
+        nuisance: (nuisance_dim, D), orthonormal directions in which degradations such as blur move the features. They
+            are removed from poor images, see `head`. None if nuisance_dim is 0.
 
     Raises:
         ValueError: if the backbone is unknown or `embedding_dim` is out of range.
     """
+
+    nuisance: Tensor | None
 
     def __init__(
         self,
@@ -61,6 +72,8 @@ class SiameseNetwork(
         mirror: bool = False,
         unit: bool = False,
         whiten: bool = False,
+        reference_norm: float | None = None,
+        nuisance_dim: int = 0,
     ):
         super().__init__()
         if backbone not in BACKBONES:
@@ -68,9 +81,10 @@ class SiameseNetwork(
         if not (isinstance(embedding_dim, int) and 1 <= embedding_dim <= 1024):
             raise ValueError(f"embedding_dim must be a whole number from 1 to 1024, got {embedding_dim!r}")
         self.backbone = BACKBONES[backbone](embedding_dim).to(memory_format=torch.channels_last)
-        self.input_shape = self.backbone.input_shape
-        self.mirror, self.unit = mirror, unit
+        self.input_shape, self.embedding_dim = self.backbone.input_shape, embedding_dim
+        self.mirror, self.unit, self.reference_norm = mirror, unit, reference_norm
         self.whitening = nn.Linear(embedding_dim, embedding_dim) if whiten else nn.Identity()
+        self.register_buffer("nuisance", torch.zeros(nuisance_dim, embedding_dim) if nuisance_dim else None)
         if isinstance(self.whitening, nn.Linear):
             nn.init.eye_(self.whitening.weight)
             nn.init.zeros_(self.whitening.bias)
@@ -93,7 +107,21 @@ class SiameseNetwork(
         Raises:
             ValueError: if the images have another shape.
         """
-        return self.head(self.backbone(self.prepare(x)))
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the unscaled embeddings, from which `head` computes the embeddings.
+
+        Args:
+            x: (B, C, H, W), see `embed`.
+
+        Returns:
+            (B, D) in the dtype of the weights.
+
+        Raises:
+            ValueError: if the images have another shape.
+        """
+        return self.average(self.backbone(self.prepare(x)))
 
     def prepare(self, x: Tensor) -> Tensor:
         """Turn images into the input of the backbone.
@@ -117,19 +145,62 @@ class SiameseNetwork(
             x = torch.cat([x, x.flip(3)])
         return x.contiguous(memory_format=torch.channels_last)
 
-    def head(self, features: Tensor) -> Tensor:
-        """Turn the output of the backbone into embeddings: average mirror images, whiten, scale to length 1.
+    def average(self, outputs: Tensor) -> Tensor:
+        """Average the outputs of the backbone over each image and its mirror image.
 
         Args:
-            features: (B, D), or (2 B, D) if `prepare` added mirror images.
+            outputs: (2 B, D) if `prepare` added mirror images, else (B, D).
 
         Returns:
             (B, D).
         """
         if self.mirror and not self.training:
-            features = torch.stack(features.tensor_split(2)).mean(0)
+            return torch.stack(outputs.tensor_split(2)).mean(0)
+        return outputs
+
+    def head(self, features: Tensor) -> Tensor:
+        """Turn unscaled embeddings into embeddings: remove nuisances, whiten, scale to length 1.
+
+        Two different people look more alike if both photos are blurred, because blur moves all embeddings in the same
+        direction. Nuisance attribute projection (Solomonoff, Campbell and Boardman, ICASSP 2005) removes such
+        directions. As they also tell people apart in good photos, they are removed completely only up to a quality of
+        `PROJECTED_QUALITY`, and not at all from `POOR_QUALITY` on.
+
+        Args:
+            features: (B, D) from `features`.
+
+        Returns:
+            (B, D).
+        """
+        quality = self.quality(features)
+        if quality is not None:
+            share = (POOR_QUALITY - quality) / (POOR_QUALITY - PROJECTED_QUALITY)
+            features = features.lerp(self._without_nuisance(features), share.clamp(0, 1)[:, None])
         z = self.whitening(features)
         return F.normalize(z) if self.unit else z
+
+    def quality(self, features: Tensor) -> Tensor | None:
+        """Estimate how well each face can be recognised, from the norm of its unscaled embedding without nuisances.
+
+        Training with a softmax loss on embeddings of length 1 does not set the norm. It grows with the evidence for the
+        features that the network has learned, and is small for blurred, covered or small faces. Compare Meng et al.,
+        "MagFace", CVPR 2021, where the norm is trained as a quality score.
+
+        Args:
+            features: (B, D) from `features`.
+
+        Returns:
+            (B,) in [0, 1], or None if the norm of a good face is not known for this network. 1 stands for a norm of at
+            least `reference_norm`.
+        """
+        if self.reference_norm is None:
+            return None
+        norm = torch.linalg.vector_norm(self._without_nuisance(features), dim=1)
+        return (norm / self.reference_norm).clamp_max(1)
+
+    def _without_nuisance(self, features: Tensor) -> Tensor:
+        """Project (B, D) features onto the complement of the span of `nuisance`."""
+        return features if self.nuisance is None else features - features @ self.nuisance.T @ self.nuisance
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """Embed both images of each pair in one pass.
@@ -168,7 +239,7 @@ class SiameseNetwork(
 
 
 def bundled_weights(name: str) -> Path:
-    """Return the folder of the weights that come with the project: "faces", "att" or "mtcnn"."""
+    """Return the folder of the weights that come with the project: "faces", "dlib", "att" or "mtcnn"."""
     repository, package = (folder / "weights" / name for folder in (PACKAGE.parent, PACKAGE))
     return repository if repository.is_dir() else package
 

@@ -192,6 +192,9 @@ class LfwProtocol(Checked):
         images: number of photos.
         without_face: number of photos in which no face was found.
         impostor_pairs: number of impostor pairs that the operating points were measured on.
+        default_fmr: share of these impostor pairs with the default verdict "same", see `Comparison.verdict`.
+        default_fnmr: share of genuine pairs without it, of those in which both faces were found.
+        unsure: share of the protocol's pairs with the verdict "unsure", likewise.
         closest_impostors: two photos and their distance; the closest pairs come first.
     """
 
@@ -200,7 +203,54 @@ class LfwProtocol(Checked):
     images: int
     without_face: int
     impostor_pairs: int = 0
+    default_fmr: float = 0.0
+    default_fnmr: float = 0.0
+    unsure: float = 0.0
     closest_impostors: list[tuple[str, str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DegradedResult(Checked):
+    """Metrics of the probabilities of pairs with degraded photos. Genuine and impostor pairs count half each.
+
+    Attributes:
+        degradation: a key of `siamese.evaluation.degradations.DEGRADATIONS`, or "none".
+        both: whether both photos of a pair are degraded, or one.
+        pairs: number of pairs in which both faces were found.
+        missing: share of all pairs with a photo in which no face was found.
+        calibration_error: see `Report`.
+        confident_errors: share of genuine pairs with a probability of at most 0.03 and of impostor pairs with at least
+            0.97.
+        unsure: share of pairs with the verdict "unsure".
+        errors: share of pairs on the wrong side of a probability of 0.5.
+    """
+
+    degradation: str
+    both: bool
+    pairs: int
+    missing: float
+    calibration_error: float
+    confident_errors: float
+    unsure: float
+    errors: float
+
+
+@dataclass(frozen=True)
+class DifficultPairs(Checked):
+    """How often the default verdict is wrong on pairs that are harder than those of LFW. Rates are in [0, 1].
+
+    Attributes:
+        children_fmr: share of the pairs of two different children with the verdict "same", in LAG (Bianco, "Large
+            Age-Gap Face Verification by Feature Injection in Deep Networks", 2017).
+        family_fmr: share of the pairs of two members of one family with the verdict "same", in FIW (Robinson et al.,
+            "Families in the Wild", 2016).
+        child_adult_fnmr: share of the pairs of a child and the same person as an adult without the verdict "same", in
+            LAG.
+    """
+
+    children_fmr: float
+    family_fmr: float
+    child_adult_fnmr: float
 
 
 @dataclass(frozen=True)
@@ -224,6 +274,9 @@ class Record(Checked):
         versions: of Python, PyTorch and this package.
         source: where converted weights come from; None for trained ones.
         lfw: results of LFW's protocol; None if it was not run.
+        att: metrics of all pairs of the AT&T faces, for a network that was not trained on them; None if not measured.
+        degraded: results on photos that were made worse on purpose; empty if not measured.
+        difficult_pairs: of children and relatives; None if they were not measured.
     """
 
     data: DataSource
@@ -242,6 +295,9 @@ class Record(Checked):
     versions: dict[str, str] = field(default_factory=dict)
     source: Source | None = None
     lfw: LfwProtocol | None = None
+    att: Report | None = None
+    degraded: list[DegradedResult] = field(default_factory=list)
+    difficult_pairs: DifficultPairs | None = None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Record:

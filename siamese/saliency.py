@@ -37,9 +37,9 @@ def saliency_maps(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndar
     with torch.no_grad():
         features, rest = _split_backbone(network, x)  # (B, c, h, w), with B = 4 if mirror images are added, else 2
         blank = features.mean((2, 3), keepdim=True)  # (B, c, 1, 1)
-        z = network.head(rest(features))  # (2, D)
+        z = network.head(network.average(rest(features)))  # (2, D)
     half = ((features + blank) / 2).requires_grad_()
-    total = distance(network.head(rest(half)), z.flip(0)).sum()
+    total = distance(network.head(network.average(rest(half))), z.flip(0)).sum()
     (gradient,) = torch.autograd.grad(total, half)
     rise = -(gradient * (features - blank)).sum(1, keepdim=True)  # (B, 1, h, w)
     if len(rise) > len(x):

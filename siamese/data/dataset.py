@@ -16,6 +16,7 @@ from siamese import images
 from siamese.data.att import find_att
 from siamese.data.folders import list_people, natural_order
 from siamese.data.memory import allocate
+from siamese.faces.detection import Landmarks
 from siamese.faces.face import detect
 
 BATCH_SIZE = 256  # images that `batches` yields at a time
@@ -144,14 +145,14 @@ class IdentityDataset:
 
 
 def load_dataset(
-    source: str | Path, input_shape: tuple[int, int, int], align: str = "none", progress: bool = True
+    source: str | Path, input_shape: tuple[int, int, int], template: Landmarks | None = None, progress: bool = True
 ) -> IdentityDataset:
     """Read a data set and decode each image once.
 
     Args:
         source: "att" for the AT&T faces, or a folder or zip archive, see `folders.list_people`.
         input_shape: (C, H, W) of the network's input.
-        align: "none" takes images whole; "faces" detects the face in each image and crops it upright.
+        template: see `detect`; None takes images whole.
         progress: show a progress bar if reading takes longer than two seconds.
 
     Returns:
@@ -173,7 +174,7 @@ def load_dataset(
     def read(row: int) -> None:
         person, file = identity[row], people.files[row]
         try:
-            (faces,) = detect([people.folders[person] / file], input_shape, align)
+            (faces,) = detect([people.folders[person] / file], input_shape, template)
             if not faces:
                 raise ValueError(f"no face was found in {file}; remove it")
             pixels[row] = images.to_tensor(faces[0].crop)

@@ -7,16 +7,22 @@ import math
 import numpy as np
 from PIL import Image
 
-from siamese.faces.detection import Detection
+from siamese.faces.detection import Detection, Landmarks
 
-# Target places of left eye, right eye, nose, left and right corner of the mouth (as seen in the image), in a crop with
-# sides of 1. They are dlib's places, moved 3 % away from the centre. This gave the best accuracy on LFW's View 1.
-TEMPLATE = np.array([(47.4, 45.7), (101.7, 45.6), (74.5, 78.2), (51.2, 104.8), (98.5, 105.1)]) / 150
-TEMPLATE = 0.5 + 1.03 * (TEMPLATE - 0.5)
+# Where a crop has the left eye, right eye, nose, left and right corner of the mouth (as seen in the image), with the
+# sides of the crop as unit. These are the usual places of face networks, such as ArcFace's; `siamese train --align
+# faces` uses them if it trains from scratch. Other networks bring their own template.
+TEMPLATE: Landmarks = (
+    (0.341916, 0.461574),
+    (0.656534, 0.459834),
+    (0.500225, 0.640505),
+    (0.370976, 0.824692),
+    (0.631517, 0.823250),
+)
 
 
-def crop(photo: Image.Image, detection: Detection, side: int) -> Image.Image:
-    """Crop a face with the similarity transform that moves its landmarks closest to `TEMPLATE`.
+def crop(photo: Image.Image, detection: Detection, side: int, template: Landmarks) -> Image.Image:
+    """Crop a face with the similarity transform that moves its landmarks closest to a template.
 
     Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", IEEE TPAMI 1991.
 
@@ -24,13 +30,14 @@ def crop(photo: Image.Image, detection: Detection, side: int) -> Image.Image:
         photo: the RGB photo in which the face was detected.
         detection: the face.
         side: height and width of the crop in pixels.
+        template: the places of the landmarks in the crop, see `TEMPLATE`.
 
     Returns:
         An RGB image, black outside the photo. A face that shrinks to half its size or less is averaged over blocks
         first, to avoid aliasing.
     """
     # With points as complex numbers, a similarity is crop = factor * photo + shift, with a closed-form solution.
-    target, source = TEMPLATE @ (side, 1j * side), np.array(detection.landmarks) @ (1, 1j)
+    target, source = np.array(template) @ (side, 1j * side), np.array(detection.landmarks) @ (1, 1j)
     centred = source - source.mean()
     factor = np.vdot(centred, target) / np.vdot(centred, centred)
     shift = target.mean() - factor * source.mean()

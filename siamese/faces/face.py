@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -11,6 +12,8 @@ from PIL import Image
 from siamese import images
 from siamese.faces.alignment import crop
 from siamese.faces.detection import MAX_PHOTO_SIDE, Box, Detection, Landmarks, find_faces
+
+Part = Literal["eyes", "mouth"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,18 @@ class Face:
         box: left, top, right, bottom; None if the input is the whole image. So are then all other attributes.
         landmarks: (x, y) of left eye, right eye, nose, left and right corner of the mouth.
         score: the detector's score, in [0, 1].
+        quality: how well the face can be recognised, in [0, 1], see `SiameseNetwork.quality`; None before the face is
+            embedded, and for networks without quality scores.
+        covered: parts that seem to be covered, for example by a mask or dark glasses; only checked by `Model.compare`
+            for faces with a low quality, see `siamese.faces.cover`.
     """
 
     crop: Image.Image
     box: Box | None = None
     landmarks: Landmarks | None = None
     score: float | None = None
+    quality: float | None = None
+    covered: tuple[Part, ...] = ()
 
     @property
     def size(self) -> float | None:
@@ -54,7 +63,7 @@ class Face:
 def detect(
     pictures: Sequence[images.ImageSource],
     input_shape: tuple[int, int, int],
-    align: str,
+    template: Landmarks | None,
     device: str | torch.device = "cpu",
 ) -> list[list[Face]]:
     """Read photos and return the network inputs in each.
@@ -62,27 +71,29 @@ def detect(
     Args:
         pictures: N images, see `images.read`.
         input_shape: (C, H, W) of the network.
-        align: "faces" to detect and align faces, "none" to use the whole image.
+        template: places of the landmarks in the crops, see `crop`; None to use the whole image.
         device: device of the detector.
 
     Returns:
-        N lists. With "faces", all faces of a photo, the main one first, see `find_faces`; with "none", one input.
+        N lists: all faces of a photo, the main one first, see `find_faces`; one input for a whole image.
 
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if an image cannot be read.
     """
-    if align == "none":
+    if template is None:
         return [[Face(images.fit(images.read(picture), input_shape))] for picture in pictures]
     read = [images.read_reduced(picture, MAX_PHOTO_SIDE) for picture in pictures]
     found = find_faces([photo for photo, _ in read], device)
     return [
-        [_to_face(photo, scale, detection, input_shape) for detection in detections]
+        [_to_face(photo, scale, detection, input_shape, template) for detection in detections]
         for (photo, scale), detections in zip(read, found, strict=True)
     ]
 
 
-def _to_face(photo: Image.Image, scale: int, detection: Detection, input_shape: tuple[int, int, int]) -> Face:
+def _to_face(
+    photo: Image.Image, scale: int, detection: Detection, input_shape: tuple[int, int, int], template: Landmarks
+) -> Face:
     original = detection.scaled(scale)
-    aligned = images.fit(crop(photo, detection, input_shape[1]), input_shape)
+    aligned = images.fit(crop(photo, detection, input_shape[1], template), input_shape)
     return Face(aligned, original.box, original.landmarks, original.score)

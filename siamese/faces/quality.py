@@ -1,19 +1,22 @@
-"""Warnings about faces that are hard to compare. In LFW, each of them applies to fewer than 1 in 100 faces."""
+"""Warnings about faces that are hard to compare, with the likely cause."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from siamese.faces.face import Face
+from siamese.network import POOR_QUALITY
 
 SMALL_FACE_PIXELS = 60  # `Face.size`
-BLURRED_SHARPNESS = 0.186  # see `sharpness`
+BLURRED_SHARPNESS = 0.19  # see `sharpness`
 DARK_GRAY_LEVEL = 40  # mean, of 255
 TURNED_RATIO = 0.5  # `Face.turn`
 
 
 def quality_warnings(face: Face | None, count: int, number: int, name: str) -> list[str]:
     """Describe what makes a face hard to compare.
+
+    A face with a known quality of at least `POOR_QUALITY` gets no warning, unless a part of it is covered.
 
     Args:
         face: a detected face, or None if the photo shows none.
@@ -30,16 +33,23 @@ def quality_warnings(face: Face | None, count: int, number: int, name: str) -> l
     if count > 1:
         which = "the largest one near the middle" if number == 0 else f"face {number + 1}"
         warnings.append(f"The {name} photo shows {count} faces; {which} was compared.")
+    place = f"face in the {name} photo"
+    if face.covered:
+        warnings.append(f"The {place} seems to be covered around the {' and the '.join(face.covered)}.")
+    if face.quality is not None and face.quality >= POOR_QUALITY:
+        return warnings
     margin = face.crop.height // 8  # background
     gray = np.asarray(face.crop.convert("L"), dtype=float)[margin:-margin, margin:-margin]
     if face.size < SMALL_FACE_PIXELS:
-        warnings.append(f"The face in the {name} photo is small: {face.size:.0f} pixels.")
+        warnings.append(f"The {place} is small: {face.size:.0f} pixels.")
     elif sharpness(gray) < BLURRED_SHARPNESS:
-        warnings.append(f"The face in the {name} photo is blurred.")
+        warnings.append(f"The {place} is blurred.")
     if gray.mean() < DARK_GRAY_LEVEL:
-        warnings.append(f"The face in the {name} photo is very dark.")
+        warnings.append(f"The {place} is very dark.")
     if face.turn > TURNED_RATIO:
-        warnings.append(f"The face in the {name} photo is turned far to the side.")
+        warnings.append(f"The {place} is turned far to the side.")
+    if face.quality is not None and not any(place in warning for warning in warnings):
+        warnings.append(f"The {place} is hard to recognise: the photo is of poor quality.")
     return warnings
 
 

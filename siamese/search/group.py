@@ -103,9 +103,10 @@ def group(
             detected = model.detect([photo])[0]
             found = detected[:1] + [face for face in detected[1:] if (face.score or 0) >= MIN_FACE_SCORE]
             if found:
-                faces += found
+                z, embedded = model.embed_faces(found)
+                faces += embedded
                 indices += [index] * len(found)
-                embeddings.append(model.embed_faces(found))
+                embeddings.append(z)
             else:
                 problems.append(f"No face was found in {name}.")
         except (ValueError, FileNotFoundError) as error:
@@ -114,9 +115,9 @@ def group(
         if len(faces) > MAX_FACES:
             problems.append(f"Only the first {MAX_FACES} faces are shown, up to {name}.")
             break
-    z = np.concatenate(embeddings)[:MAX_FACES] if embeddings else np.empty((0, 1), np.float32)
+    rows = np.concatenate(embeddings)[:MAX_FACES] if embeddings else np.empty((0, 1), np.float32)
     names = tuple(photos[index][0] for index in indices[:MAX_FACES])
-    distances = np.linalg.norm(z[:, None] - z, axis=-1)
+    distances = np.linalg.norm(rows[:, None] - rows, axis=-1)
     return Group(tuple(faces[:MAX_FACES]), tuple(indices[:MAX_FACES]), names, distances, tuple(problems))
 
 

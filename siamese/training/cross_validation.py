@@ -54,26 +54,22 @@ def cross_validate(
         scored.append(_shift_people(score_all_pairs(network, test), offset))
         excluded = [offset + number for number, name in enumerate(test.names) if name in exclude]
         rows = ~np.isin(scored[-1].people, excluded).any(1)
-        kept.append(Scored(*(column[rows] for column in scored[-1])))
+        kept.append(scored[-1].select(rows))
         if config.init:
             before.append(_shift_people(score_all_pairs(deepcopy(start).to(device), test), offset))
 
     each, pooled = _report_folds(scored)
-    return Folds(each, pooled, _report_folds(before)[1] if before else None), _pool(kept).calibrate()
+    return Folds(each, pooled, _report_folds(before)[1] if before else None), Scored.concatenate(kept).calibrate()
 
 
 def _report_folds(folds: list[Scored]) -> tuple[list[Report], Report]:
     """Return the metrics of each fold and of all pairs together."""
     probabilities = []
     for k, fold in enumerate(folds):
-        others = _pool(folds[:k] + folds[k + 1 :])
+        others = Scored.concatenate(folds[:k] + folds[k + 1 :])
         probabilities.append(calibration.fit(others.distance, others.same).probability(fold.distance))
     each = [fold.report(probability) for fold, probability in zip(folds, probabilities, strict=True)]
-    return each, _pool(folds).report(np.concatenate(probabilities))
-
-
-def _pool(folds: list[Scored]) -> Scored:
-    return Scored(*(np.concatenate(column) for column in zip(*folds, strict=True)))
+    return each, Scored.concatenate(folds).report(np.concatenate(probabilities))
 
 
 def _shift_people(scored: Scored, offset: int) -> Scored:

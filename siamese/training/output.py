@@ -17,6 +17,7 @@ from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
 from siamese.evaluation import plots
 from siamese.evaluation.pairs import Scored
+from siamese.faces.detection import Landmarks
 from siamese.files import write_atomically
 from siamese.hub.card import model_card
 from siamese.network import SiameseNetwork
@@ -102,6 +103,7 @@ def write_result(
     config: TrainConfig,
     network: SiameseNetwork,
     calibration: Calibration,
+    template: Landmarks | None,
     record: Record,
     test: IdentityDataset,
     scored: Scored,
@@ -114,6 +116,7 @@ def write_result(
         config: the settings.
         network: the trained network; it is moved to the CPU.
         calibration: of the network.
+        template: see `Model`.
         record: the content of metrics.json.
         test: the test people.
         scored: their pairs.
@@ -122,7 +125,7 @@ def write_result(
     folder.mkdir(exist_ok=True)
     weights = f"path/to/{config.out.name}" if config.out.is_absolute() else config.out.as_posix()
     (folder / "README.md").write_text(model_card(record, weights), encoding="utf-8")
-    checkpoint.save(folder, network.cpu().half(), calibration, config.settings().align, record)
+    checkpoint.save(folder, network.cpu().half(), calibration, template, record)
     if record.loss and record.loss.values:
         epochs = len(record.validation_eer) or config.epochs
         plots.loss(record.loss.values, epochs, record.validation_eer, folder / "loss.png")
@@ -133,7 +136,6 @@ def write_result(
     plots.pairs(example_pairs(test, scored), folder / "pairs.png")
     plots.pairs(example_pairs(test, scored, hardest=True), folder / "hardest.png")
     for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors creates files that only their owner can read
         os.replace(file, config.out / file.name)
 
 

@@ -17,6 +17,7 @@ from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.data.folders import title
 from siamese.evaluation.pairs import Scored, score_all_pairs
 from siamese.evaluation.people import UNKNOWN_NAMES_NOTE
+from siamese.faces.alignment import TEMPLATE
 from siamese.network import SiameseNetwork
 from siamese.record import DataSource, LossCurve, People, Record, Report
 from siamese.training.config import TrainConfig
@@ -71,7 +72,10 @@ def train(config: TrainConfig) -> Record:
     config = run_on_main(partial(choose_start, config))
     start, source = initial_network(config)
     config = replace(config, align=config.align or (source.align if source else "none"))
-    dataset = load_dataset(config.data, start.input_shape, config.align, progress=is_main_process())
+    template = None
+    if config.align == "faces":
+        template = source.template if source and source.template else TEMPLATE
+    dataset = load_dataset(config.data, start.input_shape, template, progress=is_main_process())
     training, held_out = _split(config, dataset)
     data = DataSource(ATT_NAME if config.data == "att" else title(config.data), len(dataset), dataset.fingerprint())
     people = People(list(training.names), list(held_out.names), source.record.people.seen if source else [])
@@ -116,7 +120,7 @@ def train(config: TrainConfig) -> Record:
         versions={"python": platform.python_version(), "torch": torch.__version__, "siamese": __version__},
     )
     if is_main_process():
-        write_result(config, network, final, record, test, scored)
+        write_result(config, network, final, template, record, test, scored)
         clear_checkpoints(config.out)
     return record
 
