@@ -8,21 +8,23 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from siamese import backbones, images, network
-from siamese.faces import alignment, detection, face, mtcnn
+from siamese.faces import alignment, detection, face, mtcnn, pyramid
 from siamese.files import cache_folder, write_atomically
 from siamese.model import Model
 
 BATCH_SIZE = 32  # photographs that are embedded together
 SAVE_EVERY = 256  # new embeddings
+Row = tuple[np.ndarray, float]  # embedding and quality
 
 
 def embed_files(
     model: Model, files: Iterable[tuple[str, bytes]], total: int, cache: bool = True
-) -> dict[str, np.ndarray]:
-    """Embed photographs, with a progress bar.
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Embed the main face of photographs, with a progress bar.
 
     Args:
         model: any model.
@@ -31,17 +33,19 @@ def embed_files(
         cache: keep the embeddings in `cache_folder()`, in one file for each combination of weights and settings.
 
     Returns:
-        (D,) float32 for each name; NaN if no face was found.
+        For each name the embedding, (D,) float32, and the quality, see `Model.embed_with_quality`.
 
     Raises:
         ValueError: if a photograph cannot be read. The message names it.
     """
     known = _Cache(cache_folder() / "embeddings" / f"{_cache_key(model)}.npz" if cache else None)
-    result, waiting = {}, []
+    result: dict[str, Row] = {}
+    waiting: list[tuple[str, str, Image.Image]] = []
 
     def embed_waiting() -> None:
-        for (name, key, _), row in zip(waiting, model.embed([photo for _, _, photo in waiting]), strict=True):
-            result[name] = known.rows[key] = row
+        z, quality = model.embed_with_quality([photo for _, _, photo in waiting])
+        for (name, key, _), *row in zip(waiting, z, quality.tolist(), strict=True):
+            result[name] = known.rows[key] = tuple(row)
         waiting.clear()
 
     try:
@@ -60,15 +64,15 @@ def embed_files(
         embed_waiting()
     finally:
         known.save()
-    return result
+    return {name: z for name, (z, _) in result.items()}, {name: quality for name, (_, quality) in result.items()}
 
 
 class _Cache:
-    """Embeddings by the SHA-1 of the photograph, and the file that keeps them, if any."""
+    """Embeddings and qualities by the SHA-1 of the photograph, and the file that keeps them, if any."""
 
     def __init__(self, file: Path | None):
         self.file = file
-        self.rows = self._read(file) if file else {}
+        self.rows: dict[str, Row] = self._read(file) if file else {}
         self.saved = len(self.rows)
 
     def save(self, every: int = 1) -> None:
@@ -83,27 +87,30 @@ class _Cache:
             self.file = None
             tqdm.write(f"warning: the embeddings are not cached: {error}", file=sys.stderr)
 
-    def _read(self, file: Path) -> dict[str, np.ndarray]:
+    def _read(self, file: Path) -> dict[str, Row]:
         try:
             with np.load(file) as arrays:
-                return dict(zip(arrays["keys"].tolist(), arrays["z"], strict=True))
+                rows = zip(arrays["z"], arrays["quality"].tolist(), strict=True)
+                return dict(zip(arrays["keys"].tolist(), rows, strict=True))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # missing or damaged: start an empty one
             return {}
 
     def _write(self, part: Path) -> None:
         with part.open("wb") as opened:  # given a path, np.savez would append .npz to it
-            np.savez(opened, keys=np.array(list(self.rows)), z=np.stack(list(self.rows.values())))
+            z, quality = zip(*self.rows.values(), strict=True)
+            np.savez(opened, keys=np.array(list(self.rows)), z=np.stack(z), quality=quality)
 
 
 def _cache_key(model: Model) -> str:
     """Hash all that an embedding depends on besides the photograph: weights, settings, and the code involved."""
     digest = hashlib.sha256()
     net = model.network
-    digest.update(json.dumps([type(net.backbone).__name__, net.mirror, net.unit, model.align]).encode())
+    settings = type(net.backbone).__name__, net.mirror, net.unit, net.reference_norm, model.template
+    digest.update(json.dumps(settings).encode())
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     if model.align == "faces":
         digest.update((network.bundled_weights("mtcnn") / "model.safetensors").read_bytes())
-        for module in (alignment, backbones, detection, face, images, mtcnn, network):
+        for module in (alignment, backbones, detection, face, images, mtcnn, network, pyramid):
             digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]

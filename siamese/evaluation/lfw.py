@@ -1,11 +1,13 @@
 """Evaluate a face network by the standard protocol of Labeled Faces in the Wild."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from siamese import calibration
 from siamese.calibration import Calibration
@@ -14,12 +16,13 @@ from siamese.evaluation import metrics
 from siamese.evaluation.embedding_cache import embed_files
 from siamese.evaluation.pairs import Scored
 from siamese.evaluation.people import known_seen
-from siamese.model import Model
+from siamese.model import VERDICT_PROBABILITY, Model
 from siamese.network import distance
 from siamese.record import Curves, Folds, LfwProtocol, Report
 
 PHOTOGRAPHS_PER_BLOCK = 512
 CLOSEST_IMPOSTORS = 30
+MIN_QUALITY_SHARE = 0.002  # of the photographs have a lower quality than `Calibration.min_quality`
 
 
 class LfwScores(NamedTuple):
@@ -45,7 +48,7 @@ class LfwResult(NamedTuple):
         test: metrics of all pairs.
         folds: metrics of each fold, with its accuracy, and of all pairs.
         curves: of the genuine pairs and all impostor pairs.
-        calibration: fitted on all pairs of the folds; its operating points are measured on all impostor pairs.
+        calibration: the model's, with operating points that are measured on all impostor pairs.
         protocol: accuracy over the folds, and the closest impostor pairs.
         scored: the pairs in which both faces were found.
     """
@@ -63,14 +66,21 @@ class LfwResult(NamedTuple):
         return json.dumps({name: asdict(getattr(self, name)) for name in fields}, indent=1) + "\n"
 
 
-def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool = True) -> LfwResult:
+def evaluate_lfw(
+    model: Model,
+    lfw: Lfw,
+    folds: int | None = None,
+    cache: bool = True,
+    calibrations: Sequence[Calibration] | None = None,
+) -> LfwResult:
     """Run View 2 of LFW, see `judge_lfw`, and measure operating points on all impostor pairs of its photographs.
 
     Args:
         model: a model that was not trained on people of LFW.
         lfw: the photographs and lists of pairs.
-        folds: the number of folds to run, or None for all ten. A single fold is judged by the model's own calibration.
+        folds: the number of folds to run, or None for all ten.
         cache: keep embeddings in `cache_folder()`, so that an interrupted run can continue.
+        calibrations: one for each fold, not fitted on its people; None for the model's own.
 
     Raises:
         ValueError: if `folds` is out of range, the model was trained on people of LFW, or a photograph cannot be read.
@@ -82,10 +92,11 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
         raise ValueError(f"LFW has {len(parts)} folds: choose 1 to {len(parts)}, got {folds}")
     parts = parts[:folds]
     files = sorted({file for part in parts for pair in part for file in (pair.first, pair.second)})
-    if seen := {_person(file) for file in files} & known_seen(model.record.people):
+    if seen := {person(file) for file in files} & known_seen(model.record.people):
         raise ValueError(f"the network was trained on {len(seen)} people of LFW; it cannot be tested on LFW")
-    z = embed_files(model, lfw.read(files), len(files), cache)
-    scores = judge_lfw(z, parts, model.calibration)
+    z, quality = embed_files(model, lfw.read(files), len(files), cache)
+    known = None if model.network.reference_norm is None else quality
+    scores = judge_lfw(z, parts, calibrations or [model.calibration] * folds, known)
     genuine = scores.scored.distance[scores.scored.same]
     impostor, closest = all_impostor_distances(z)
     width, genuine_counts, impostor_counts = metrics.histogram(genuine, impostor)
@@ -94,47 +105,61 @@ def evaluate_lfw(model: Model, lfw: Lfw, folds: int | None = None, cache: bool =
         folds=scores.folds,
         curves=replace(scores.curves, width=width, genuine=genuine_counts, impostor=impostor_counts),
         calibration=replace(
-            scores.scored.calibrate(), operating_points=calibration.measure_operating_points(genuine, impostor)
+            model.calibration,
+            operating_points=calibration.measure_operating_points(genuine, impostor),
+            min_quality=float(np.nanquantile(list(known.values()), MIN_QUALITY_SHARE)) if known else 0.0,
         ),
-        protocol=replace(scores.protocol, impostor_pairs=len(impostor), closest_impostors=closest),
+        protocol=replace(
+            scores.protocol,
+            impostor_pairs=len(impostor),
+            default_fmr=default_fmr(z, known, model.calibration),
+            closest_impostors=closest,
+        ),
         scored=scores.scored,
     )
 
 
-def judge_lfw(z: dict[str, np.ndarray], parts: list[list[LfwPair]], fallback: Calibration | None = None) -> LfwScores:
+def judge_lfw(
+    z: dict[str, np.ndarray],
+    parts: list[list[LfwPair]],
+    calibrations: Sequence[Calibration] = (),
+    quality: dict[str, float] | None = None,
+) -> LfwScores:
     """Compute the metrics of folds of LFW's pairs.
 
-    The accuracy of a fold is that at the best threshold of all other folds, and its probabilities come from a
-    calibration fitted on all other folds. A pair with a missing face counts as different, with probability 0 and twice
-    the largest distance, and is not used for fitting.
+    The accuracy of a fold is that at the best threshold of all other folds; a single fold is judged at the threshold of
+    its calibration. A pair with a missing face counts as different, with probability 0 and twice the largest distance,
+    and is not used for fitting.
 
     Args:
         z: (D,) float embedding of each photograph; NaN if no face was found.
         parts: the folds.
-        fallback: the calibration that judges a single fold. Not used for several folds.
+        calibrations: one for each fold. If empty, they are fitted on the distances in all other folds.
+        quality: quality of each photograph, in [0, 1]; None if it is not known.
     """
-    scored, found = _score(z, [pair for part in parts for pair in part])
+    scored, found = score_lfw(z, [pair for part in parts for pair in part], quality)
     fold = np.repeat(np.arange(len(parts)), [len(part) for part in parts])  # (P,)
     probability, each = np.empty(len(fold)), []
     for k in range(len(parts)):
-        judged, others = (Scored(*(column[rows] for column in scored)) for rows in (fold == k, (fold != k) & found))
-        if len(parts) == 1 and fallback:
-            fitted, threshold = fallback, fallback.threshold
-        else:
-            fitted = calibration.fit(others.distance, others.same)
-            threshold = metrics.best_threshold(others.distance, others.same)
-        probability[fold == k] = np.where(found[fold == k], fitted.probability(judged.distance), 0)
-        accuracy = ((judged.distance <= threshold) == judged.same).mean()
-        each.append(replace(judged.report(probability[fold == k]), accuracy=float(accuracy)))
+        part, others = scored.select(fold == k), scored.select((fold != k) & found)
+        fitted = calibrations[k] if calibrations else calibration.fit(others.distance, others.same)
+        threshold = metrics.best_threshold(others.distance, others.same) if len(parts) > 1 else fitted.threshold
+        probability[fold == k] = np.where(found[fold == k], fitted.probability(part.distance, part.quality), 0)
+        accuracy = ((part.distance <= threshold) == part.same).mean()
+        each.append(replace(part.report(probability[fold == k]), accuracy=float(accuracy)))
     accuracies = [report.accuracy for report in each]
+    judged = probability[found]
     protocol = LfwProtocol(
         accuracy=float(np.mean(accuracies)),
         accuracy_std=float(np.std(accuracies)),
         images=len(z),
         without_face=sum(bool(np.isnan(row).any()) for row in z.values()),
+        default_fnmr=float((judged[scored.same[found]] < VERDICT_PROBABILITY).mean()),
+        unsure=float(((judged > 1 - VERDICT_PROBABILITY) & (judged < VERDICT_PROBABILITY)).mean()),
     )
-    both_found = Scored(*(column[found] for column in scored))
-    return LfwScores(Folds(each, scored.report(probability)), scored.curves(probability), protocol, both_found)
+    return LfwScores(
+        Folds(each, scored.report(probability)), scored.curves(probability), protocol, scored.select(found)
+    )
 
 
 def all_impostor_distances(z: dict[str, np.ndarray]) -> tuple[np.ndarray, list[tuple[str, str, float]]]:
@@ -146,36 +171,75 @@ def all_impostor_distances(z: dict[str, np.ndarray]) -> tuple[np.ndarray, list[t
     Returns:
         (I,) float32 distances, and the `CLOSEST_IMPOSTORS` closest pairs with their distances, closest first.
     """
-    files = [file for file in z if not np.isnan(z[file]).any()]
-    names = [_person(file) for file in files]
-    _, numbers = np.unique([LFW_ALIASES.get(name, name) for name in names], return_inverse=True)
-    embeddings, person = torch.from_numpy(np.stack([z[file] for file in files])), torch.from_numpy(numbers)
+    files = _with_face(z)
     distances, closest = [], []
-    for start in range(0, len(files), PHOTOGRAPHS_PER_BLOCK):
-        block = slice(start, start + PHOTOGRAPHS_PER_BLOCK)
-        d = torch.cdist(embeddings[block], embeddings[start:])
-        impostor = (person[block, None] != person[start:]).triu(1)  # each pair once
+    for block, d, impostor in _blocks(z):
         distances.append(d[impostor].numpy())
         count = min(CLOSEST_IMPOSTORS, int(impostor.sum()))
         values, cells = d.where(impostor, torch.inf).flatten().topk(count, largest=False)
         for value, cell in zip(values.tolist(), cells.tolist(), strict=True):
             row, column = divmod(cell, d.shape[1])
-            closest.append((value, files[start + row], files[start + column]))
+            closest.append((value, files[block + row], files[block + column]))
     closest = sorted(closest)[:CLOSEST_IMPOSTORS]
     return np.concatenate(distances), [(first, second, value) for value, first, second in closest]
 
 
-def _score(z: dict[str, np.ndarray], pairs: list[LfwPair]) -> tuple[Scored, np.ndarray]:
-    """Return all pairs with their distances, and (P,) bool, whether both faces were found."""
+def default_fmr(z: dict[str, np.ndarray], quality: dict[str, float] | None, judge: Calibration) -> float:
+    """Return the share of all impostor pairs with the default verdict "same".
+
+    Args:
+        z: see `all_impostor_distances`.
+        quality: quality of each photograph, in [0, 1]; None if it is not known.
+        judge: the calibration.
+    """
+    known = np.array([quality[file] if quality else 1.0 for file in _with_face(z)])
+    matches = total = 0
+    for block, d, impostor in _blocks(z):
+        row, column = impostor.nonzero(as_tuple=True)
+        pairs = np.stack([known[block + row.numpy()], known[block + column.numpy()]], axis=1)
+        probability = judge.probability(d[row, column].numpy(), pairs)
+        matches, total = matches + int((probability >= VERDICT_PROBABILITY).sum()), total + len(row)
+    return matches / total
+
+
+def _with_face(z: dict[str, np.ndarray]) -> list[str]:
+    return [file for file, row in z.items() if not np.isnan(row).any()]
+
+
+def _blocks(z: dict[str, np.ndarray]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield the distances of pairs of photographs with a face, each pair once.
+
+    Yields:
+        The number b of the first photograph of the block; distances (B, N - b) of the photographs from b to b + B from
+        those from b on; and a mask of the same shape of the impostor pairs.
+    """
+    files = _with_face(z)
+    names = [person(file) for file in files]
+    _, numbers = np.unique([LFW_ALIASES.get(name, name) for name in names], return_inverse=True)
+    embeddings, people = torch.from_numpy(np.stack([z[file] for file in files])), torch.from_numpy(numbers)
+    for start in range(0, len(files), PHOTOGRAPHS_PER_BLOCK):
+        block = slice(start, start + PHOTOGRAPHS_PER_BLOCK)
+        impostor = (people[block, None] != people[start:]).triu(1)  # each pair once
+        yield start, torch.cdist(embeddings[block], embeddings[start:]), impostor
+
+
+def score_lfw(
+    z: dict[str, np.ndarray], pairs: Sequence[LfwPair], quality: dict[str, float] | None = None
+) -> tuple[Scored, np.ndarray]:
+    """Return all pairs with their distances, and (P,) bool, whether both faces were found; see `judge_lfw`."""
     first = torch.from_numpy(np.stack([z[pair.first] for pair in pairs]))  # (P, D)
     second = torch.from_numpy(np.stack([z[pair.second] for pair in pairs]))  # (P, D)
     distances = distance(first, second).numpy()
     found = ~np.isnan(distances)
     distances[~found] = 2 * distances[found].max()
-    number = {name: k for k, name in enumerate(sorted({_person(file) for file in z}))}
-    people = np.array([[number[_person(file)] for file in (pair.first, pair.second)] for pair in pairs])
-    return Scored(distances, np.array([pair.same for pair in pairs]), people), found
+    number = {name: k for k, name in enumerate(sorted({person(file) for file in z}))}
+    people = np.array([[number[person(file)] for file in (pair.first, pair.second)] for pair in pairs])
+    same, qualities = np.array([pair.same for pair in pairs]), None
+    if quality:
+        qualities = np.array([(quality[pair.first], quality[pair.second]) for pair in pairs], np.float32)
+    return Scored(distances, same, people, qualities), found
 
 
-def _person(file: str) -> str:
+def person(file: str) -> str:
+    """Return the name of the person on a photograph of LFW."""
     return file.partition("/")[0]

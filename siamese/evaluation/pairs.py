@@ -30,11 +30,25 @@ class Scored(NamedTuple):
         distance: (P,) float32.
         same: (P,) bool.
         people: (P, 2) int, the two people in each pair.
+        quality: (P, 2) float32, the qualities of the two images, in [0, 1]; None if they are not known.
     """
 
     distance: np.ndarray
     same: np.ndarray
     people: np.ndarray
+    quality: np.ndarray | None = None
+
+    def select(self, rows: np.ndarray) -> Scored:
+        """Return some of the pairs, by index or by mask."""
+        quality = None if self.quality is None else self.quality[rows]
+        return Scored(self.distance[rows], self.same[rows], self.people[rows], quality)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Scored]) -> Scored:
+        """Return the pairs of several parts, all of them with quality or none."""
+        *columns, qualities = zip(*parts, strict=True)
+        distance, same, people = map(np.concatenate, columns)
+        return Scored(distance, same, people, None if qualities[0] is None else np.concatenate(qualities))
 
     def calibrate(self) -> Calibration:
         """Fit a calibration, with confidence intervals and operating points."""
@@ -80,18 +94,20 @@ def score_all_pairs(network: SiameseNetwork, dataset: IdentityDataset) -> Scored
         dataset: N images.
 
     Returns:
-        The pairs of `all_pairs`, in its order. `people` indexes `dataset.names`.
+        The pairs of `all_pairs`, in its order, with quality if the network has it. `people` indexes `dataset.names`.
 
     Raises:
         ValueError: if a distance is not finite.
     """
     network.eval()
-    z = torch.cat([network.embed(x.to(network.device)).float().cpu() for x in dataset.batches()])  # (N, D)
+    features = torch.cat([network.features(x.to(network.device)) for x in dataset.batches()])  # (N, D)
+    z, quality = network.head(features).float().cpu(), network.quality(features)
     first, second, same = all_pairs(dataset.identity)
     distances = distances_of(z, first, second)
     if not np.isfinite(distances).all():
         raise ValueError("the network's distances are not finite; train it again with a lower learning rate")
-    return Scored(distances, same, dataset.identity[np.stack([first, second], axis=1)])
+    rows = np.stack([first, second], axis=1)  # (P, 2)
+    return Scored(distances, same, dataset.identity[rows], None if quality is None else quality.cpu().numpy()[rows])
 
 
 def distances_of(z: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def evaluate_folder(model: Model, source: str | Path) -> FolderResult:
         ValueError: if fewer than 2 such people are left, or the data set cannot be used, see `load_dataset`.
     """
     record, people = model.record, model.record.people
-    dataset = load_dataset(source, model.network.input_shape, model.align)
+    dataset = load_dataset(source, model.network.input_shape, model.template)
     if people.anonymous and dataset.fingerprint() == record.data.sha256:
         people = _with_names(people, sorted(dataset.names))
     seen = known_seen(people)
@@ -62,7 +62,7 @@ def evaluate_folder(model: Model, source: str | Path) -> FolderResult:
     if people.anonymous or set(names) & set(people.test):
         calibration = record.test_calibration  # the model's own may be fitted on these people
     scored = score_all_pairs(model.network, dataset.select(names).subsample())
-    probability = calibration.probability(scored.distance)
+    probability = calibration.probability(scored.distance, scored.quality)
     return FolderResult(names, scored.report(probability), scored.curves(probability))
 
 

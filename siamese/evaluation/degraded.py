@@ -1,0 +1,170 @@
+"""Fit and test the network and its probabilities on photographs that were made worse on purpose."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from siamese import calibration, images
+from siamese.calibration import Calibration
+from siamese.data.lfw import Lfw, LfwPair
+from siamese.evaluation import metrics
+from siamese.evaluation.degradations import DEGRADATIONS
+from siamese.evaluation.lfw import score_lfw
+from siamese.evaluation.pairs import Scored
+from siamese.faces.detection import find_faces
+from siamese.model import VERDICT_PROBABILITY, Model
+from siamese.network import SiameseNetwork
+from siamese.record import DegradedResult
+
+UNTOUCHED = "none"
+UNTOUCHED_WEIGHT = 20.0  # of the untouched pairs in the calibration, relative to those of each degradation
+NUISANCE_DIM = 5  # chosen by cross-validation over people on View 1
+CONFIDENT = 0.97  # an error with at least this probability, or at most its complement, is a confident error
+
+
+# For each degradation and `UNTOUCHED`, the unscaled embedding of each photograph, (D,); NaN if no face was found.
+DegradedFeatures = dict[str, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class DegradedPairs:
+    """Pairs with one or both photographs degraded.
+
+    Attributes:
+        degradation: a key of `DEGRADATIONS`, or `UNTOUCHED`.
+        both: whether both photographs are degraded, or only the first.
+        scored: the pairs in which both faces were found.
+        total: number of all pairs.
+    """
+
+    degradation: str
+    both: bool
+    scored: Scored
+    total: int
+
+
+@torch.inference_mode()
+def embed_degraded(model: Model, lfw: Lfw, files: Collection[str]) -> DegradedFeatures:
+    """Embed photographs and their degraded versions. The face is detected anew in each version."""
+    network, names = model.network, (UNTOUCHED, *DEGRADATIONS)
+    result: DegradedFeatures = {name: {} for name in names}
+    for file, content in tqdm(lfw.read(files), total=len(files), unit=" images", desc="degrading"):
+        photo = images.read(content)
+        (faces,) = find_faces([photo], network.device)
+        if not faces:
+            continue
+        versions = [photo, *(degrade(photo, faces[0]) for degrade in DEGRADATIONS.values())]
+        found = model.detect(versions)
+        x = torch.stack([images.to_tensor(faces[0].crop) for faces in found if faces])
+        rows = iter(network.features(x.to(network.device)).float().cpu().numpy())
+        for name, faces in zip(names, found, strict=True):
+            result[name][file] = next(rows) if faces else np.full(network.embedding_dim, np.nan, np.float32)
+    return result
+
+
+def nuisance_directions(features: DegradedFeatures) -> np.ndarray:
+    """Compute the main directions in which degradations move embeddings of length 1 on average.
+
+    Returns:
+        (`NUISANCE_DIM`, D) float32, orthonormal; for `SiameseNetwork.nuisance`.
+    """
+
+    def mean(name: str) -> np.ndarray:
+        rows = np.stack(list(features[name].values()))
+        return np.nanmean(rows / np.linalg.norm(rows, axis=1, keepdims=True), axis=0)
+
+    shifts = np.stack([mean(name) - mean(UNTOUCHED) for name in DEGRADATIONS])
+    return np.linalg.svd(shifts, full_matrices=False)[2][:NUISANCE_DIM]
+
+
+@torch.inference_mode()
+def degraded_pairs(
+    network: SiameseNetwork, features: DegradedFeatures, pairs: Iterable[LfwPair]
+) -> list[DegradedPairs]:
+    """Score pairs with no, both, or one photograph degraded, for each degradation.
+
+    Args:
+        network: turns the features into embeddings and qualities.
+        features: from `embed_degraded`.
+        pairs: pairs of these photographs. Pairs without a face in an untouched photograph are left out.
+    """
+    z, quality = {}, {}
+    for name, rows in features.items():
+        stacked = torch.from_numpy(np.stack(list(rows.values()))).to(network.device)  # (N, D)
+        qualities = network.quality(stacked)
+        assert qualities is not None, "the network has quality scores"
+        z[name] = dict(zip(rows, network.head(stacked).cpu().numpy(), strict=True))
+        quality[name] = dict(zip(rows, qualities.tolist(), strict=True))
+    known = features[UNTOUCHED]
+    pairs = [pair for pair in pairs if pair.first in known and pair.second in known]
+    result = []
+    for name in features:
+        for both in (True, False) if name != UNTOUCHED else (True,):
+            second = name if both else UNTOUCHED
+            # The degraded version of a photograph has a name of its own, in the folder of the same person.
+            versions = {f"{file}*": row for file, row in z[name].items()} | z[second]
+            values = {f"{file}*": value for file, value in quality[name].items()} | quality[second]
+            renamed = [pair._replace(first=f"{pair.first}*") for pair in pairs]
+            scored, found = score_lfw(versions, renamed, values)
+            result.append(DegradedPairs(name, both, scored.select(found), len(found)))
+    return result
+
+
+def fit_calibration(results: Sequence[DegradedPairs], with_people: bool) -> Calibration:
+    """Fit a calibration of distance and quality on untouched and degraded pairs.
+
+    Each kind of pair has the same weight, half of it for genuine pairs; the untouched pairs have `UNTOUCHED_WEIGHT`
+    times as much.
+
+    Args:
+        results: from `degraded_pairs`.
+        with_people: also estimate the covariance.
+    """
+    weights = []
+    for kind in results:
+        same = kind.scored.same
+        each = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
+        weights.append(
+            each * (UNTOUCHED_WEIGHT if kind.degradation == UNTOUCHED else 1.0) * len(results[0].scored.same)
+        )
+    scored = Scored.concatenate([kind.scored for kind in results])
+    people = scored.people if with_people else None
+    return calibration.fit(scored.distance, scored.same, people, scored.quality, np.concatenate(weights))
+
+
+def judge(
+    network: SiameseNetwork,
+    features: DegradedFeatures,
+    folds: Sequence[Sequence[LfwPair]],
+    calibrations: Sequence[Calibration],
+) -> list[DegradedResult]:
+    """Compute metrics of the probabilities of degraded pairs, each fold with its own calibration."""
+    kinds = zip(*(degraded_pairs(network, features, fold) for fold in folds), strict=True)
+    return [_judge(parts, calibrations) for parts in kinds]
+
+
+def _judge(parts: Sequence[DegradedPairs], calibrations: Sequence[Calibration]) -> DegradedResult:
+    """Compute metrics of one kind of pairs, given their folds. Genuine and impostor pairs count half each."""
+    probability = np.concatenate(
+        [
+            fitted.probability(part.scored.distance, part.scored.quality)
+            for part, fitted in zip(parts, calibrations, strict=True)
+        ]
+    )
+    same = np.concatenate([part.scored.same for part in parts])
+    weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
+    wrong = np.where(same, probability <= 1 - CONFIDENT, probability >= CONFIDENT)
+    unsure = (probability > 1 - VERDICT_PROBABILITY) & (probability < VERDICT_PROBABILITY)
+    return DegradedResult(
+        degradation=parts[0].degradation,
+        both=parts[0].both,
+        pairs=len(same),
+        missing=1 - len(same) / sum(part.total for part in parts),
+        calibration_error=metrics.calibration_error(probability, same),
+        confident_errors=float((weight * wrong).sum()),
+        unsure=float((weight * unsure).sum()),
+        errors=float((weight * ((probability >= 0.5) != same)).sum()),
+    )
