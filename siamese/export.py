@@ -1,5 +1,6 @@
 """Export a trained network to an ONNX file, which runs without PyTorch and without this package."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,14 +17,16 @@ MAX_DIFFERENCE = 1e-4
 
 
 class Embedding(nn.Module):
-    """`SiameseNetwork.embed` as the `forward` method of a module, as torch.onnx requires."""
+    """A module whose `forward` returns embeddings and, if the network has them, qualities, as torch.onnx requires."""
 
     def __init__(self, network: SiameseNetwork):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network.embed(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.network.features(images)
+        z, quality = self.network.head(features), self.network.quality(features)
+        return (z,) if quality is None else (z, quality)
 
 
 def to_onnx(model: Model, file: Path) -> float:
@@ -31,18 +34,21 @@ def to_onnx(model: Model, file: Path) -> float:
 
     The input `images` has shape (B, C, H, W) and type uint8 in [0, 255], for any batch size B. The output `embeddings`
     has shape (B, D) and type float32. It includes the mean with the mirror image, the whitening and the scaling to
-    length 1 if the network uses them. The Euclidean distance of two rows is the dissimilarity.
+    length 1 if the network uses them. The Euclidean distance of two rows is the dissimilarity. If the network has
+    quality scores, a second output `quality` has shape (B,), see `Face.quality`.
 
     The file's metadata holds as strings: `threshold`, `slope` and `intercept` of the calibration
-    (P(same) = 1 / (1 + exp(slope · distance − intercept)), see `Calibration`); `align` ("faces": inputs are aligned
-    face crops; "none": inputs are whole images); `input_range`; and `channels` ("RGB" or "gray").
+    (P(same) = 1 / (1 + exp(slope · distance − intercept)) for images of quality 1, see `Calibration`); with quality
+    scores also `poor_slope`, `poor_intercept` (JSON lists) and `lowest_quality`; `align` ("faces": inputs are aligned
+    face crops; "none": inputs are whole images); `template` (JSON: the places of the landmarks in a crop);
+    `input_range`; and `channels` ("RGB" or "gray").
 
     Args:
         model: a model on any device.
         file: the file to write. It is written completely or not at all.
 
     Returns:
-        The largest absolute difference between the embeddings of onnxruntime and PyTorch on random images.
+        The largest absolute difference between the outputs of onnxruntime and PyTorch on random images.
 
     Raises:
         FileNotFoundError: if `file` is a folder, or its folder does not exist.
@@ -68,14 +74,21 @@ def to_onnx(model: Model, file: Path) -> float:
 
 
 def _metadata(model: Model) -> dict[str, str]:
-    return {
-        "threshold": str(model.calibration.threshold),
-        "slope": str(model.calibration.slope),
-        "intercept": str(model.calibration.intercept),
+    fitted = model.calibration
+    metadata = {
+        "threshold": str(fitted.threshold),
+        "slope": str(fitted.slope),
+        "intercept": str(fitted.intercept),
         "align": model.align,
         "input_range": "0 to 255",
         "channels": "RGB" if model.network.input_shape[0] == 3 else "gray",
     }
+    if model.template:
+        metadata["template"] = json.dumps(model.template)
+    if fitted.poor_slope:
+        metadata["lowest_quality"] = str(fitted.lowest_quality)
+        metadata |= {name: json.dumps(getattr(fitted, name)) for name in ("poor_slope", "poor_intercept")}
+    return metadata
 
 
 def _export(network: SiameseNetwork, images: np.ndarray, metadata: dict[str, str]) -> bytes:
@@ -84,7 +97,7 @@ def _export(network: SiameseNetwork, images: np.ndarray, metadata: dict[str, str
         Embedding(network).eval(),
         (torch.from_numpy(images),),
         input_names=["images"],
-        output_names=["embeddings"],
+        output_names=["embeddings", "quality"][: 1 if network.reference_norm is None else 2],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         opset_version=OPSET_VERSION,
         dynamo=True,
@@ -101,14 +114,15 @@ def _export(network: SiameseNetwork, images: np.ndarray, metadata: dict[str, str
 
 
 def _largest_difference(network: SiameseNetwork, content: bytes, images: np.ndarray) -> float:
-    """Return the largest absolute difference between the embeddings of onnxruntime and PyTorch."""
+    """Return the largest absolute difference between the outputs of onnxruntime and PyTorch."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     difference = 0.0
     for batch in (images, images[:1]):  # two batch sizes
         with torch.inference_mode():
-            expected = network.embed(torch.from_numpy(batch)).numpy()
-        (actual,) = session.run(None, {"images": batch})
-        difference = max(difference, float(np.abs(actual - expected).max()))
+            features = network.features(torch.from_numpy(batch))
+            expected = network.head(features), network.quality(features)
+        for ours, theirs in zip(expected, session.run(None, {"images": batch}), strict=False):  # quality may be None
+            difference = max(difference, float(np.abs(theirs - np.asarray(ours)).max()))
     return difference

@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from siamese.data.att import ATT_NAME
-from siamese.record import Folds, Record, Report, Settings
+from siamese.data.lfw import LFW_ALIASES
+from siamese.page.text import difficult_pairs
+from siamese.record import DegradedResult, Folds, Record, Report, Settings
 
 TAG = "siamese-network"  # of every card that this project writes
 TEMPLATES = Path(__file__).parent / "templates"
@@ -61,6 +64,32 @@ def metrics_table(title: str, report: Report, folds: Folds | None = None, before
                 f"{row.mean_impostor:.2f}",
             ]
         )
+    return _table(lines)
+
+
+def degraded_table(results: Sequence[DegradedResult]) -> str:
+    """Return the results on degraded photos as a Markdown table."""
+    lines = [
+        [
+            "degraded",
+            "photos of a pair",
+            "pairs",
+            "no face",
+            "errors",
+            "calibration error",
+            "confident errors",
+            "unsure",
+        ],
+        ["---"] * 8,
+    ]
+    for result in results:
+        shares = result.missing, result.errors, result.calibration_error, result.confident_errors, result.unsure
+        photos = "–" if result.degradation == "none" else "both" if result.both else "one"
+        lines.append([result.degradation, photos, f"{result.pairs:,}", *(f"{share:.1%}" for share in shares)])
+    return _table(lines)
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -95,26 +124,48 @@ def _trained(record: Record, settings: Settings, weights: str) -> str:
 
 
 def _faces(record: Record, weights: str) -> str:
+    is_dlib = record.source is not None and record.source.file.endswith(".dat")
     card = ModelCard.from_template(
-        _card_data("faces", "LFW", "cc0-1.0", [("View 2", record.test)], is_faces=True),
+        _card_data(
+            "faces",
+            "LFW",
+            "cc0-1.0" if is_dlib else "apache-2.0",
+            [("View 2", record.test)],
+            is_faces=True,
+            trained=False,
+        ),
         template_path=str(TEMPLATES / "card_faces.md"),
         record=record,
         weights=weights,
+        is_dlib=is_dlib,
+        aliases=len(LFW_ALIASES),
+        degraded_table=degraded_table(record.degraded),
+        difficult_pairs=difficult_pairs(record),
         table=metrics_table("LFW, View 2", record.test, record.folds),
     )
     return str(card).rstrip() + "\n"
 
 
 def _card_data(
-    title: str, data: str, license: str | None, results: list[tuple[str, Report]], is_faces: bool
+    title: str, data: str, license: str | None, results: list[tuple[str, Report]], is_faces: bool, trained: bool = True
 ) -> ModelCardData:
+    """Return the front matter of a card.
+
+    Args:
+        title: of the network.
+        data: name of the data set in `results`.
+        license: identifier of the Hub.
+        results: part of the data set, and metrics.
+        is_faces: whether it compares faces.
+        trained: whether the network was trained on other people of `data`.
+    """
     data_id = re.sub(r"[^a-z0-9]+", "-", data.replace("&", "").lower()).strip("-")
     return ModelCardData(
         license=license,
         library_name="siamese",
         pipeline_tag="image-feature-extraction",
         tags=[TAG, "contrastive-loss", "image-similarity", *(["face-verification"] if is_faces else [])],
-        datasets=[data_id] if data_id else None,
+        datasets=[data_id] if data_id and trained else None,
         metrics=["roc_auc"],
         model_name=f"Siamese network, {title}",
         eval_results=[

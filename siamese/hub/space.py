@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from siamese.checkpoint import DEFAULT, find_weights, load
 from siamese.hub.card import TEMPLATES
 from siamese.hub.upload import (
+    LICENSE_FILE,
     NETWORK_FILES,
     PLOT_FILES,
     check_repository_is_ours,
@@ -32,7 +33,11 @@ PATTERNS = (
     *("siamese/**/*.py", "siamese/py.typed", "siamese/hub/templates/*.md"),
     *(f"examples/{name}" for name in EXAMPLES),
     *("weights/mtcnn/model.safetensors", "weights/mtcnn/README.md"),
-    *(f"weights/{name}/{file}" for name in ("att", "faces") for file in (*NETWORK_FILES, *PLOT_FILES, "README.md")),
+    *(
+        f"weights/{name}/{file}"
+        for name in ("att", "faces")
+        for file in (*NETWORK_FILES, *PLOT_FILES, LICENSE_FILE, "README.md")
+    ),
 )
 OUR_FOLDERS = ("examples/", "siamese/", "weights/")  # other files in them are deleted from the Space
 STARTING_STAGES = ("NO_APP_FILE", "BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING")

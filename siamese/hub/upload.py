@@ -16,6 +16,7 @@ from siamese.record import Record
 NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
 # pairs.png and hardest.png are not published: they show images of the data set.
 PLOT_FILES = ("loss.png", "roc.png", "distances.png")
+LICENSE_FILE = "LICENSE"  # if the weights have one of their own
 STATUS_REASONS = {
     401: "the token is not valid",
     402: "the account's plan does not include this hardware",
@@ -76,7 +77,7 @@ def published_files(folder: Path, weights: str) -> dict[str, Path | bytes]:
     """Return the files of a result folder for publication, without names of people and local paths.
 
     Args:
-        folder: a result folder; "weights/faces" and "weights/att" are found in any directory.
+        folder: a result folder; weights that come with the package are found in any directory.
         weights: where readers of the model card load the network from, a folder or USER/NAME.
 
     Returns:
@@ -87,7 +88,7 @@ def published_files(folder: Path, weights: str) -> dict[str, Path | bytes]:
     record = Record.from_json((folder / "metrics.json").read_bytes())
     init = record.settings.init if record.settings else ""
     record = record.anonymise(init_is_public=is_repo_id(init.partition("@")[0]))
-    names = [name for name in (*NETWORK_FILES, *PLOT_FILES) if (folder / name).is_file()]
+    names = [name for name in (*NETWORK_FILES, *PLOT_FILES, LICENSE_FILE) if (folder / name).is_file()]
     return {name: folder / name for name in names} | {
         "metrics.json": record.to_json().encode(),
         "README.md": model_card(record, weights).encode(),
