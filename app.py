@@ -234,7 +234,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         with gr.Row():
             first, second = photo_input("First photo"), photo_input("Second photo")
         answer = gr.HTML(on_photo(None, None, 0)[1], js_on_load="announceAnswers(element)")
-        fmr = strictness_radio(model.calibration, pairs)
+        fmr = strictness_radio(model, pairs)
         compared = gr.HTML(js_on_load="chooseFaces(element, trigger, watch)")
         numbers = gr.State((0, 0))
         if tutorial_model:
@@ -252,7 +252,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
 
     with gr.Tab("Group"):
         files = gr.File(label=f"Up to {MAX_PHOTOS} photos", file_count="multiple", file_types=["image"], height=180)
-        group_fmr = strictness_radio(model.calibration, pairs)
+        group_fmr = strictness_radio(model, pairs)
         found = gr.State(time_to_live=1800)
         people = gr.HTML(show_group(None, None, 0), js_on_load="announceAnswers(element)")
         files.change(on_files, [files, group_fmr], [found, people], trigger_mode="always_last", **PRIVATE_GROUP)

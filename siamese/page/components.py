@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from siamese.calibration import Calibration
-from siamese.model import VERDICT_PROBABILITY
+from siamese.model import VERDICT_PROBABILITY, Model
 from siamese.page.charts import PairDistances, rate
 from siamese.page.photo import Photo
 
@@ -30,12 +29,16 @@ def photo_input(label: str) -> Photo:
     )
 
 
-def strictness_radio(calibration: Calibration, pairs: PairDistances) -> gr.Radio:
+def strictness_radio(model: Model, pairs: PairDistances) -> gr.Radio:
     """Offer false-match rates, each with the share of matches that it misses. The value of the default is 0."""
-    default = calibration.distance_at(VERDICT_PROBABILITY)
-    settings = [("Default", 0.0, pairs.fmr_at(default), 1 - pairs.tmr_at(default))]
+    if lfw := model.record.lfw:
+        default = lfw.default_fmr, lfw.default_fnmr
+    else:
+        distance = model.calibration.distance_at(VERDICT_PROBABILITY)
+        default = pairs.fmr_at(distance), 1 - pairs.tmr_at(distance)
+    settings = [("Default", 0.0, *default)]
     for name, fmr in STRICTNESS.items():
-        points = [point for point in calibration.operating_points if point.fmr == fmr and point.distance < default]
+        points = [point for point in model.calibration.operating_points if point.fmr == fmr and fmr < default[0]]
         settings += [(name, fmr, fmr, point.fnmr) for point in points]
     return gr.Radio(
         [(f"{name}: {rate(fmr)} false matches, {fnmr:.1%} missed", value) for name, value, fmr, fnmr in settings],

@@ -92,12 +92,18 @@ def compared(
 ) -> str:
     """Draw the photos with their faces, and the compared crops with their saliency maps.
 
+    For photos of the same person, parts that make the distance larger are not drawn: benchmarks/saliency.py shows that
+    maps are not reliable there.
+
     Args:
         answer: a comparison of two faces.
         photos: the two photos and how much they were reduced, see `images.read_reduced`.
         maps: see `saliency_maps`.
         words: what the network compares.
     """
+    is_same = answer.verdict == "same"
+    maps = [values.clip(min=0) if is_same else values for values in maps]
+    apart = "" if is_same else '<span class="apart">less alike</span>'
     figures = "".join(
         _figure(answer, number, face, photos[number], maps[number]) for number, face in enumerate(answer.faces) if face
     )
@@ -105,7 +111,7 @@ def compared(
 <div class="seen">
   <h2>Compared {words.item}s</h2>
   <label><input type="checkbox" checked> Show which parts matter</label>
-  <p class="key quiet"><span class="together">more alike</span><span class="apart">less alike</span></p>
+  <p class="key quiet"><span class="together">more alike</span>{apart}</p>
   <div class="both">{figures}
   </div>
 </div>"""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from siamese.checkpoint import find_weights
 from siamese.model import Model
+from siamese.record import Record
 
 FACE_LIMITATIONS = """
 **Limitations.** Expect more errors for children, twins and siblings, for faces in profile, and for groups of people
-with few photos in the training set. A photo of a photo is not detected. Do not identify strangers with this page, and
-do not use it as the only basis of an important decision.
+with few photos in the training set. {difficult_pairs}A photo of a photo is not detected. Do not identify strangers with
+this page, and do not use it as the only basis of an important decision.
 """
 IMAGE_LIMITATIONS = """
 **Limitations.** The network sees the whole image, resized to {width} × {height} pixels, so the object should be upright
@@ -75,7 +76,11 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
 def about(model: Model, words: Vocabulary) -> str:
     """Describe the network: how it works, measured accuracy, training data and limitations."""
     _, height, width = model.network.input_shape
-    limitations = FACE_LIMITATIONS if words is FACES else IMAGE_LIMITATIONS.format(height=height, width=width)
+    limitations = (
+        FACE_LIMITATIONS.format(difficult_pairs="".join(f"{sentence} " for sentence in difficult_pairs(model.record)))
+        if words is FACES
+        else IMAGE_LIMITATIONS.format(height=height, width=width)
+    )
     finds = "The page detects and aligns the faces in each photo. " if words is FACES else ""
     paragraphs = [
         f"{finds}The network **{model.id}** maps each {words.item} to an embedding. The dissimilarity is the Euclidean "
@@ -83,6 +88,7 @@ def about(model: Model, words: Vocabulary) -> str:
         _accuracy(model, words),
         _operating_points(model),
         _card_section(model, "Network"),
+        _card_section(model, "Training data"),
         limitations,
         TRAIN_YOUR_OWN,
         CREDITS if words is FACES else "",
@@ -90,14 +96,30 @@ def about(model: Model, words: Vocabulary) -> str:
     return "\n\n".join(filter(None, paragraphs))
 
 
+def difficult_pairs(record: Record) -> list[str]:
+    """State how often the default verdict is wrong among children, within families, and between child and adult.
+
+    Returns:
+        One sentence each; empty if they were not measured with this network.
+    """
+    rates = record.difficult_pairs
+    if rates is None:
+        return []
+    return [
+        f'By default, {rates.children_fmr:.0%} of the pairs of two different children are wrongly called "same".',
+        f'By default, {rates.family_fmr:.0%} of the pairs of two members of one family are wrongly called "same".',
+        f"By default, {rates.child_adult_fnmr:.0%} of the pairs of a child and the same person as an adult are missed.",
+    ]
+
+
 def _accuracy(model: Model, words: Vocabulary) -> str:
     record = model.record
     report = record.folds.pooled if record.folds else record.test
     if record.lfw:
         return (
-            f"**Accuracy.** LFW is a benchmark with {record.lfw.images:,} photos of people who are not in the training "
-            f"set. The network classifies {record.lfw.accuracy:.1%} of its pairs correctly. The predicted "
-            f"probabilities differ from the observed ones by {report.calibration_error:.1%} on average."
+            f"**Accuracy.** LFW is a benchmark with {record.lfw.images:,} photos of public figures. The network "
+            f"classifies {record.lfw.accuracy:.1%} of its pairs correctly. The predicted probabilities differ from "
+            f"the observed ones by {report.calibration_error:.1%} on average."
         )
     people = record.people
     tested = len(people.test) + (len(people.training) if record.folds else 0)
