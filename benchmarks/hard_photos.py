@@ -49,7 +49,7 @@ def main() -> None:
 
     result = {}
     for title, z in (("whole", whole), ("tight", tight)):
-        protocol = judge_lfw(dict(zip(photos, z, strict=True)), [fold], model.calibration).protocol
+        protocol = judge_lfw(dict(zip(photos, z, strict=True)), [fold], [model.calibration]).protocol
         result[title] = {
             "accuracy": protocol.accuracy,
             "images": protocol.images,

