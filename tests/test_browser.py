@@ -127,10 +127,9 @@ def test_another_face_can_be_chosen(tab, two, device):
     expect(other).to_have_attribute("aria-pressed", "true")
     expect(other).to_be_focused()
     expect(tab.locator(".verdict")).not_to_have_text(before)
-    assert {before, tab.locator(".verdict").text_content()} == {
-        "Very likely different people",
-        "Very likely the same person",
-    }
+    verdicts = sorted((before, tab.locator(".verdict").text_content()), key=lambda verdict: "different" in verdict)
+    assert verdicts[0] == "Very likely the same person"
+    assert verdicts[1] in ("Very likely different people", "Probably different people")
 
 
 def test_strictness_changes_the_verdict(tab, tmp_path):

@@ -56,11 +56,46 @@ def test_operating_points_equal_counts():
     for point in points:
         assert (impostor <= point.distance).mean() == pytest.approx(point.fmr)
         assert (genuine > point.distance).mean() == pytest.approx(point.fnmr)
-    fitted = Calibration(2.0, 1.0, (0.1, 0.2, 0.3), points)
+    fitted = Calibration(2.0, 1.0, covariance=((0.1, 0.2), (0.2, 0.3)), operating_points=points)
     assert fitted.operating_point(0.001) is points[1]
     with pytest.raises(ValueError, match=r"0\.01, 0\.001$"):
         fitted.operating_point(1e-4)
     assert parse(Calibration, json.dumps(dataclasses.asdict(fitted))) == fitted
+
+
+def test_fit_recovers_a_curve_that_depends_on_quality():
+    """Poor genuine pairs are further apart, and the distances of all poor pairs vary more."""
+    rng = np.random.default_rng(0)
+    quality = rng.uniform(0.3, 1, (200_000, 2))
+    truth = Calibration(12.0, 13.0, (-9.0, 3.0, -2.0, 0.0), (-8.0, 1.0, -1.0, 0.0))
+    distance, same = rng.uniform(0, 2, 200_000), np.zeros(200_000, dtype=bool)
+    same[:] = rng.random(200_000) < truth.probability(distance, quality)
+    fitted = calibration.fit(distance, same, quality=quality)
+    # Both kinds of pairs get the same weight, which adds a constant to the log-odds.
+    truth = dataclasses.replace(truth, intercept=truth.intercept + np.log((~same).sum() / same.sum()))
+    q = np.array([[0.9, 0.9], [0.9, 0.6], [0.5, 0.5], [0.4, 0.9]])
+    for d in (0.8, 1.0, 1.2):
+        assert fitted.probability(np.full(4, d), q) == pytest.approx(truth.probability(np.full(4, d), q), abs=0.03)
+    assert fitted.lowest_quality == pytest.approx(0.3, abs=0.01)
+    assert fitted.probability(1.0, (0.1, 0.9)) == fitted.probability(1.0, (fitted.lowest_quality, 0.9))
+    assert fitted.probability(1.0, (0.5, 0.9)) == fitted.probability(1.0, (0.9, 0.5))
+    assert fitted.probability(fitted.distance_at(0.75, (0.5, 0.9)), (0.5, 0.9)) == pytest.approx(0.75)
+    assert fitted.threshold == pytest.approx(fitted.distance_at(0.5, (1.0, 1.0)))
+    assert parse(Calibration, json.dumps(dataclasses.asdict(fitted))) == fitted
+
+
+def test_confidence_interval_with_quality():
+    rng = np.random.default_rng(0)
+    people = rng.integers(0, 60, (4000, 2))
+    people[:1000, 1] = people[:1000, 0]
+    same, quality = people[:, 0] == people[:, 1], rng.uniform(0.4, 1, (4000, 2))
+    distance = np.where(same, 1.6 - 0.8 * quality.min(1), 1.4) + rng.normal(0, 0.1, 4000)
+    fitted = calibration.fit(distance, same, people, quality)
+    for q in (None, (1.0, 1.0), (0.5, 0.9)):
+        low, high = fitted.confidence_interval(1.2, q)
+        assert low < fitted.probability(1.2, q) < high
+    with pytest.raises(ValueError, match="10 rows"):
+        dataclasses.replace(fitted, covariance=((0.1, 0.2), (0.2, 0.3)))
 
 
 def test_fit_of_reversed_distances_is_undecided():
@@ -79,8 +114,11 @@ def test_fit_of_reversed_distances_is_undecided():
         {"slope": 1e-308, "intercept": 1e300},
         {"covariance": [1, 2]},
         {"covariance": []},
+        {"covariance": [[1, 2], [2, float("nan")]]},
+        {"poor_slope": [-2, 0, 0, 0], "poor_intercept": [0, 0, 0, 0]},
+        {"poor_slope": [0.1, 0.1], "poor_intercept": [0.1, 0.1]},
     ],
 )
 def test_invalid_values_raise(values):
-    with pytest.raises(ValueError, match="calibration"):
+    with pytest.raises(ValueError, match=r"calibration|covariance|poor_slope"):
         Calibration(**{"slope": 1, "intercept": 1, **values})

@@ -33,10 +33,10 @@ def at_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-@every_document
-def test_make_docs_changes_nothing(name, monkeypatch):
+def test_make_docs_changes_nothing(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tools")
-    assert import_module("make_docs").render(DOCUMENTS[name]) == DOCUMENTS[name]
+    contents = import_module("make_docs").contents()
+    assert [file for file, text in contents.items() if text != file.read_text("utf-8")] == []
 
 
 @every_document
@@ -116,14 +116,24 @@ def test_face_network_is_accurate_and_calibrated_on_lfw():
     assert faces["folds"]["pooled"]["calibration_error"] <= 0.01
 
 
-def test_face_network_has_the_results_of_the_comparison_with_other_systems():
+def test_face_network_is_better_than_the_other_systems():
     faces, systems = metrics("faces"), result("peers")["systems"]
-    assert list(systems) == ["siamese", "face_recognition", "AT&T network", "raw pixels"]
-    assert systems["siamese"]["accuracy"] == pytest.approx(faces["lfw"]["accuracy"], abs=1e-6)
-    assert systems["siamese"]["pooled"] == pytest.approx(faces["folds"]["pooled"], abs=1e-6)
-    for system in systems.values():
+    dlib = metrics("dlib")
+    assert list(systems) == ["face_recognition", "AT&T network", "raw pixels"]
+    for system in [*systems.values(), {**dlib["lfw"], "pooled": dlib["folds"]["pooled"]}]:
         assert (system["images"], system["pooled"]["genuine"], system["pooled"]["impostor"]) == (7701, 3000, 3000)
-        assert system["accuracy"] <= systems["siamese"]["accuracy"]
+        assert system["accuracy"] <= faces["lfw"]["accuracy"]
+        assert system["pooled"]["tmr_at_fmr_1e_3"] < faces["folds"]["pooled"]["tmr_at_fmr_1e_3"]
+
+
+def test_probabilities_of_the_face_network_hold_on_poor_photos():
+    degraded = metrics("faces")["degraded"]
+    assert len(degraded) == 23
+    assert metrics("faces")["folds"]["pooled"]["calibration_error"] < 0.004
+    for row in degraded:
+        hard = row["degradation"] in ("14 pixels", "mask and dark glasses")
+        assert row["calibration_error"] < (0.08 if hard else 0.045), row
+        assert row["confident_errors"] < 0.01, row
 
 
 def test_operating_points_of_the_face_network_rest_on_the_genuine_pairs_with_two_faces():
@@ -138,6 +148,12 @@ def test_hard_photos_are_nearly_as_accurate():
     hard = result("hard_photos")
     assert hard["whole"]["accuracy"] - hard["tight"]["accuracy"] <= 0.007
     assert hard["turned"]["right"] >= 0.95
+
+
+def test_rates_of_children_and_relatives_are_at_the_thresholds_of_the_face_network():
+    points = metrics("faces")["test_calibration"]["operating_points"]
+    for name in ("ages", "relatives"):
+        assert result(name)["thresholds"] == {f"{point['fmr']:g}": point["distance"] for point in points}
 
 
 def test_att_results_belong_to_the_default_settings():
@@ -203,7 +219,7 @@ def test_heat_maps_mark_what_changes_the_distance():
     change = result("saliency")["change"]["blurred"]
     for kind in ("genuine", "impostor"):
         mean, size = ({part: value[name] for part, value in change[kind].items()} for name in ("mean", "size"))
-        assert mean["together"] > 0.02 > mean["random"] - 0.01
+        assert mean["together"] > max(0.02, 3 * mean["random"])
         assert size["hottest"] > 2 * size["random"]
     assert change["genuine"]["apart"]["mean"] > 0  # blurring it does not bring the photos closer
-    assert change["impostor"]["apart"]["mean"] < 3 * change["impostor"]["random"]["mean"] < 0
+    assert change["impostor"]["apart"]["mean"] < -3 * change["impostor"]["random"]["size"]

@@ -1,5 +1,6 @@
 """The exported ONNX file: it agrees with the network, needs nothing else, and is not written if it would be wrong."""
 
+import json
 import sys
 
 import numpy as np
@@ -50,10 +51,14 @@ def test_embeddings_agree_with_the_network(exported, count):
     (embeddings,) = session.run(["embeddings"], {"images": x.numpy()})
     with torch.inference_mode():
         expected = model.network.embed(x)
+        quality = model.network.quality(model.network.features(x))
+    assert [output.name for output in session.get_outputs()] == ["embeddings", "quality"][: 1 + (quality is not None)]
+    if quality is not None:
+        np.testing.assert_allclose(session.run(["quality"], {"images": x.numpy()})[0], quality, atol=1e-4)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, expected, atol=1e-4, rtol=0)
     if model.network.mirror:
-        (mirrored,) = session.run(None, {"images": x.flip(3).numpy()})
+        (mirrored,) = session.run(["embeddings"], {"images": x.flip(3).numpy()})
         np.testing.assert_allclose(mirrored, embeddings, atol=1e-5)
 
 
@@ -64,6 +69,12 @@ def test_metadata_holds_the_calibration_and_no_local_path(exported):
     assert (calibration.slope, calibration.intercept) == (model.calibration.slope, model.calibration.intercept)
     assert float(metadata["threshold"]) == model.calibration.threshold
     assert metadata["align"] == model.align
+    assert ("template" in metadata) == (model.align == "faces")
+    if model.calibration.poor_slope:
+        rest = {name: json.loads(metadata[name]) for name in ("poor_slope", "poor_intercept", "lowest_quality")}
+        calibration = Calibration(calibration.slope, calibration.intercept, **rest)
+        for quality in (None, (0.5, 0.8)):
+            assert calibration.probability(1.0, quality) == model.calibration.probability(1.0, quality)
     channels = "RGB" if model.network.input_shape[0] == 3 else "gray"
     assert (metadata["input_range"], metadata["channels"]) == ("0 to 255", channels)
     assert [path.name for path in file.parent.iterdir()] == ["network.onnx"]
@@ -87,7 +98,7 @@ def test_wrong_embeddings_are_not_written(tmp_path, monkeypatch):
     file = tmp_path / "network.onnx"
     file.write_text("previous content")
     forward = export.Embedding.forward
-    monkeypatch.setattr(export.Embedding, "forward", lambda self, images: forward(self, images) + 2e-4)
+    monkeypatch.setattr(export.Embedding, "forward", lambda self, images: (forward(self, images)[0] + 2e-4,))
     with pytest.raises(RuntimeError, match=r"differ by 2\.0e-04, the limit is 0\.0001"):
         export.to_onnx(small_model(), file)
     assert file.read_text() == "previous content"

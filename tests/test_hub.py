@@ -17,6 +17,7 @@ from siamese import checkpoint
 from siamese.hub import download
 from siamese.hub.card import model_card
 from siamese.hub.upload import published_files, upload
+from siamese.page.text import difficult_pairs
 from siamese.record import Confusion, People, Record
 
 from .conftest import EXAMPLES, ROOT
@@ -373,7 +374,7 @@ def test_damaged_cached_copy_can_be_deleted(uploaded, tmp_path):
     assert load_file(weights)
 
 
-@pytest.mark.parametrize("name", ["att", "faces"])
+@pytest.mark.parametrize("name", ["att", "faces", "dlib"])
 def test_cards_of_the_bundled_networks(name, monkeypatch):
     folder = ROOT / "weights" / name
     text, record = (folder / "README.md").read_text("utf-8"), Record.from_json((folder / "metrics.json").read_bytes())
@@ -384,10 +385,20 @@ def test_cards_of_the_bundled_networks(name, monkeypatch):
         exec(code, {})
     assert out.getvalue() == output
     data = ModelCard.load(folder / "README.md").data
-    assert data.license == {"att": "mit", "faces": "cc0-1.0"}[name]
+    assert data.license == {"att": "mit", "faces": "apache-2.0", "dlib": "cc0-1.0"}[name]
     assert "face-verification" in data.tags
     values = [result.metric_value for result in data.eval_results]
     assert values[:2] == [round(record.test.auc, 4), round(record.test.eer, 4)]
+
+
+def test_card_states_the_rates_of_difficult_pairs_if_they_were_measured():
+    record = Record.from_json((ROOT / "weights" / "faces" / "metrics.json").read_bytes())
+    card, bare = (model_card(one, "weights/faces") for one in (record, replace(record, difficult_pairs=None)))
+    sentences = difficult_pairs(record)
+    assert len(sentences) == 3
+    for sentence in sentences:
+        assert sentence in card
+        assert sentence not in bare
 
 
 def test_card_of_other_data():

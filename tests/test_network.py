@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from siamese import SiameseNetwork, distance
-from siamese.backbones import LocalContrast
+from siamese.backbones import LocalContrast, MobileFaceNet
 from siamese.network import bundled_weights, pick_device
 
 from .conftest import EXAMPLES
@@ -33,15 +34,61 @@ def test_default_has_the_layers_of_the_tutorial(network):
     assert shapes == [(96, 1, 11, 11), (256, 96, 5, 5), (384, 256, 3, 3), (1024, 384), (256, 1024), (2, 256)]
 
 
-def test_face_network_equals_dlib():
-    """dlib gives the same embeddings with its own code and file."""
+def test_face_network_equals_the_original():
+    """LiteRT computed these embeddings from the published file, see tools/build_weights.py."""
+    network = SiameseNetwork.from_pretrained(str(bundled_weights("faces")))
+    network.mirror = False
+    with np.load(Path(__file__).parent / "mobilefacenet_reference.npz") as reference:
+        crops, expected = torch.from_numpy(reference["crops"]), torch.from_numpy(reference["embeddings"])
+    with torch.inference_mode():
+        got = network.features(crops.permute(0, 3, 1, 2))
+    assert len(got) == 5
+    torch.testing.assert_close(F.normalize(got), F.normalize(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.norm(dim=1), expected.norm(dim=1))
+
+
+def test_convolutions_with_stride_are_padded_as_in_tensorflow():
+    """The same convolution of an image whose right and lower border was padded by hand."""
+    network = MobileFaceNet(8).eval()
+    padding, convolution, _ = network[0]
+    x = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    padded = torch.full((1, 3, 113, 113), 0.5)
+    padded[..., :112, :112] = x
+    expected = F.conv2d(padded, convolution.weight, convolution.bias, stride=2)
+    torch.testing.assert_close(convolution(padding(x)), expected)
+
+
+@pytest.fixture
+def nuisance_network():
+    """The features of this network are its input; blur moves them along the first axis."""
+    network = SiameseNetwork("tutorial", 4, unit=True, reference_norm=10.0, nuisance_dim=1).eval()
+    network.nuisance = torch.eye(4)[:1]
+    return network
+
+
+def test_quality_is_the_norm_without_nuisances(nuisance_network):
+    features = torch.tensor([[50.0, 0, 3, 4], [0.0, 0, 30, 40], [0.0, 0, 0, 0]])
+    torch.testing.assert_close(nuisance_network.quality(features), torch.tensor([0.5, 1.0, 0.0]))
+    assert SiameseNetwork("tutorial", 4, unit=True).quality(features) is None
+
+
+def test_nuisances_are_removed_from_poor_faces_only(nuisance_network):
+    directions = torch.tensor([[1.0, 0, 3, 4]]) / 5
+    z = nuisance_network.head(directions * torch.tensor([[5.0], [7.0], [9.0]]))  # qualities 0.5, 0.7 and 0.9
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(3))
+    share = z[:, 0] / z[:, 3] * 4  # 1 for the whole nuisance
+    torch.testing.assert_close(share, torch.tensor([0.0, 0.5, 1.0]))
+
+
+def test_dlib_network_equals_dlib():
+    """dlib gives the same embeddings with its own code and file, up to the half precision of the weights."""
     dlib = pytest.importorskip("dlib")
     package = importlib.util.find_spec("face_recognition_models")
     if package is None:
         pytest.skip("needs the package face-recognition-models")
     file = Path(package.origin).parent / "models" / "dlib_face_recognition_resnet_model_v1.dat"
     theirs = dlib.face_recognition_model_v1(str(file))
-    ours = SiameseNetwork.from_pretrained(str(bundled_weights("faces")))
+    ours = SiameseNetwork.from_pretrained(str(bundled_weights("dlib")))
     ours.mirror = ours.unit = False
     noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
     faces = [np.asarray(Image.open(file).convert("RGB").resize((150, 150))) for file in EXAMPLES.glob("*.jpg")]
@@ -49,7 +96,7 @@ def test_face_network_equals_dlib():
         expected = torch.tensor(list(theirs.compute_face_descriptor(np.ascontiguousarray(image))), dtype=torch.float)
         with torch.inference_mode():
             got = ours.embed(torch.tensor(image).permute(2, 0, 1)[None])[0]
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
 
 
 def test_mirror_and_unit_are_saved_with_the_network(tmp_path):

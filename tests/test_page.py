@@ -136,5 +136,15 @@ def test_about_states_the_measured_accuracy(weights):
         assert f"| {point.distance:.2f} | {point.fnmr:.1%} |" in about
 
 
-def test_about_quotes_the_model_card_of_converted_weights(model):
-    assert "Davis King" in text.about(model, FACES)
+def test_about_states_the_rates_of_difficult_pairs_if_they_were_measured(model):
+    about, sentences = text.about(model, FACES), text.difficult_pairs(model.record)
+    assert len(sentences) == 3
+    for sentence, rate in zip(sentences, vars(model.record.difficult_pairs).values(), strict=True):
+        assert f"{rate:.0%}" in sentence
+        assert sentence in about
+    assert text.difficult_pairs(replace(model.record, difficult_pairs=None)) == []
+
+
+@pytest.mark.parametrize(("weights", "origin"), [("faces", "MS-Celeb-1M"), ("dlib", "Davis King")])
+def test_about_quotes_the_model_card_of_converted_weights(weights, origin):
+    assert origin in text.about(load(f"weights/{weights}"), FACES)

@@ -44,18 +44,18 @@ def check_changes(model, pairs: list[tuple[Face, Face, bool]]) -> None:
     answer = model.compare(*PAIR)
     for first, second, _ in pairs:
         faces = first, second
-        z = model.embed_faces(faces)
+        z, _ = model.embed_faces(faces)
         for side, values in enumerate(saliency_maps(model, replace(answer, faces=faces))):
-            noise = np.kron(rng.random((10, 10)), np.ones((15, 15)))
+            noise = np.kron(rng.random((8, 8)), np.ones((14, 14)))
             chosen = {"hottest": abs(values), "random": noise, "together": values, "apart": -values}
-            hidden = model.embed_faces([hide(faces[side], values) for values in chosen.values()])
+            hidden, _ = model.embed_faces([hide(faces[side], values) for values in chosen.values()])
             for name, distance in zip(chosen, np.linalg.norm(hidden - z[1 - side], axis=1), strict=True):
                 changes[name].append(distance - np.linalg.norm(z[0] - z[1]))
     change = {name: np.array(values) for name, values in changes.items()}
     genuine = np.repeat([same for *_, same in pairs], 2)
     assert abs(change["hottest"]).mean() > 2 * abs(change["random"]).mean()
     assert change["together"].mean() > 2 * abs(change["random"]).mean()
-    assert change["apart"][~genuine].mean() < 2 * change["random"][~genuine].mean() < 0
+    assert change["apart"][~genuine].mean() < -2 * abs(change["random"][~genuine]).mean()
 
 
 def test_hiding_salient_parts_changes_the_distance_more(model):

@@ -1,0 +1,111 @@
+"""The quality of a face, covered faces, and what poor photos do to an answer."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+
+from siamese import images, load
+from siamese.evaluation.degradations import DEGRADATIONS, shrink
+from siamese.faces.cover import mark_covered
+from siamese.faces.detection import find_faces
+
+from .conftest import EXAMPLES
+
+PEOPLE = ("biden", "obama-standing")  # two men
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load()
+
+
+def degrade(name: str, kind: str) -> Image.Image:
+    photo = images.read(EXAMPLES / f"{name}.jpg")
+    return DEGRADATIONS[kind](photo, find_faces([photo])[0][0])
+
+
+def quality(model, photo: Image.Image | Path) -> float:
+    return float(model.embed_with_quality([photo])[1][0])
+
+
+def test_quality_falls_with_each_degradation(model):
+    for name in PEOPLE:
+        photo = images.read(EXAMPLES / f"{name}.jpg")
+        whole = quality(model, photo)
+        assert 0.7 < whole <= 1
+        for kind in ("14 pixels", "blur", "mask and dark glasses"):
+            assert quality(model, degrade(name, kind)) < whole - 0.1, (name, kind)
+        blurred = [quality(model, photo.filter(ImageFilter.GaussianBlur(radius))) for radius in (0, 8, 16)]
+        assert blurred == sorted(blurred, reverse=True)
+
+
+def test_networks_without_quality_scores_have_none(model):
+    dlib = load("weights/dlib")
+    photos = [EXAMPLES / f"{name}.jpg" for name in PEOPLE]
+    assert all(face.quality is None for face in dlib.compare(*photos).faces)
+    assert dlib.compare(*photos).verdict == "different"
+    small = images.read(photos[0]).reduce(8)
+    assert any("is small" in warning for warning in dlib.compare(small, photos[1]).warnings)
+
+
+@pytest.mark.parametrize("kind", ["mask", "mask and dark glasses", "dark glasses"])
+def test_covered_faces_of_two_people_are_never_the_same(model, kind):
+    answer = model.compare(*(degrade(name, kind) for name in PEOPLE))
+    assert answer.verdict in ("different", "unsure")
+    assert answer.warnings
+    if kind != "dark glasses":
+        assert all("mouth" in face.covered for face in answer.faces)
+        assert sum("covered around the" in warning for warning in answer.warnings) == 2
+
+
+def test_covered_eyes(model):
+    (face,) = model.detect([EXAMPLES / "biden.jpg"])[0]
+    crop = face.crop.copy()
+    ImageDraw.Draw(crop).rectangle((0, 40, 112, 62), fill="black")
+    (poor,) = model.embed_faces([replace(face, crop=crop)])[1]
+    (marked,) = mark_covered(model.network, [poor])
+    assert marked.covered == ("eyes",)
+
+
+def test_faces_that_are_not_covered_get_no_such_warning(model):
+    for name in PEOPLE:
+        poor = degrade(name, "blur")
+        answer = model.compare(poor, EXAMPLES / "obama-portrait.jpg")
+        assert answer.faces[0].quality < 0.9  # so it was checked
+        assert not any(face.covered for face in answer.faces)
+
+
+def test_a_tiny_face_of_the_same_person_is_not_called_different(model):
+    photo = images.read(EXAMPLES / "obama-portrait.jpg")
+    tiny = shrink(photo, find_faces([photo])[0][0], 15)
+    answer = model.compare(tiny, EXAMPLES / "obama-standing.jpg")
+    assert answer.verdict in ("same", "unsure")
+    assert answer.to_dict()["faces"][0]["quality"] == answer.faces[0].quality < 0.8
+    assert any("is small: 1" in warning for warning in answer.warnings)
+
+
+def test_the_same_distance_says_less_about_poor_faces(model):
+    def width(quality: tuple[float, float]) -> float:
+        """The range of distances in which P(same) is between 3 and 97 %."""
+        return model.calibration.distance_at(0.03, quality) - model.calibration.distance_at(0.97, quality)
+
+    assert width((1.0, 1.0)) < width((0.8, 0.9)) < width((0.6, 0.8)) < width((0.5, 0.5))
+
+
+def test_strict_rates_ask_for_a_quality_at_which_they_were_measured(model):
+    photo = degrade("obama-standing", "mask and dark glasses")
+    answer = model.compare(photo, photo, fmr=0.01)
+    assert answer.faces[0].quality < model.calibration.min_quality
+    assert answer.dissimilarity == 0
+    assert answer.verdict == "unsure"
+    assert any("1 in 100" in warning for warning in answer.warnings)
+
+
+def test_a_poor_face_without_a_known_cause_is_called_poor(model):
+    photo = images.read(EXAMPLES / "biden.jpg")
+    hot = ImageEnhance.Brightness(photo).enhance(4)
+    answer = model.compare(hot, photo)
+    assert answer.faces[0].quality < 0.8
+    assert any("poor quality" in warning for warning in answer.warnings)
