@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from siamese.faces.cover import mark_covered
 from siamese.faces.detection import Landmarks
 from siamese.network import SiameseNetwork, distance
 from siamese.record import Record
+from siamese.search.find import DEFAULT_LIMIT, Matches, find
+from siamese.search.people import People, group_people
+from siamese.search.photos import Photos, open_photos
+from siamese.search.strictness import DEFAULT_FMR
 
 # The verdict is "same" from this probability, "different" up to its complement, and "unsure" in between.
 VERDICT_PROBABILITY = 0.75
@@ -229,6 +233,43 @@ class Model:
             warnings=tuple(warnings),
             model=self.id,
         )
+
+    def find(
+        self,
+        portraits: images.ImageSource | Iterable[images.ImageSource],
+        photos: Photos,
+        *,
+        fmr: float = DEFAULT_FMR,
+        limit: int = DEFAULT_LIMIT,
+    ) -> Matches:
+        """Find a person in many photos.
+
+        Args:
+            portraits: a photo of the person, or several, which count together. Their main faces are used.
+            photos: a folder or zip archive, whose faces are kept in an index so that the next search is fast; an index;
+                or images.
+            fmr: expected number of false matches among all faces. See `search_threshold`.
+            limit: how many faces to return, at most.
+
+        Raises:
+            FileNotFoundError, ValueError, OSError: if a portrait, the photos or the index cannot be used.
+        """
+        several: list[Any] = [portraits] if images.is_single_image(portraits) else list(cast(Iterable, portraits))
+        with open_photos(self, photos) as collection:
+            return find(self, several, collection, fmr, limit)
+
+    def group(self, photos: Photos, *, fmr: float = DEFAULT_FMR) -> People:
+        """Group the faces of many photos by person.
+
+        Args:
+            photos: see `find`.
+            fmr: expected number of false matches of a face among all faces. See `search_threshold`.
+
+        Raises:
+            FileNotFoundError, ValueError, OSError: if the photos or the index cannot be used.
+        """
+        with open_photos(self, photos) as collection:
+            return group_people(self, collection, fmr)
 
 
 def _with_box(faces: list[Face]) -> tuple[Face, ...]:
