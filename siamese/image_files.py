@@ -64,4 +64,4 @@ def _register_heif(name: str) -> None:
             return importlib.import_module(package).register_heif_opener()
         except ImportError:
             continue
-    raise ValueError(f"{name} is a HEIC photo, which needs pi-heif: pip install 'siamese[heic]', or {ADVICE}")
+    raise ValueError(f"{name} is a HEIC photo, which needs the package pi-heif: pip install pi-heif, or {ADVICE}")
