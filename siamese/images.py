@@ -7,6 +7,7 @@ import contextlib
 import errno
 import io
 import re
+import stat
 import zlib
 from os import PathLike
 from pathlib import Path
@@ -26,6 +27,7 @@ ImageSource = str | PathLike | ZipPath | bytes | BinaryIO | Image.Image | np.nda
 MIN_SIDE = 8
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 ARRAY_ADVICE = "arrange it as height × width × channels with values from 0 to 255, and convert it to uint8"
+MAX_FILE_BYTES = 500_000_000  # 50 million pixels with three 16-bit samples have 300 MB
 MAX_NAME_LENGTH = 80  # of a file in an error message
 SAMPLE_BITS = (8, 10, 12, 14, 16)  # that a file with 16 bits per sample may use
 
@@ -173,18 +175,34 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _read_bytes(path: Path | ZipPath) -> bytes:
+    name = shorten(path.name)
     try:
         if path.is_dir():
             raise ValueError(f"{shorten(str(path))} is a folder; give the path of an image")
-        return path.read_bytes()
+        size = path.root.getinfo(path.at).file_size if isinstance(path, ZipPath) else _regular_size(path)
+        if size > MAX_FILE_BYTES:
+            raise ValueError(f"{name} has more than {MAX_FILE_BYTES // 10**6} MB; use a smaller version")
+        return path.read_bytes() if size else b""
     except (FileNotFoundError, KeyError) as error:
         raise FileNotFoundError(f"there is no file {shorten(str(path))}") from error
     except (BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path.name} is damaged inside its zip archive; create the archive again") from error
+        raise ValueError(f"{name} is damaged inside its zip archive; create the archive again") from error
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
             raise FileNotFoundError("there is no file with this name, which is too long or invalid") from error
-        raise ValueError(f"{shorten(path.name)} cannot be read: {error.strerror}") from error
+        raise ValueError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _regular_size(path: Path) -> int:
+    """Return the size of a file in bytes. It is 0 for the files of /proc, some of which never end.
+
+    Raises:
+        ValueError: if it is a pipe or a device.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{shorten(path.name)} is not a regular file; give the path of an image")
+    return status.st_size
 
 
 def _upright(image: Image.Image) -> Image.Image:

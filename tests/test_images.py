@@ -2,10 +2,13 @@
 
 import importlib.abc
 import io
+import os
 import struct
 import sys
 import zlib
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import Path as ZipPath
 
 import numpy as np
 import pytest
@@ -253,6 +256,27 @@ def test_names_that_are_too_long_and_files_that_may_not_be_read(tmp_path, monkey
     monkeypatch.setattr(type(path), "read_bytes", deny)
     with pytest.raises(ValueError, match=r"a\.png cannot be read: Permission denied"):
         images.read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_only_regular_files_of_a_sane_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="not a regular file"):
+            images.read(path)
+    with pytest.raises(ValueError, match="empty"):
+        images.read("/proc/self/pagemap")
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(600_000_000)  # sparse
+    with pytest.raises(ValueError, match="more than 500 MB"):
+        images.read(tmp_path / "large.jpg")
+    with ZipFile(tmp_path / "a.zip", "w", ZIP_DEFLATED) as archive, archive.open("large.jpg", "w") as member:
+        for _ in range(600):
+            member.write(bytes(1_000_000))
+    with pytest.raises(ValueError, match="more than 500 MB"):
+        images.read(ZipPath(tmp_path / "a.zip", "large.jpg"))
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
+        images.read(ZipPath(tmp_path / "a.zip", "none.jpg"))
 
 
 @pytest.mark.parametrize("array", [np.zeros((9, 9)), np.zeros((9, 9, 2), np.uint8), np.zeros(9, np.uint8)])

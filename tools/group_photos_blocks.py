@@ -19,10 +19,10 @@ def group_photos() -> str:
         [
             paragraph(
                 f"""We compared {measured["group_photos"]} portraits with group photos of 3 to 8 people, made of
-                photos of {measured["people"]:,} people of LFW that the calibration was not fitted on. Every second group includes
-                the person of the portrait. {photos["all_faces"]["right"]:.1%} of the answers are right, with the right
-                face. With only the main face of each photo, {photos["main_face"]["right"]:.1%} would be right. For
-                {measured["draws"]:,} random draws of a portrait and 3 to 8 other people:"""
+                photos of {measured["people"]:,} people of LFW. The calibration was not fitted on them. Every second
+                group includes the person of the portrait. {photos["all_faces"]["right"]:.1%} of the answers are right,
+                with the right face. With only the main face of each photo, {photos["main_face"]["right"]:.1%} would be
+                right. For {measured["draws"]:,} random draws of a portrait and 3 to 8 other people:"""
             ),
             table(["requested false-match rate", "measured", "95% confidence interval"], rows),
         ]
