@@ -12,14 +12,15 @@ import spaces
 import siamese
 from siamese import images
 from siamese.checkpoint import DEFAULT
+from siamese.comparison import Comparison
 from siamese.faces import mtcnn
-from siamese.model import VERDICT_PROBABILITY, Comparison
 from siamese.network import bundled_weights
 from siamese.page import charts, html, text, tutorial
 from siamese.page.cleanup import limit_memory_growth, start_cleanup
 from siamese.page.components import THEME, photo_input, strictness_radio
 from siamese.saliency import saliency_maps
 from siamese.search.group import Group, group
+from siamese.wording import FACES, IMAGES, VERDICT_PROBABILITY
 
 HERE = Path(__file__).parent
 EXAMPLES = [
@@ -48,7 +49,7 @@ except ConnectionError as error:
 except (OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
 pairs = charts.PairDistances(model.record.curves)
-words = text.FACES if model.align == "faces" else text.IMAGES
+words = FACES if model.align == "faces" else IMAGES
 tutorial_model = siamese.load(bundled_weights("att")) if model.align == "faces" else None
 if model.align == "faces":
     mtcnn.networks(model.network.device)
@@ -56,10 +57,12 @@ if model.align == "faces":
 gpu = spaces.GPU(duration=15)  # seconds, at most
 gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()))
 
+Numbers = tuple[int | None, int | None]  # the chosen face of each photo, from 1; None for all
+
 # -- Functions -------------------------------------------------------------------------------------------------------
 
 
-def compare_photos(first: str | None, second: str | None, numbers: tuple[int, int], fmr: float | None) -> Comparison:
+def compare_photos(first: str | None, second: str | None, numbers: Numbers, fmr: float | None) -> Comparison:
     """Compare two uploads.
 
     Raises:
@@ -73,21 +76,21 @@ def compare_photos(first: str | None, second: str | None, numbers: tuple[int, in
         raise ValueError(DELETED) from error
 
 
-def answer_or_message(first: str, second: str, numbers: tuple[int, int], fmr: float | None) -> Comparison | str:
+def answer_or_message(first: str, second: str, numbers: Numbers, fmr: float | None) -> Comparison | str:
     """Compare two uploads. Returns the HTML of a message if there is no answer."""
     try:
         answer = compare_photos(first, second, numbers, fmr)
     except ValueError as error:
         return html.message(f"{error}.", "problem")
-    return html.message(" ".join(answer.warnings), "problem") if None in answer.faces else answer
+    return html.message(str(answer), "problem") if answer.verdict == "no face" else answer
 
 
 @gpu
 def compare(
     first: str | None,
     second: str | None,
-    first_face: int | None = 0,
-    second_face: int | None = 0,
+    first_face: int | None = None,
+    second_face: int | None = None,
     false_match_rate: float | None = None,
 ) -> dict:
     """Compare two photos: do they show the same person?
@@ -95,24 +98,26 @@ def compare(
     Args:
         first: a photo that shows a face.
         second: another photo; the order does not matter.
-        first_face: which face of the first photo to compare, an index into `found`; 0 is the main face.
+        first_face: which face of the first photo to compare, from 1 in the order of `found`; empty for all faces.
         second_face: which face of the second photo to compare.
         false_match_rate: the share of pairs of different people that may be called "same": 0.01, 0.001, 0.0001 or
             0.00001, if it was measured for this network; empty for the default, a probability of at least 75 %.
 
     Returns:
-        dissimilarity (≥ 0, lower is more alike; null if a photo shows no face), threshold, probability (that both
-        photos show the same person, at even prior odds), confidence_interval (95 %, of the probability), verdict (same,
-        unsure or different), faces (the compared ones), found (all faces in each photo), warnings, model.
+        verdict (same, different, unsure or no face), same (true, false or null), probability (that both photos show the
+        same person, at even prior odds), confidence_interval (95 %, of the probability), dissimilarity (≥ 0, lower is
+        more alike; null if a photo shows no face), threshold (the largest dissimilarity that is "same"), fmr, faces
+        (the most similar pair), numbers (which faces these are, from 1), pairs (how many pairs of faces were compared),
+        found (all faces in each photo), warnings, model.
     """
     try:
-        return compare_photos(first, second, (first_face or 0, second_face or 0), false_match_rate).to_dict()
+        return compare_photos(first, second, (first_face or None, second_face or None), false_match_rate).to_dict()
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error  # not logged: it may contain a file name
 
 
 @gpu
-def show_answer(first: str, second: str, numbers: tuple[int, int], fmr: float | None) -> tuple[str, str]:
+def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) -> tuple[str, str]:
     """Draw the answer and the compared faces."""
     answer = answer_or_message(first, second, numbers, fmr)
     if isinstance(answer, str):
@@ -120,38 +125,38 @@ def show_answer(first: str, second: str, numbers: tuple[int, int], fmr: float | 
     photos = [images.read_reduced(photo, PREVIEW_PIXELS) for photo in (first, second)]
     maps = saliency_maps(model, answer)
     assert maps, "there are two faces"
-    return html.answer_card(answer, pairs, fmr or None, words), html.compared(answer, photos, maps, words)
+    return html.answer_card(answer, pairs, words), html.compared(answer, photos, maps, words)
 
 
-def on_photo(first: str | None, second: str | None, fmr: float) -> tuple[tuple[int, int], str, str]:
-    """Compare the main faces of two new photos."""
+def on_photo(first: str | None, second: str | None, fmr: float) -> tuple[Numbers, str, str]:
+    """Compare two new photos."""
     if first and second:
-        return (0, 0), *show_answer(first, second, (0, 0), fmr)
+        return (None, None), *show_answer(first, second, (None, None), fmr)
     missing = "the second photo" if first else "the first photo" if second else "two photos"
     example = ", or click an example" if tutorial_model else ""
-    return (0, 0), html.message(f"Add {missing}{example}."), ""
+    return (None, None), html.message(f"Add {missing}{example}."), ""
 
 
-def on_face(first: str, second: str, numbers: tuple[int, int], fmr: float, event: gr.EventData) -> tuple:
+def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.EventData) -> tuple:
     """Compare the face that was clicked."""
     numbers = (event.face, numbers[1]) if event.photo == 0 else (numbers[0], event.face)
     return numbers, *show_answer(first, second, numbers, fmr)
 
 
 @spaces.GPU(duration=15)
-def on_strictness(first: str | None, second: str | None, numbers: tuple[int, int], fmr: float) -> str | dict:
+def on_strictness(first: str | None, second: str | None, numbers: Numbers, fmr: float) -> str | dict:
     """Draw the answer again for another false-match rate; the compared faces stay the same."""
     if not (first and second):
         return gr.skip()
     answer = answer_or_message(first, second, numbers, fmr)
-    return answer if isinstance(answer, str) else html.answer_card(answer, pairs, fmr or None, words)
+    return answer if isinstance(answer, str) else html.answer_card(answer, pairs, words)
 
 
 @gpu
-def on_about(first: str | None, second: str | None, numbers: tuple[int, int]) -> str:
+def on_about(first: str | None, second: str | None, numbers: Numbers) -> str:
     """Compare the photos, or an example, with this network and the tutorial network."""
     if not (first and second):
-        (first, second), numbers = EXAMPLES[1], (0, 0)
+        (first, second), numbers = EXAMPLES[1], (None, None)
     answer = answer_or_message(first, second, numbers, None)
     if isinstance(answer, str):
         return answer
@@ -222,7 +227,7 @@ def show_group(files: list[str] | None, found: Group | None, fmr: float) -> str:
 # -- Layout ----------------------------------------------------------------------------------------------------------
 
 
-TITLE = f"Do two {'photos' if words is text.FACES else 'images'} show {words.same}?"
+TITLE = f"Do two {'photos' if words is FACES else 'images'} show {words.same}?"
 PRIVATE: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
 PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
@@ -236,7 +241,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         answer = gr.HTML(on_photo(None, None, 0)[1], js_on_load="announceAnswers(element)")
         fmr = strictness_radio(model, pairs)
         compared = gr.HTML(js_on_load="chooseFaces(element, trigger, watch)")
-        numbers = gr.State((0, 0))
+        numbers = gr.State((None, None))
         if tutorial_model:
             gr.Examples(EXAMPLES, [first, second], label="Examples", elem_id="examples")
         gr.on(
@@ -268,7 +273,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
 
     # The API: hidden components, because Gradio only publishes functions that have components.
     face_numbers = [
-        gr.Number(0, precision=0, visible=False, label=f"Face of the {order} photo, counted from 0")
+        gr.Number(None, precision=0, visible=False, label=f"Face of the {order} photo, from 1; empty for all")
         for order in ("first", "second")
     ]
     rate = gr.Number(None, visible=False, label="False-match rate; empty for the default")
@@ -300,6 +305,7 @@ def launch(**settings: Any) -> None:
         state_session_capacity=256,
         enable_monitoring=False,
         ssr_mode=False,
+        mcp_server="SPACE_ID" in os.environ or None,  # None: as GRADIO_MCP_SERVER says
         **settings,
     )
 

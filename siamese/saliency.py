@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from siamese import images
-from siamese.model import Comparison, Model
+from siamese.comparison import Comparison
+from siamese.model import Model
 from siamese.network import SiameseNetwork, distance
 
 MIN_MAP_SIDE = 20  # cells; the deepest feature map with at least this height and width is used

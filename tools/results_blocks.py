@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from difficult_pairs_blocks import difficult_pairs, difficult_pairs_basis, difficult_pairs_rates, difficult_pairs_short
+from group_photos_blocks import group_photos
 from markdown_format import bullets, one_in, paragraph, table
 from measurements import dlib, faces, results
 
 from siamese.hub.card import degraded_table
-from siamese.model import VERDICT_PROBABILITY
+from siamese.wording import VERDICT_PROBABILITY
 
 SEEDS = (0, 1, 2)
 TAKE_THE_MIDDLE = ("AT&T network", "raw pixels")  # of the photo, and do not detect faces
@@ -269,7 +270,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
             degraded,
             min_quality,
         ),
-        *(closest_impostors, hard_photos, saliency, speed),
+        *(group_photos, closest_impostors, hard_photos, saliency, speed),
         *(failures_short, difficult_pairs, difficult_pairs_rates, difficult_pairs_basis),
         *(fine_tuning, tutorial_recipe, tutorial_calibration, modern_recipe, digits, memory, train_speed),
         *(train_speed_notes, space),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from siamese.page.text import Vocabulary
 from siamese.record import Curves
+from siamese.wording import Vocabulary
 
 
 class PairDistances:

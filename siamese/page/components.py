@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gradio as gr
 
-from siamese.model import VERDICT_PROBABILITY, Model
+from siamese.model import Model
 from siamese.page.charts import PairDistances, rate
 from siamese.page.photo import Photo
+from siamese.wording import VERDICT_PROBABILITY
 
 STRICTNESS = {"Strict": 1e-3, "Very strict": 1e-5}  # false-match rates
 

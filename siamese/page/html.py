@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 from PIL import Image
 
+from siamese import wording
+from siamese.comparison import Comparison
 from siamese.faces import Face
 from siamese.faces.detection import Box
-from siamese.model import VERDICT_PROBABILITY, Comparison
+from siamese.images import data_uri
 from siamese.page.charts import PairDistances, rank, scale
-from siamese.page.text import Vocabulary
 from siamese.search.group import Group
+from siamese.wording import Vocabulary
 
-ORDER = ("first", "second")
 MORE_ALIKE_COLOUR, LESS_ALIKE_COLOUR = (79, 70, 229), (217, 119, 6)  # indigo, amber
 TILE_PIXELS = 84  # faces of a group
 
@@ -27,63 +27,42 @@ def message(text: str, kind: str = "hint") -> str:
     return f'<div class="answer {kind}"><p>{escape(text)}</p></div>'
 
 
-def verdict(answer: Comparison, fmr: float | None, words: Vocabulary) -> str:
-    """Return the verdict in words.
-
-    Args:
-        answer: a comparison of two faces.
-        fmr: the requested false-match rate; None for odds of 3 to 1.
-        words: what the network compares.
-    """
-    if answer.verdict == "unsure":
-        if fmr and answer.probability >= VERDICT_PROBABILITY:
-            return f"Similar, but not enough for 1 false match in {round(1 / fmr):,}"
-        return f"Could be {words.same} or {words.different}"
-    certainty = "Probably" if 0.01 < answer.probability < 0.99 else "Very likely"
-    return f"{certainty} {words.same if answer.verdict == 'same' else words.different}"
-
-
-def answer_card(answer: Comparison, pairs: PairDistances, fmr: float | None, words: Vocabulary) -> str:
+def answer_card(answer: Comparison, pairs: PairDistances, words: Vocabulary) -> str:
     """Draw an answer: verdict, probability, and the distance among those of test pairs.
 
     Args:
         answer: a comparison of two faces.
         pairs: test pairs of the network.
-        fmr, words: see `verdict`.
+        words: what the network compares.
     """
     interval = ""
     if answer.confidence_interval:
-        low, high = map(percent, answer.confidence_interval)
+        low, high = map(wording.percent, answer.confidence_interval)
         interval = f" (95% confidence interval: {low} to {high})" if low != high else ""
     warnings = "".join(f"<li>{escape(warning)}</li>" for warning in answer.warnings)
     return f"""
 <div class="answer {answer.verdict}">
-  <p class="verdict">{verdict(answer, fmr, words)}</p>
-  <p>Probability that both show {words.same}: <b>{percent(answer.probability)}</b>{interval}</p>
-  {scale(pairs, answer.dissimilarity, answer.threshold, "threshold" if fmr else "50% probability", words)}
+  <p class="verdict">{wording.describe_verdict(answer.verdict, answer.probability, answer.fmr, words)}</p>
+  <p>Probability that both show {words.same}: <b>{wording.percent(answer.probability)}</b>{interval}</p>
+  {scale(pairs, answer.dissimilarity, answer.threshold, "threshold", words)}
   <p class="quiet">{rank(pairs, answer.dissimilarity, words)}
     The probability assumes that {words.same} and {words.different} are equally likely before the comparison.</p>
   {f"<ul>{warnings}</ul>" if warnings else ""}
 </div>"""
 
 
-def percent(probability: float) -> str:
-    """Return a percentage that is never 0% or 100%."""
-    return "under 0.1%" if probability < 0.001 else "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
-
-
 def network_card(title: str, answer: Comparison, pairs: PairDistances, words: Vocabulary) -> str:
     """Draw an answer in short, to compare it with the answer of another network."""
     crops = "".join(
         f'<img src="{data_uri(face.crop)}" alt="Input of the network from the {order} photo">'
-        for face, order in zip(answer.faces, ORDER, strict=True)
+        for face, order in zip(answer.faces, wording.PHOTOS, strict=True)
         if face
     )
     return f"""
 <section class="answer"><h3>{escape(title)}</h3>
   <div class="crops">{crops}</div>
-  <p class="verdict">{verdict(answer, None, words)}</p>
-  {scale(pairs, answer.dissimilarity, answer.threshold, "50% probability", words)}
+  <p class="verdict">{wording.describe_verdict(answer.verdict, answer.probability, None, words)}</p>
+  {scale(pairs, answer.dissimilarity, answer.threshold, "threshold", words)}
 </section>"""
 
 
@@ -119,10 +98,10 @@ def compared(
 
 def _figure(answer: Comparison, number: int, face: Face, photo: tuple[Image.Image, int], saliency: np.ndarray) -> str:
     image, reduced = photo
-    order, found = ORDER[number], answer.found[number]
+    order, found = wording.PHOTOS[number], answer.found[number]
     boxes = "".join(
-        _button(place, index, len(found), number, other is face) if len(found) > 1 else _frame(place)
-        for index, other in enumerate(found)
+        _button(place, face_number, len(found), number, other is face) if len(found) > 1 else _frame(place)
+        for face_number, other in enumerate(found, 1)
         if other.box and (place := _place(other.box, image.width * reduced, image.height * reduced))
     )
     with_boxes = f"""
@@ -146,12 +125,12 @@ def _frame(place: str) -> str:
     return f'<span class="box" style="{place}"></span>'
 
 
-def _button(place: str, index: int, count: int, number: int, is_chosen: bool) -> str:
+def _button(place: str, face_number: int, count: int, number: int, is_chosen: bool) -> str:
     """Draw a frame that chooses a face, see app.js."""
     return (
-        f'<button type="button" class="box" style="{place}" data-photo="{number}" data-face="{index}" '
+        f'<button type="button" class="box" style="{place}" data-photo="{number}" data-face="{face_number}" '
         f'aria-pressed="{str(is_chosen).lower()}" '
-        f'aria-label="Face {index + 1} of {count} in the {ORDER[number]} photo"></button>'
+        f'aria-label="Face {face_number} of {count} in the {wording.PHOTOS[number]} photo"></button>'
     )
 
 
@@ -160,13 +139,6 @@ def _colour(saliency: np.ndarray) -> Image.Image:
     colour = np.where(saliency[..., None] >= 0, MORE_ALIKE_COLOUR, LESS_ALIKE_COLOUR)
     alpha = (np.abs(saliency).clip(0, 1) * 190)[..., None]
     return Image.fromarray(np.concatenate([colour, alpha], 2).astype(np.uint8), "RGBA")
-
-
-def data_uri(image: Image.Image, format: str = "PNG") -> str:
-    """Encode an image in a URI, so that no file of it is stored."""
-    file = io.BytesIO()
-    image.save(file, format)
-    return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def people(group: Group, threshold: float, words: Vocabulary) -> str:

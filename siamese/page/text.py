@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from siamese.checkpoint import find_weights
 from siamese.model import Model
 from siamese.record import Record
+from siamese.wording import FACES, IMAGES, Vocabulary
 
 FACE_LIMITATIONS = """
 **Limitations.** Expect more errors for children, twins and siblings, for faces in profile, and for groups of people
@@ -27,27 +27,6 @@ thing. To show the result on this page, run `SIAMESE_WEIGHTS=runs/FOLDER python 
 CREDITS = """
 **Example photos.** The White House and NASA, public domain.
 """
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Words for what a network compares."""
-
-    item: str
-    one: str
-    many: str
-
-    @property
-    def same(self) -> str:
-        return f"the same {self.one}"
-
-    @property
-    def different(self) -> str:
-        return f"different {self.many}"
-
-
-FACES = Vocabulary("face", "person", "people")
-IMAGES = Vocabulary("image", "class", "classes")
 
 
 def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:

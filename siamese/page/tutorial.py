@@ -7,11 +7,12 @@ from pathlib import Path
 from PIL import Image
 
 from siamese import images
+from siamese.comparison import Comparison
 from siamese.faces.detection import MAX_PHOTO_SIDE, Box
-from siamese.model import Comparison, Model
+from siamese.model import Model
 from siamese.page.charts import PairDistances
 from siamese.page.html import network_card
-from siamese.page.text import FACES
+from siamese.wording import FACES
 
 ASPECT_RATIO = 92 / 112  # width to height of the AT&T portraits that the tutorial network was trained on
 

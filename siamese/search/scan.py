@@ -8,13 +8,14 @@ import stat
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-HEIC = (".heic", ".heif", ".hif")  # they are read if a plugin is installed, and named as a problem otherwise
+from siamese.image_files import FORMATS
+
+OTHER_SUFFIXES = (".mpo", ".heic", ".heif", ".hif")  # MPO counts as JPEG; HEIC needs a package, see `image_files`
 
 
 @dataclass(frozen=True)
@@ -159,14 +160,9 @@ def _list_archive(file: Path, prefix: str, found: Listing) -> None:
 
 @functools.cache
 def photo_suffixes() -> frozenset[str]:
-    """Return the suffixes of the file formats that Pillow reads, in lower case, and of HEIC."""
+    """Return the suffixes of photos, in lower case."""
     extensions = Image.registered_extensions()
-    return frozenset(suffix for suffix, name in extensions.items() if name in Image.OPEN) | frozenset(HEIC)
-
-
-def folder_of(path: str) -> Iterator[str]:
-    """Yield the folders that a photo is in, the innermost first."""
-    yield from map(str, PurePosixPath(path).parents)
+    return frozenset(suffix for suffix, name in extensions.items() if name in FORMATS) | frozenset(OTHER_SUFFIXES)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
