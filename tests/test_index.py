@@ -120,9 +120,10 @@ def test_killed_compaction_loses_nothing(model, photos, place, monkeypatch):
     update_index(model, photos, place)
     for number in range(8):
         (photos / "0" / f"{number}.png").unlink()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(IndexWriter, "_transaction", interrupt_after(IndexWriter._transaction, 1))
+    monkeypatch.setattr(IndexWriter, "_transaction", interrupt_after(IndexWriter._transaction, 1))
+    with pytest.raises(KeyboardInterrupt):
         update_index(model, photos, place)
+    monkeypatch.undo()
     with Index(place, model) as index:
         assert (len(index), sum(len(z) for _, z in index.blocks())) == (72, 72)
         gaps = {face.photo: z for face, z in zip(index.faces(), index.vectors(), strict=True)}

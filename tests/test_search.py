@@ -37,7 +37,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def test_find_ranks_the_faces_of_a_folder(model):
     found = model.find(EXAMPLES / "obama-portrait.jpg", EXAMPLES)
-    assert [face.photo for face in found.ranked][0] == "obama-portrait.jpg"
+    assert found.ranked[0].photo == "obama-portrait.jpg"
     assert {face.photo for face in found.matches} == OBAMA
     assert (found.faces, len(found.ranked)) == (5, 5)
     for face in found.ranked:
