@@ -15,13 +15,13 @@ from siamese import images
 from siamese.checkpoint import DEFAULT
 from siamese.comparison import Comparison
 from siamese.faces import mtcnn
+from siamese.model import NO_FACE
 from siamese.network import bundled_weights
 from siamese.page import charts, faces, html, text, tutorial
 from siamese.page.cleanup import limit_memory_growth, start_cleanup
 from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, strictness_radio
 from siamese.saliency import saliency_maps
-from siamese.model import NO_FACE
 from siamese.search.group import Group, group
 from siamese.wording import FACES, IMAGES, PHOTOS, VERDICT_PROBABILITY
 

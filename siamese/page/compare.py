@@ -103,13 +103,15 @@ def answer_card(answer: Comparison, words: Vocabulary) -> str:
     which = wording.describe_faces(answer.numbers, (len(answer.found[0]), len(answer.found[1])))
     chance = wording.describe_probability(answer.verdict, answer.probability, words)
     notes = [f"{which[0].upper()}{which[1:]}."] if which else []
-    notes += [*answer.warnings, *([advice(answer)] if answer.verdict == "unsure" else [])]
+    notes = " ".join([*notes, *answer.warnings])
+    unsure = answer.verdict == "unsure"
     return f"""
 <div class="answer {answer.verdict}">
   <div class="pair">{icon(answer.verdict).join(crops)}</div>
   <p class="verdict">{wording.describe_verdict(answer.verdict, answer.probability, answer.fmr, words)}</p>
   {_chance(f"{chance[0].upper()}{chance[1:]}", answer, words)}
-  {"".join(f"<p>{escape(note)}</p>" for note in notes)}
+  {f'<p class="notes">{escape(notes)}</p>' if notes else ""}
+  {f'<p class="advice">{advice(answer)}</p>' if unsure else ""}
 </div>"""
 
 

@@ -28,7 +28,7 @@ def photo_input(label: str) -> Photo:
     return Photo(
         label=label,
         alt_text=label,
-        placeholder="Drop a photo here\nor click to choose one",
+        placeholder="Drop a photo\nor click",
         height=240,
         min_width=120,
         buttons=[],

@@ -67,7 +67,7 @@ def _chooser(
     if not figures:
         return ""
     back = '<button type="button" data-face="">Compare all faces</button>' if any(chosen) else ""
-    how = "You chose a face." if any(chosen) else "All faces were compared; the closest pair is marked."
+    how = f"{answer.pairs} pairs of faces were compared; the closest pair is marked." if answer.pairs > 1 else ""
     return f"""
   <h2>Several faces</h2>
   <p>{how} Click another face to compare it. {back}</p>
