@@ -18,6 +18,7 @@ from siamese.network import bundled_weights
 from siamese.page import charts, html, text, tutorial
 from siamese.page.cleanup import limit_memory_growth, start_cleanup
 from siamese.page.components import THEME, photo_input, strictness_radio
+from siamese.page.requests import Page
 from siamese.saliency import saliency_maps
 from siamese.search.group import Group, group
 from siamese.wording import FACES, IMAGES, VERDICT_PROBABILITY
@@ -232,7 +233,7 @@ PRIVATE: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "network", 
 PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
 
-with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
+with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
     gr.Markdown(f"# {TITLE}\n{text.introduction(model, words, notice)}")
 
     with gr.Tab("Compare"):
