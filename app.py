@@ -21,6 +21,7 @@ from siamese.page import charts, faces, html, text, tutorial
 from siamese.page.cleanup import limit_memory_growth, start_cleanup
 from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, strictness_radio
+from siamese.page.requests import Page
 from siamese.saliency import saliency_maps
 from siamese.search.group import Group, group
 from siamese.wording import FACES, IMAGES, PHOTOS, VERDICT_PROBABILITY
@@ -279,7 +280,7 @@ PRIVATE: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "network", 
 PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
 
-with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
+with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
     gr.Markdown(f"# {TITLE}\n{text.introduction(model, words, notice)}")
 
     with gr.Tab("Compare", elem_id="compare"):

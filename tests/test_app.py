@@ -90,6 +90,25 @@ def test_compare_uses_the_requested_false_match_rate(client, model):
         client.predict(*pair, None, None, 0.3, api_name="/compare")
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "values"),
+    [
+        ("/compare", ("photo", "photo")),
+        ("/compare", (5, 5)),
+        ("/compare", (*map(handle_file, PAIR), "x")),
+        ("/compare", (*map(handle_file, PAIR), None, None, "x")),
+        ("/compare", (*map(handle_file, PAIR), None, None, [1])),
+        ("/group", ("photos",)),
+        ("/group", (handle_file(PAIR[0]),)),
+        ("/group", ([handle_file(PAIR[0])], "x")),
+    ],
+)
+def test_values_of_a_wrong_type_are_answered_with_a_sentence(client, capfd, endpoint, values):
+    with pytest.raises(AppError, match=r"wrong type|is a number"):
+        client.predict(*values, api_name=endpoint)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_group_sorts_faces_by_person(client, model, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not an image")
     files = [*sorted(EXAMPLES.glob("*.jpg")), tmp_path / "broken.png"]
