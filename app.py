@@ -1,8 +1,9 @@
 """The Gradio page. Run `python app.py`, then open http://127.0.0.1:7860."""
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,25 @@ from siamese import images
 from siamese.checkpoint import DEFAULT
 from siamese.comparison import Comparison
 from siamese.faces import mtcnn
+from siamese.model import NO_FACE
 from siamese.network import bundled_weights
-from siamese.page import charts, html, text, tutorial
+from siamese.page import charts, faces, html, text, tutorial
 from siamese.page.cleanup import limit_memory_growth, start_cleanup
+from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, strictness_radio
+from siamese.page.requests import Page
 from siamese.saliency import saliency_maps
 from siamese.search.group import Group, group
-from siamese.wording import FACES, IMAGES, VERDICT_PROBABILITY
+from siamese.wording import FACES, IMAGES, PHOTOS, VERDICT_PROBABILITY
 
 HERE = Path(__file__).parent
 EXAMPLES = [
-    [str(HERE / "examples" / f"{name}.jpg") for name in pair]
-    for pair in (
-        ("obama-portrait", "obama-standing"),
-        ("obama-standing", "biden"),
-        ("obama-speaking", "biden"),
-        ("biden", "collins"),
+    Example(caption, *(HERE / "examples" / f"{name}.jpg" for name in pair))
+    for caption, *pair in (
+        ("Four years apart", "obama-portrait", "obama-standing"),
+        ("In the same place", "obama-standing", "biden"),
+        ("Both in a suit", "obama-speaking", "biden"),
+        ("Suit and spacesuit", "biden", "collins"),
     )
 ]
 MAX_PHOTOS = 40  # in a group
@@ -58,6 +62,7 @@ gpu = spaces.GPU(duration=15)  # seconds, at most
 gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()))
 
 Numbers = tuple[int | None, int | None]  # the chosen face of each photo, from 1; None for all
+ALL_FACES: Numbers = (None, None)
 
 # -- Functions -------------------------------------------------------------------------------------------------------
 
@@ -82,7 +87,7 @@ def answer_or_message(first: str, second: str, numbers: Numbers, fmr: float | No
         answer = compare_photos(first, second, numbers, fmr)
     except ValueError as error:
         return html.message(f"{error}.", "problem")
-    return html.message(str(answer), "problem") if answer.verdict == "no face" else answer
+    return html.message(str(answer), "no face") if answer.verdict == "no face" else answer
 
 
 @gpu
@@ -116,47 +121,90 @@ def compare(
         raise gr.Error(str(error), print_exception=False) from error  # not logged: it may contain a file name
 
 
-@gpu
-def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) -> tuple[str, str]:
-    """Draw the answer and the compared faces."""
+def draw_answer(answer: Comparison, photos: tuple[str, str], *choice: object) -> tuple[str, str]:
+    """Draw the verdict, and the distance among those of test pairs."""
+    return (
+        for_photos(answer_card(answer, words), photos, *choice),
+        for_photos(among_pairs(answer, pairs, words), photos, *choice),
+    )
+
+
+def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) -> Iterator[tuple]:
+    """Draw the answer, and then the compared faces."""
     answer = answer_or_message(first, second, numbers, fmr)
     if isinstance(answer, str):
-        return answer, ""
+        yield numbers, for_photos(answer, (first, second), numbers, fmr), "", ""
+        return
+    yield numbers, *draw_answer(answer, (first, second), numbers, fmr), gr.skip()
     photos = [images.read_reduced(photo, PREVIEW_PIXELS) for photo in (first, second)]
     maps = saliency_maps(model, answer)
     assert maps, "there are two faces"
-    return html.answer_card(answer, pairs, words), html.compared(answer, photos, maps, words)
+    drawn = faces.compared(answer, photos, maps, model.template, numbers, words)
+    yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers)
 
 
-def on_photo(first: str | None, second: str | None, fmr: float) -> tuple[Numbers, str, str]:
-    """Compare two new photos."""
+def check_photo(first: str | None, second: str | None) -> str:
+    """Say what is wrong with the only photo; empty if nothing is."""
+    try:
+        (found,) = model.detect([first or second])
+    except FileNotFoundError:
+        return html.message(f"{DELETED}.", "problem")
+    except ValueError as error:
+        return html.message(f"{error}.", "problem")
+    return "" if found else html.message(NO_FACE.format(PHOTOS[0] if first else PHOTOS[1]), "no face")
+
+
+@gpu
+def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tuple]:
+    """Compare two new photos, or check the first one that arrives."""
     if first and second:
-        return (None, None), *show_answer(first, second, (None, None), fmr)
-    missing = "the second photo" if first else "the first photo" if second else "two photos"
-    example = ", or click an example" if tutorial_model else ""
-    return (None, None), html.message(f"Add {missing}{example}."), ""
+        yield from show_answer(first, second, ALL_FACES, fmr)
+    else:
+        problem = check_photo(first, second) if first or second else ""
+        yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", ""
 
 
-def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.EventData) -> tuple:
-    """Compare the face that was clicked."""
-    numbers = (event.face, numbers[1]) if event.photo == 0 else (numbers[0], event.face)
-    return numbers, *show_answer(first, second, numbers, fmr)
+@gpu
+def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
+    """Compare the face that was clicked, or all faces."""
+    numbers = (
+        ALL_FACES if event.face is None else (event.face, numbers[1]) if event.photo == 0 else (numbers[0], event.face)
+    )
+    yield from show_answer(first, second, numbers, fmr)
 
 
 @spaces.GPU(duration=15)
-def on_strictness(first: str | None, second: str | None, numbers: Numbers, fmr: float) -> str | dict:
+def on_strictness(first: str | None, second: str | None, numbers: Numbers, fmr: float) -> tuple:
     """Draw the answer again for another false-match rate; the compared faces stay the same."""
     if not (first and second):
-        return gr.skip()
+        return gr.skip(), gr.skip()
     answer = answer_or_message(first, second, numbers, fmr)
-    return answer if isinstance(answer, str) else html.answer_card(answer, pairs, words)
+    if isinstance(answer, str):
+        return for_photos(answer, (first, second), numbers, fmr), ""
+    return draw_answer(answer, (first, second), numbers, fmr)
+
+
+def on_example(event: gr.EventData) -> tuple[str, str]:
+    """Add the photos of an example."""
+    example = EXAMPLES[event.example]
+    return str(example.first), str(example.second)
+
+
+def on_undrawn(first: str | None, second: str | None) -> str:
+    """Draw photos that the browser cannot draw, for example TIFF. Those that cannot be read are left out."""
+    previews = []
+    for photo in filter(None, (first, second)):
+        with contextlib.suppress(OSError, ValueError):
+            preview = images.data_uri(images.read_reduced(photo, PREVIEW_PIXELS)[0], "JPEG")
+            previews.append(for_photos(f'<img src="{preview}" alt="">', [photo]))
+    return "".join(previews)
 
 
 @gpu
 def on_about(first: str | None, second: str | None, numbers: Numbers) -> str:
     """Compare the photos, or an example, with this network and the tutorial network."""
     if not (first and second):
-        (first, second), numbers = EXAMPLES[1], (None, None)
+        (first, second), numbers = map(str, EXAMPLES[1][1:]), ALL_FACES
     answer = answer_or_message(first, second, numbers, None)
     if isinstance(answer, str):
         return answer
@@ -232,32 +280,36 @@ PRIVATE: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "network", 
 PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
 
-with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
+with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
     gr.Markdown(f"# {TITLE}\n{text.introduction(model, words, notice)}")
 
-    with gr.Tab("Compare"):
-        with gr.Row():
+    with gr.Tab("Compare", elem_id="compare"):
+        with gr.Row(elem_id="photos"):
             first, second = photo_input("First photo"), photo_input("Second photo")
-        answer = gr.HTML(on_photo(None, None, 0)[1], js_on_load="announceAnswers(element)")
-        fmr = strictness_radio(model, pairs)
-        compared = gr.HTML(js_on_load="chooseFaces(element, trigger, watch)")
-        numbers = gr.State((None, None))
         if tutorial_model:
-            gr.Examples(EXAMPLES, [first, second], label="Examples", elem_id="examples")
-        gr.on(
-            [first.change, second.change],
-            on_photo,
-            [first, second, fmr],
-            [numbers, answer, compared],
-            trigger_mode="always_last",
-            **QUIET,
+            example = gr.HTML(examples(EXAMPLES), js_on_load="chooseExample(element, trigger)")
+            example.select(on_example, None, [first, second], queue=False, **QUIET)
+        gr.HTML(states(words, bool(tutorial_model)), elem_id="states", js_on_load="announceAnswers(element)")
+        answer = gr.HTML(elem_id="answer", js_on_load="announceAnswers(element)")
+        compared = gr.HTML(elem_id="compared", js_on_load="chooseFaces(element, trigger, watch)")
+        among = gr.HTML(elem_id="among")
+        with gr.Accordion("Stricter?", open=False, elem_id="strictness"):
+            fmr = strictness_radio(model, pairs, words)
+        previews = gr.HTML(elem_id="previews", js_on_load="showPreviews(element, trigger, watch)")
+        numbers = gr.State(ALL_FACES)
+        shown = [numbers, answer, among, compared]
+        arrived = gr.on(
+            [first.change, second.change], on_photo, [first, second, fmr], shown, trigger_mode="always_last", **QUIET
         )
-        fmr.change(on_strictness, [first, second, numbers, fmr], answer, **QUIET)
-        compared.select(on_face, [first, second, numbers, fmr], [numbers, answer, compared], **QUIET)
+        stricter = fmr.change(on_strictness, [first, second, numbers, fmr], [answer, among], **QUIET)
+        chosen = compared.select(on_face, [first, second, numbers, fmr], shown, **QUIET)
+        for event in (arrived, stricter, chosen):
+            event.failure(None, js="showFailure")
+        previews.select(on_undrawn, [first, second], previews, **QUIET)
 
     with gr.Tab("Group"):
         files = gr.File(label=f"Up to {MAX_PHOTOS} photos", file_count="multiple", file_types=["image"], height=180)
-        group_fmr = strictness_radio(model, pairs)
+        group_fmr = strictness_radio(model, pairs, words)
         found = gr.State(time_to_live=1800)
         people = gr.HTML(show_group(None, None, 0), js_on_load="announceAnswers(element)")
         files.change(on_files, [files, group_fmr], [found, people], trigger_mode="always_last", **PRIVATE_GROUP)

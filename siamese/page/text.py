@@ -38,11 +38,7 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
         notice: a sentence about the network that every visitor should see.
     """
     paragraphs = [
-        "Upload two photos to see whether they show the same person. Uploads are deleted within the hour and are not "
-        "shared."
-        if words is FACES
-        else "Upload two images to see whether they show the same class of thing. Uploads are deleted within the hour "
-        "and are not shared.",
+        "Your photos are deleted within the hour and are not shared.",
         f"> **Note:** {notice}" if notice else "",
         f"This network was trained on images of {len(model.record.people.training)} {words.many}. Expect errors with "
         "other images."
