@@ -44,7 +44,7 @@ def add_find(commands: Commands) -> None:
     )
     command.add_argument("photos", metavar="FOLDER|INDEX", help=PHOTOS_HELP)
     command.add_argument("--limit", type=int, default=20, metavar="N", help="faces to list (default: %(default)s)")
-    _add_fmr(command, "expected number of false matches among all faces")
+    _add_fmr(command, 0.01, "expected number of false matches among all faces, at most")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--html", type=Path, metavar="FILE", help="also write a page with the faces")
     _add_network(command)
@@ -53,7 +53,7 @@ def add_find(commands: Commands) -> None:
 def add_group(commands: Commands) -> None:
     command = _add(commands, "group", _group, "group the faces in many photos by person")
     command.add_argument("photos", metavar="FOLDER|INDEX", help=PHOTOS_HELP)
-    _add_fmr(command, "expected number of false matches of a face among all faces")
+    _add_fmr(command, 0.1, "expected number of false matches of a face among all faces, at most")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write a table of the faces")
     folders = command.add_mutually_exclusive_group()
@@ -62,8 +62,8 @@ def add_group(commands: Commands) -> None:
     _add_network(command)
 
 
-def _add_fmr(command: _Parser, meaning: str) -> None:
-    command.add_argument("--fmr", type=float, default=0.01, metavar="R", help=f"{meaning} (default: %(default)s)")
+def _add_fmr(command: _Parser, default: float, meaning: str) -> None:
+    command.add_argument("--fmr", type=float, default=default, metavar="R", help=f"{meaning} (default: %(default)s)")
 
 
 def _add_network(command: _Parser) -> None:

@@ -26,7 +26,7 @@ from siamese.search.embedding import MIN_FACE_SCORE
 from siamese.search.find import DEFAULT_LIMIT, Matches, find
 from siamese.search.people import People, group_people
 from siamese.search.photos import Photos, open_photos
-from siamese.search.strictness import DEFAULT_FMR
+from siamese.search.strictness import FIND_FMR, GROUP_FMR
 from siamese.wording import VERDICT_PROBABILITY
 
 BATCH_SIZE = 32  # photos per batch in `Model.embed`
@@ -210,7 +210,7 @@ class Model:
         portraits: images.ImageSource | Iterable[images.ImageSource],
         photos: Photos,
         *,
-        fmr: float = DEFAULT_FMR,
+        fmr: float = FIND_FMR,
         limit: int = DEFAULT_LIMIT,
     ) -> Matches:
         """Find a person in many photos.
@@ -229,7 +229,7 @@ class Model:
         with open_photos(self, photos) as collection:
             return find(self, several, collection, fmr, limit)
 
-    def group(self, photos: Photos, *, fmr: float = DEFAULT_FMR) -> People:
+    def group(self, photos: Photos, *, fmr: float = GROUP_FMR) -> People:
         """Group the faces of many photos by person.
 
         Args:

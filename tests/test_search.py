@@ -44,7 +44,7 @@ def test_find_ranks_the_faces_of_a_folder(model):
         answer = model.compare(EXAMPLES / "obama-portrait.jpg", EXAMPLES / face.photo)
         assert face.dissimilarity == pytest.approx(answer.dissimilarity, abs=1e-4)
         assert face.box == pytest.approx(answer.faces[1].box, rel=1e-3)
-    assert found.threshold == pytest.approx(model.calibration.distance_at_fmr(0.01 / 5))
+    assert found.threshold == pytest.approx(model.calibration.distance_at(0.75))  # strict enough for five faces
     assert model.find(EXAMPLES / "biden.jpg", EXAMPLES, limit=2).ranked[0].photo == "biden.jpg"
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -108,7 +108,7 @@ def test_nearest_equals_sorting_all_distances():
     np.testing.assert_allclose(distances, np.sort(expected)[:30], rtol=1e-5)
 
 
-POINTS = tuple(OperatingPoint(10.0**-k, 1.2 - k / 10, 0.0) for k in (2, 3, 4))
+POINTS = tuple(OperatingPoint(10.0**-k, 1.2 - k / 10, k / 100) for k in (2, 3, 4))
 
 
 def test_threshold_of_a_search_keeps_the_false_match_rate_for_all_faces():
@@ -116,8 +116,8 @@ def test_threshold_of_a_search_keeps_the_false_match_rate_for_all_faces():
     assert search_threshold(calibration, 1, 1e-3) == pytest.approx(0.9)
     assert search_threshold(calibration, 100, 0.01) == pytest.approx(0.8)
     assert search_threshold(calibration, 10_000, 0.01) == pytest.approx(0.6)  # extrapolated
-    assert search_threshold(calibration, 1, 0.5) == pytest.approx(1.0)  # no higher rate was measured
-    assert search_threshold(calibration, 0, 0.01) == pytest.approx(1.0)
+    for count in (0, 1):
+        assert search_threshold(calibration, count, 0.5) == pytest.approx(calibration.distance_at(0.75))
     with pytest.raises(ValueError, match="above 0"):
         search_threshold(calibration, 10, 0.0)
 
@@ -125,11 +125,24 @@ def test_threshold_of_a_search_keeps_the_false_match_rate_for_all_faces():
 def test_threshold_without_measured_rates_and_probability_have_the_odds_of_one_in_all():
     calibration = Calibration(30, 30)
     for count in (1, 100):
-        threshold = search_threshold(calibration, count)
+        threshold = search_threshold(calibration, count, 0.1)
         assert probability_among(calibration, np.array(threshold), None, count) == pytest.approx(0.75)
-    assert probability_among(calibration, np.array(0.9), None, 1) == pytest.approx(calibration.probability(0.9))
+    assert probability_among(calibration, np.array(0.9), None, 1) == pytest.approx(calibration.probability(0.9).item())
     odds = math.exp(3) / 50
     assert probability_among(calibration, np.array(0.9), None, 50) == pytest.approx(odds / (1 + odds))
+
+
+def test_probability_of_good_faces_is_from_the_measured_rates():
+    calibration = Calibration(30, 30, operating_points=POINTS, min_quality=0.5)
+    ratios = 0.01 / 0.009, 0.01 / 0.0009  # between the operating points, at 0.95 and 0.85
+    for distance, ratio in ((0.95, ratios[0]), (0.85, ratios[1]), (0.75, 10 * ratios[1]), (1.05, ratios[0] / 10)):
+        expected = ratio / 1000 / (1 + ratio / 1000)
+        good = probability_among(calibration, np.array([distance]), np.array([[1, 0.5]]), 1000)
+        assert good == pytest.approx(expected)
+        assert probability_among(calibration, np.array([distance]), None, 1000) == pytest.approx(expected)
+    odds = float(np.exp(calibration.log_odds(0.7))) / 1000
+    poor = probability_among(calibration, np.array([0.7]), np.array([[1, 0.4]]), 1000)
+    assert poor == pytest.approx(odds / (1 + odds))
 
 
 def test_poor_faces_join_no_clusters_but_are_assigned_or_left_over():

@@ -13,7 +13,7 @@ from siamese.faces.detection import Box
 from siamese.search.collection import Collection
 from siamese.search.embedder import Embedder
 from siamese.search.embedding import embed_photos
-from siamese.search.strictness import DEFAULT_FMR, probability_among, search_threshold
+from siamese.search.strictness import FIND_FMR, probability_among, search_threshold
 
 DEFAULT_LIMIT = 20
 
@@ -49,7 +49,7 @@ class Matches:
         ranked: the closest faces, the closest first. All matches are among them, unless the limit is lower.
         faces: N, number of faces that were searched.
         threshold: largest dissimilarity of a match.
-        fmr: expected number of false matches among the N faces.
+        fmr: expected number of false matches among the N faces, at most.
         warnings: sentences for the user, for example about a poor portrait; often empty.
     """
 
@@ -68,7 +68,7 @@ class Matches:
         count = len(self.matches)
         return (
             f"{count} match{'' if count == 1 else 'es'} among {self.faces:,} face{'' if self.faces == 1 else 's'}; "
-            f"expect {self.fmr:g} false matches"
+            f"expect at most {self.fmr:g} false matches"
         )
 
     def to_dict(self) -> dict:
@@ -80,8 +80,9 @@ def embed_portraits(model: Embedder, portraits: Sequence[images.ImageSource]) ->
     """Embed the main face of each portrait of one person, and join them.
 
     The result is the mean of the embeddings, scaled to length 1 if the network does that. Its distances from strangers
-    are as those of a single portrait, so the thresholds hold; those from the person are smaller, because what differs
-    between the portraits averages out.
+    are like those of a single portrait, so the thresholds hold; those from the person are smaller, because what differs
+    between the portraits averages out. In LFW's View 1 this finds more than the closest portrait or the mean of the
+    likelihood ratios, with fewer false matches.
 
     Returns:
         (D,) float32; the quality of the best portrait, NaN if the network has no quality scores; and warnings.
@@ -114,7 +115,7 @@ def find(
     model: Embedder,
     portraits: Sequence[images.ImageSource],
     photos: Collection,
-    fmr: float = DEFAULT_FMR,
+    fmr: float = FIND_FMR,
     limit: int = DEFAULT_LIMIT,
 ) -> Matches:
     """Find the faces that are closest to a person.

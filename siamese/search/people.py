@@ -11,7 +11,7 @@ from siamese.calibration import Calibration
 from siamese.search.collection import Collection, FoundFace
 from siamese.search.embedder import Embedder
 from siamese.search.linkage import BLOCK, cluster, squared_distances
-from siamese.search.strictness import DEFAULT_FMR, probability_among, search_threshold
+from siamese.search.strictness import GROUP_FMR, probability_among, search_threshold
 from siamese.wording import VERDICT_PROBABILITY
 
 
@@ -47,7 +47,7 @@ class People:
         return asdict(self)
 
 
-def group_people(model: Embedder, photos: Collection, fmr: float = DEFAULT_FMR) -> People:
+def group_people(model: Embedder, photos: Collection, fmr: float = GROUP_FMR) -> People:
     """Group the faces of many photos by person, see `partition`.
 
     Args:
