@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 import siamese
 
 from .browser import ANSWER, needs_chromium, side_by_side, upload
-from .conftest import EXAMPLES
+from .conftest import EXAMPLES, ROOT
 
 pytestmark = needs_chromium
 VERDICT = "#answer .verdict"
@@ -191,6 +191,12 @@ def test_a_photo_that_the_browser_cannot_draw_has_a_preview(tab, photos):
     expect(photo).to_be_visible()
     tab.get_by_label("Remove image").first.click()
     expect(tab.locator(ANSWER)).to_contain_text("Add the first photo")
+
+
+def test_a_heic_photo_has_a_preview(tab):
+    pytest.importorskip("pi_heif")
+    upload(tab, ROOT / "tests" / "photo.heic")
+    expect(tab.get_by_alt_text("First photo", exact=True)).to_have_attribute("src", re.compile("^data:image/jpeg"))
 
 
 def test_too_large_uploads_are_explained(tab, tmp_path):
