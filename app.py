@@ -130,6 +130,7 @@ def draw_answer(answer: Comparison, photos: tuple[str, str], *choice: object) ->
     )
 
 
+@gpu
 def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) -> Iterator[tuple]:
     """Draw the answer, and then the compared faces."""
     answer = answer_or_message(first, second, numbers, fmr)
@@ -144,6 +145,7 @@ def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) ->
     yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers)
 
 
+@gpu
 def check_photo(first: str | None, second: str | None) -> str:
     """Say what is wrong with the only photo; empty if nothing is."""
     try:
@@ -155,7 +157,6 @@ def check_photo(first: str | None, second: str | None) -> str:
     return "" if found else html.message(NO_FACE.format(PHOTOS[0] if first else PHOTOS[1]), "no face")
 
 
-@gpu
 def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tuple]:
     """Compare two new photos, or check the first one that arrives."""
     if first and second:
@@ -165,7 +166,6 @@ def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tupl
         yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", ""
 
 
-@gpu
 def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
     """Compare the face that was clicked, or all faces."""
     numbers = (

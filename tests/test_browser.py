@@ -59,7 +59,7 @@ def test_photos_are_grouped_by_person(tab, tmp_path):
     tab.locator("input[type=file]").last.set_input_files([*photos, tmp_path / "song.png"])
     expect(tab.locator(".verdict >> visible=true")).to_have_text("3 people")
     expect(tab.locator(ANSWER)).to_contain_text("8 faces in 8 photos")
-    expect(tab.locator(ANSWER)).to_contain_text("song.png is not an image")
+    expect(tab.locator(ANSWER)).to_contain_text("song.png contains text, not an image")
     for row in range(3):
         names = tab.locator(".person").nth(row).locator("figcaption").all_text_contents()
         assert len({name.replace(".", "-").partition("-")[0] for name in names}) == 1
