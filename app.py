@@ -149,14 +149,15 @@ def on_strictness(first: str | None, second: str | None, numbers: tuple[int, int
 
 @gpu
 def on_about(first: str | None, second: str | None, numbers: tuple[int, int]) -> str:
-    """Compare the photos, or an example, with this network and the tutorial network."""
+    """Draw the compared faces, or those of an example, among the people of the tutorial network."""
     if not (first and second):
         (first, second), numbers = EXAMPLES[1], (0, 0)
     answer = answer_or_message(first, second, numbers, None)
     if isinstance(answer, str):
         return answer
     assert tutorial_model, "the tab shows this only for faces"
-    return tutorial.side_by_side(answer, pairs, (first, second), tutorial_model)
+    boxes = [face.box for face in answer.faces if face and face.box]
+    return tutorial.map_of((first, second), boxes, tutorial_model)
 
 
 def group_files(files: list[str], progress: Callable[[int], None] = lambda done: None) -> Group:
@@ -263,8 +264,8 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         gr.HTML(charts.charts(pairs, words))
         if tutorial_model:
             gr.Markdown(tutorial.explanation(tutorial_model))
-            sides = gr.HTML()
-            about.select(on_about, [first, second, numbers], sides, **PRIVATE)
+            plane = gr.HTML()
+            about.select(on_about, [first, second, numbers], plane, **PRIVATE)
 
     # The API: hidden components, because Gradio only publishes functions that have components.
     face_numbers = [

@@ -72,21 +72,6 @@ def percent(probability: float) -> str:
     return "under 0.1%" if probability < 0.001 else "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
 
 
-def network_card(title: str, answer: Comparison, pairs: PairDistances, words: Vocabulary) -> str:
-    """Draw an answer in short, to compare it with the answer of another network."""
-    crops = "".join(
-        f'<img src="{data_uri(face.crop)}" alt="Input of the network from the {order} photo">'
-        for face, order in zip(answer.faces, ORDER, strict=True)
-        if face
-    )
-    return f"""
-<section class="answer"><h3>{escape(title)}</h3>
-  <div class="crops">{crops}</div>
-  <p class="verdict">{verdict(answer, None, words)}</p>
-  {scale(pairs, answer.dissimilarity, answer.threshold, "50% probability", words)}
-</section>"""
-
-
 def compared(
     answer: Comparison, photos: Sequence[tuple[Image.Image, int]], maps: Sequence[np.ndarray], words: Vocabulary
 ) -> str:
