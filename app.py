@@ -15,7 +15,7 @@ from siamese.checkpoint import DEFAULT
 from siamese.faces import mtcnn
 from siamese.model import VERDICT_PROBABILITY, Comparison
 from siamese.network import bundled_weights
-from siamese.page import charts, html, text, tutorial
+from siamese.page import charts, html, reliability, text, tutorial
 from siamese.page.cleanup import limit_memory_growth, start_cleanup
 from siamese.page.components import THEME, photo_input, strictness_radio
 from siamese.saliency import saliency_maps
@@ -260,8 +260,9 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         group_fmr.change(show_group, [files, found, group_fmr], people, **QUIET)
 
     with gr.Tab("About this model") as about:
-        gr.Markdown(text.about(model, words))
-        gr.HTML(charts.charts(pairs, words))
+        gr.Markdown(text.performance(model, words))
+        gr.HTML(charts.charts(pairs, reliability.estimates(model.record), words))
+        gr.Markdown(text.background(model, words))
         if tutorial_model:
             gr.Markdown(tutorial.explanation(tutorial_model))
             plane = gr.HTML()
