@@ -22,15 +22,20 @@ from siamese.saliency import saliency_maps
 from siamese.search.group import Group, group
 
 HERE = Path(__file__).parent
+PHOTOS = HERE / "examples"
+PORTRAIT, GROUP = str(PHOTOS / "obama-portrait.jpg"), str(PHOTOS / "edited" / "group.jpg")
+# Two photos and a caption each.
 EXAMPLES = [
-    [str(HERE / "examples" / f"{name}.jpg") for name in pair]
-    for pair in (
-        ("obama-portrait", "obama-standing"),
-        ("obama-standing", "biden"),
-        ("obama-speaking", "biden"),
-        ("biden", "collins"),
+    ([str(PHOTOS / first), str(PHOTOS / second)], caption)
+    for first, second, caption in (
+        ("obama-portrait.jpg", "obama-standing.jpg", "One person"),
+        ("collins.jpg", "hopper.jpg", "Two people"),
+        ("obama-speaking.jpg", "biden.jpg", "Two people"),
+        ("obama-portrait.jpg", "edited/group.jpg", "A person in a group"),
+        ("obama-standing.jpg", "edited/obama-blurred.jpg", "A blurred photo"),
     )
 ]
+GROUP_EXAMPLE = [*map(str, sorted(PHOTOS.glob("*.jpg"))), GROUP]
 MAX_PHOTOS = 40  # in a group
 PREVIEW_PIXELS = 640  # longest side of a photo in the answer, at least
 DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the photo again"
@@ -151,7 +156,7 @@ def on_strictness(first: str | None, second: str | None, numbers: tuple[int, int
 def on_about(first: str | None, second: str | None, numbers: tuple[int, int]) -> str:
     """Draw the compared faces, or those of an example, among the people of the tutorial network."""
     if not (first and second):
-        (first, second), numbers = EXAMPLES[1], (0, 0)
+        (first, second), numbers = EXAMPLES[1][0], (0, 0)
     answer = answer_or_message(first, second, numbers, None)
     if isinstance(answer, str):
         return answer
@@ -239,7 +244,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         compared = gr.HTML(js_on_load="chooseFaces(element, trigger, watch)")
         numbers = gr.State((0, 0))
         if tutorial_model:
-            gr.Examples(EXAMPLES, [first, second], label="Examples", elem_id="examples")
+            gr.Examples([photos for photos, _ in EXAMPLES], [first, second], label="Examples", elem_id="examples")
         gr.on(
             [first.change, second.change],
             on_photo,
