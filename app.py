@@ -1,8 +1,9 @@
 """The Gradio page. Run `python app.py`, then open http://127.0.0.1:7860."""
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,32 @@ import spaces
 import siamese
 from siamese import images
 from siamese.checkpoint import DEFAULT
+from siamese.comparison import Comparison
 from siamese.faces import mtcnn
-from siamese.model import VERDICT_PROBABILITY, Comparison
+from siamese.model import NO_FACE
 from siamese.network import bundled_weights
-from siamese.page import charts, html, reliability, text, tutorial
+from siamese.page import charts, faces, html, reliability, text, tutorial
 from siamese.page.cleanup import limit_memory_growth, start_cleanup
+from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, strictness_radio
 from siamese.saliency import saliency_maps
 from siamese.search.group import Group, group
+from siamese.wording import FACES, IMAGES, PHOTOS, VERDICT_PROBABILITY
 
 HERE = Path(__file__).parent
-PHOTOS = HERE / "examples"
-PORTRAIT, GROUP = str(PHOTOS / "obama-portrait.jpg"), str(PHOTOS / "edited" / "group.jpg")
-# Two photos and a caption each.
+EXAMPLE_PHOTOS = HERE / "examples"
+PORTRAIT, GROUP = str(EXAMPLE_PHOTOS / "obama-portrait.jpg"), str(EXAMPLE_PHOTOS / "edited" / "group.jpg")
 EXAMPLES = [
-    ([str(PHOTOS / first), str(PHOTOS / second)], caption)
-    for first, second, caption in (
-        ("obama-portrait.jpg", "obama-standing.jpg", "One person"),
-        ("collins.jpg", "hopper.jpg", "Two people"),
-        ("obama-speaking.jpg", "biden.jpg", "Two people"),
-        ("obama-portrait.jpg", "edited/group.jpg", "A person in a group"),
-        ("obama-standing.jpg", "edited/obama-blurred.jpg", "A blurred photo"),
+    Example(caption, EXAMPLE_PHOTOS / first, EXAMPLE_PHOTOS / second)
+    for caption, first, second in (
+        ("One person", "obama-portrait.jpg", "obama-standing.jpg"),
+        ("Two women", "collins.jpg", "hopper.jpg"),
+        ("Two men", "obama-speaking.jpg", "biden.jpg"),
+        ("One of a group", "obama-portrait.jpg", "edited/group.jpg"),
+        ("Too blurred?", "obama-standing.jpg", "edited/obama-blurred.jpg"),
     )
 ]
-GROUP_EXAMPLE = [*map(str, sorted(PHOTOS.glob("*.jpg"))), GROUP]
+GROUP_EXAMPLE = [*map(str, sorted(EXAMPLE_PHOTOS.glob("*.jpg"))), GROUP]
 MAX_PHOTOS = 40  # in a group
 PREVIEW_PIXELS = 640  # longest side of a photo in the answer, at least
 DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the photo again"
@@ -53,7 +56,7 @@ except ConnectionError as error:
 except (OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
 pairs = charts.PairDistances(model.record.curves)
-words = text.FACES if model.align == "faces" else text.IMAGES
+words = FACES if model.align == "faces" else IMAGES
 tutorial_model = siamese.load(bundled_weights("att")) if model.align == "faces" else None
 if model.align == "faces":
     mtcnn.networks(model.network.device)
@@ -61,10 +64,13 @@ if model.align == "faces":
 gpu = spaces.GPU(duration=15)  # seconds, at most
 gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()))
 
+Numbers = tuple[int | None, int | None]  # the chosen face of each photo, from 1; None for all
+ALL_FACES: Numbers = (None, None)
+
 # -- Functions -------------------------------------------------------------------------------------------------------
 
 
-def compare_photos(first: str | None, second: str | None, numbers: tuple[int, int], fmr: float | None) -> Comparison:
+def compare_photos(first: str | None, second: str | None, numbers: Numbers, fmr: float | None) -> Comparison:
     """Compare two uploads.
 
     Raises:
@@ -78,21 +84,21 @@ def compare_photos(first: str | None, second: str | None, numbers: tuple[int, in
         raise ValueError(DELETED) from error
 
 
-def answer_or_message(first: str, second: str, numbers: tuple[int, int], fmr: float | None) -> Comparison | str:
+def answer_or_message(first: str, second: str, numbers: Numbers, fmr: float | None) -> Comparison | str:
     """Compare two uploads. Returns the HTML of a message if there is no answer."""
     try:
         answer = compare_photos(first, second, numbers, fmr)
     except ValueError as error:
         return html.message(f"{error}.", "problem")
-    return html.message(" ".join(answer.warnings), "problem") if None in answer.faces else answer
+    return html.message(str(answer), "no face") if answer.verdict == "no face" else answer
 
 
 @gpu
 def compare(
     first: str | None,
     second: str | None,
-    first_face: int | None = 0,
-    second_face: int | None = 0,
+    first_face: int | None = None,
+    second_face: int | None = None,
     false_match_rate: float | None = None,
 ) -> dict:
     """Compare two photos: do they show the same person?
@@ -100,63 +106,108 @@ def compare(
     Args:
         first: a photo that shows a face.
         second: another photo; the order does not matter.
-        first_face: which face of the first photo to compare, an index into `found`; 0 is the main face.
+        first_face: which face of the first photo to compare, from 1 in the order of `found`; empty for all faces.
         second_face: which face of the second photo to compare.
         false_match_rate: the share of pairs of different people that may be called "same": 0.01, 0.001, 0.0001 or
             0.00001, if it was measured for this network; empty for the default, a probability of at least 75 %.
 
     Returns:
-        dissimilarity (≥ 0, lower is more alike; null if a photo shows no face), threshold, probability (that both
-        photos show the same person, at even prior odds), confidence_interval (95 %, of the probability), verdict (same,
-        unsure or different), faces (the compared ones), found (all faces in each photo), warnings, model.
+        verdict (same, different, unsure or no face), same (true, false or null), probability (that both photos show the
+        same person, at even prior odds), confidence_interval (95 %, of the probability), dissimilarity (≥ 0, lower is
+        more alike; null if a photo shows no face), threshold (the largest dissimilarity that is "same"), fmr, faces
+        (the most similar pair), numbers (which faces these are, from 1), pairs (how many pairs of faces were compared),
+        found (all faces in each photo), warnings, model.
     """
     try:
-        return compare_photos(first, second, (first_face or 0, second_face or 0), false_match_rate).to_dict()
+        return compare_photos(first, second, (first_face or None, second_face or None), false_match_rate).to_dict()
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error  # not logged: it may contain a file name
 
 
-@gpu
-def show_answer(first: str, second: str, numbers: tuple[int, int], fmr: float | None) -> tuple[str, str]:
-    """Draw the answer and the compared faces."""
+def draw_answer(answer: Comparison, photos: tuple[str, str], *choice: object) -> tuple[str, str]:
+    """Draw the verdict, and the distance among those of test pairs."""
+    return (
+        for_photos(answer_card(answer, words), photos, *choice),
+        for_photos(among_pairs(answer, pairs, words), photos, *choice),
+    )
+
+
+def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) -> Iterator[tuple]:
+    """Draw the answer, and then the compared faces."""
     answer = answer_or_message(first, second, numbers, fmr)
     if isinstance(answer, str):
-        return answer, ""
+        yield numbers, for_photos(answer, (first, second), numbers, fmr), "", ""
+        return
+    yield numbers, *draw_answer(answer, (first, second), numbers, fmr), gr.skip()
     photos = [images.read_reduced(photo, PREVIEW_PIXELS) for photo in (first, second)]
     maps = saliency_maps(model, answer)
     assert maps, "there are two faces"
-    return html.answer_card(answer, pairs, fmr or None, words), html.compared(answer, photos, maps, words)
+    drawn = faces.compared(answer, photos, maps, model.template, numbers, words)
+    yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers)
 
 
-def on_photo(first: str | None, second: str | None, fmr: float) -> tuple[tuple[int, int], str, str]:
-    """Compare the main faces of two new photos."""
-    if first and second:
-        return (0, 0), *show_answer(first, second, (0, 0), fmr)
-    missing = "the second photo" if first else "the first photo" if second else "two photos"
-    example = ", or click an example" if tutorial_model else ""
-    return (0, 0), html.message(f"Add {missing}{example}."), ""
-
-
-def on_face(first: str, second: str, numbers: tuple[int, int], fmr: float, event: gr.EventData) -> tuple:
-    """Compare the face that was clicked."""
-    numbers = (event.face, numbers[1]) if event.photo == 0 else (numbers[0], event.face)
-    return numbers, *show_answer(first, second, numbers, fmr)
-
-
-@spaces.GPU(duration=15)
-def on_strictness(first: str | None, second: str | None, numbers: tuple[int, int], fmr: float) -> str | dict:
-    """Draw the answer again for another false-match rate; the compared faces stay the same."""
-    if not (first and second):
-        return gr.skip()
-    answer = answer_or_message(first, second, numbers, fmr)
-    return answer if isinstance(answer, str) else html.answer_card(answer, pairs, fmr or None, words)
+def check_photo(first: str | None, second: str | None) -> str:
+    """Say what is wrong with the only photo; empty if nothing is."""
+    try:
+        (found,) = model.detect([first or second])
+    except FileNotFoundError:
+        return html.message(f"{DELETED}.", "problem")
+    except ValueError as error:
+        return html.message(f"{error}.", "problem")
+    return "" if found else html.message(NO_FACE.format(PHOTOS[0] if first else PHOTOS[1]), "no face")
 
 
 @gpu
-def on_about(first: str | None, second: str | None, numbers: tuple[int, int]) -> str:
+def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tuple]:
+    """Compare two new photos, or check the first one that arrives."""
+    if first and second:
+        yield from show_answer(first, second, ALL_FACES, fmr)
+    else:
+        problem = check_photo(first, second) if first or second else ""
+        yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", ""
+
+
+@gpu
+def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
+    """Compare the face that was clicked, or all faces."""
+    numbers = (
+        ALL_FACES if event.face is None else (event.face, numbers[1]) if event.photo == 0 else (numbers[0], event.face)
+    )
+    yield from show_answer(first, second, numbers, fmr)
+
+
+@spaces.GPU(duration=15)
+def on_strictness(first: str | None, second: str | None, numbers: Numbers, fmr: float) -> tuple:
+    """Draw the answer again for another false-match rate; the compared faces stay the same."""
+    if not (first and second):
+        return gr.skip(), gr.skip()
+    answer = answer_or_message(first, second, numbers, fmr)
+    if isinstance(answer, str):
+        return for_photos(answer, (first, second), numbers, fmr), ""
+    return draw_answer(answer, (first, second), numbers, fmr)
+
+
+def on_example(event: gr.EventData) -> tuple[str, str]:
+    """Add the photos of an example."""
+    example = EXAMPLES[event.example]
+    return str(example.first), str(example.second)
+
+
+def on_undrawn(first: str | None, second: str | None) -> str:
+    """Draw photos that the browser cannot draw, for example TIFF. Those that cannot be read are left out."""
+    previews = []
+    for photo in filter(None, (first, second)):
+        with contextlib.suppress(OSError, ValueError):
+            preview = images.data_uri(images.read_reduced(photo, PREVIEW_PIXELS)[0], "JPEG")
+            previews.append(for_photos(f'<img src="{preview}" alt="">', [photo]))
+    return "".join(previews)
+
+
+@gpu
+def on_about(first: str | None, second: str | None, numbers: Numbers) -> str:
     """Draw the compared faces, or those of an example, among the people of the tutorial network."""
     if not (first and second):
-        (first, second), numbers = EXAMPLES[1][0], (0, 0)
+        (first, second), numbers = map(str, EXAMPLES[2][1:]), ALL_FACES
     answer = answer_or_message(first, second, numbers, None)
     if isinstance(answer, str):
         return answer
@@ -228,7 +279,7 @@ def show_group(files: list[str] | None, found: Group | None, fmr: float) -> str:
 # -- Layout ----------------------------------------------------------------------------------------------------------
 
 
-TITLE = f"Do two {'photos' if words is text.FACES else 'images'} show {words.same}?"
+TITLE = f"Do two {'photos' if words is FACES else 'images'} show {words.same}?"
 PRIVATE: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
 PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
@@ -236,29 +287,33 @@ QUIET = PRIVATE | {"show_progress": "hidden"}
 with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
     gr.Markdown(f"# {TITLE}\n{text.introduction(model, words, notice)}")
 
-    with gr.Tab("Compare"):
-        with gr.Row():
+    with gr.Tab("Compare", elem_id="compare"):
+        with gr.Row(elem_id="photos"):
             first, second = photo_input("First photo"), photo_input("Second photo")
-        answer = gr.HTML(on_photo(None, None, 0)[1], js_on_load="announceAnswers(element)")
-        fmr = strictness_radio(model, pairs)
-        compared = gr.HTML(js_on_load="chooseFaces(element, trigger, watch)")
-        numbers = gr.State((0, 0))
         if tutorial_model:
-            gr.Examples([photos for photos, _ in EXAMPLES], [first, second], label="Examples", elem_id="examples")
-        gr.on(
-            [first.change, second.change],
-            on_photo,
-            [first, second, fmr],
-            [numbers, answer, compared],
-            trigger_mode="always_last",
-            **QUIET,
+            example = gr.HTML(examples(EXAMPLES), js_on_load="chooseExample(element, trigger)")
+            example.select(on_example, None, [first, second], queue=False, **QUIET)
+        gr.HTML(states(words, bool(tutorial_model)), elem_id="states", js_on_load="announceAnswers(element)")
+        answer = gr.HTML(elem_id="answer", js_on_load="announceAnswers(element)")
+        compared = gr.HTML(elem_id="compared", js_on_load="chooseFaces(element, trigger, watch)")
+        among = gr.HTML(elem_id="among")
+        with gr.Accordion("Stricter?", open=False, elem_id="strictness"):
+            fmr = strictness_radio(model, pairs, words)
+        previews = gr.HTML(elem_id="previews", js_on_load="showPreviews(element, trigger, watch)")
+        numbers = gr.State(ALL_FACES)
+        shown = [numbers, answer, among, compared]
+        arrived = gr.on(
+            [first.change, second.change], on_photo, [first, second, fmr], shown, trigger_mode="always_last", **QUIET
         )
-        fmr.change(on_strictness, [first, second, numbers, fmr], answer, **QUIET)
-        compared.select(on_face, [first, second, numbers, fmr], [numbers, answer, compared], **QUIET)
+        stricter = fmr.change(on_strictness, [first, second, numbers, fmr], [answer, among], **QUIET)
+        chosen = compared.select(on_face, [first, second, numbers, fmr], shown, **QUIET)
+        for event in (arrived, stricter, chosen):
+            event.failure(None, js="showFailure")
+        previews.select(on_undrawn, [first, second], previews, **QUIET)
 
     with gr.Tab("Group"):
         files = gr.File(label=f"Up to {MAX_PHOTOS} photos", file_count="multiple", file_types=["image"], height=180)
-        group_fmr = strictness_radio(model, pairs)
+        group_fmr = strictness_radio(model, pairs, words)
         found = gr.State(time_to_live=1800)
         people = gr.HTML(show_group(None, None, 0), js_on_load="announceAnswers(element)")
         files.change(on_files, [files, group_fmr], [found, people], trigger_mode="always_last", **PRIVATE_GROUP)
@@ -275,7 +330,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
 
     # The API: hidden components, because Gradio only publishes functions that have components.
     face_numbers = [
-        gr.Number(0, precision=0, visible=False, label=f"Face of the {order} photo, counted from 0")
+        gr.Number(None, precision=0, visible=False, label=f"Face of the {order} photo, from 1; empty for all")
         for order in ("first", "second")
     ]
     rate = gr.Number(None, visible=False, label="False-match rate; empty for the default")

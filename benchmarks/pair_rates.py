@@ -14,7 +14,8 @@ import siamese
 from siamese.calibration import Calibration
 from siamese.checkpoint import DEFAULT
 from siamese.evaluation.embedding_cache import embed_files
-from siamese.model import VERDICT_PROBABILITY, Model
+from siamese.model import Model
+from siamese.wording import VERDICT_PROBABILITY
 
 PHOTOS_PER_BLOCK = 512
 

@@ -8,9 +8,9 @@ __version__ = "0.2.0.dev0"
 if TYPE_CHECKING:
     from siamese.calibration import Calibration as Calibration
     from siamese.checkpoint import load as load
+    from siamese.comparison import Comparison as Comparison
     from siamese.faces import Face as Face
     from siamese.loss import contrastive_loss as contrastive_loss
-    from siamese.model import Comparison as Comparison
     from siamese.model import Model as Model
     from siamese.network import SiameseNetwork as SiameseNetwork
     from siamese.network import distance as distance
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Imported on first use, so that `siamese --help` does not import PyTorch.
 _MODULES = {
     "Calibration": "calibration",
-    "Comparison": "model",
+    "Comparison": "comparison",
     "Face": "faces",
     "Model": "model",
     "SiameseNetwork": "network",

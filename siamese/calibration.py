@@ -89,18 +89,27 @@ class Calibration:
             distance: one distance or an array of distances, ≥ 0.
             quality: (..., 2), the qualities of the two images, in [0, 1]; None for 1.
         """
-        intercept, slope = self._parameters(quality)
-        return _logistic(intercept - slope * np.asarray(distance))
+        return _logistic(self.log_odds(distance, quality))
 
-    def confidence_interval(self, distance: float, quality: ArrayLike | None = None) -> tuple[float, float] | None:
-        """Return the 95 % confidence interval of `probability`, or None if `covariance` is not known."""
+    def log_odds(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
+        """Return the log-odds of `probability`. At even prior odds, this is the log of the likelihood ratio."""
+        intercept, slope = self._parameters(quality)
+        return intercept - slope * np.asarray(distance)
+
+    def log_odds_margin(self, distance: float, quality: ArrayLike | None = None) -> float | None:
+        """Return the distance of `log_odds` from the ends of its 95 % confidence interval; None if it is not known."""
         if self.covariance is None:
             return None
         poor = self._poorness(quality)
         gradient = np.concatenate([[1], poor, [-distance], -distance * poor])
-        intercept, slope = self._parameters(quality)
-        log_odds = intercept - slope * distance
-        margin = Z_95 * math.sqrt(max(float(gradient @ np.array(self.covariance) @ gradient), 0))
+        return Z_95 * math.sqrt(max(float(gradient @ np.array(self.covariance) @ gradient), 0))
+
+    def confidence_interval(self, distance: float, quality: ArrayLike | None = None) -> tuple[float, float] | None:
+        """Return the 95 % confidence interval of `probability`, or None if `covariance` is not known."""
+        margin = self.log_odds_margin(distance, quality)
+        if margin is None:
+            return None
+        log_odds = self.log_odds(distance, quality)
         return float(_logistic(log_odds - margin)), float(_logistic(log_odds + margin))
 
     def operating_point(self, fmr: float) -> OperatingPoint:
@@ -115,6 +124,26 @@ class Calibration:
         known = ", ".join(f"{point.fmr:g}" for point in self.operating_points)
         hint = f"choose one of: {known}" if known else "this network was tested on too few pairs, so omit it"
         raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; {hint}")
+
+    def distance_at_fmr(self, fmr: float) -> float:
+        """Return the threshold at a false-match rate between or below those of the operating points.
+
+        log(FMR) is interpolated linearly in the distance, and extrapolated below the lowest measured rate. If N pairs
+        are compared to find one match, the threshold at FMR/N keeps the rate for all of them together.
+
+        Args:
+            fmr: in (0, 1), at most the highest rate that was measured.
+
+        Raises:
+            ValueError: if fewer than two operating points were measured.
+        """
+        if len(self.operating_points) < 2:
+            raise ValueError("this network was tested on too few pairs to choose a false-match rate; omit it")
+        rates = [math.log(point.fmr) for point in self.operating_points]
+        lower = next((row for row in range(1, len(rates) - 1) if rates[row] <= math.log(fmr)), len(rates) - 1)
+        (x0, x1), (point0, point1) = rates[lower - 1 : lower + 1], self.operating_points[lower - 1 : lower + 1]
+        slope = (point1.distance - point0.distance) / (x1 - x0)
+        return max(0.0, point0.distance + slope * (math.log(fmr) - x0))
 
     def distance_at(self, probability: float, quality: ArrayLike | None = None) -> float:
         """Return the distance at which P(same) is `probability`, in (0, 1), for two images of these qualities.

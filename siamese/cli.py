@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -41,11 +42,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 2 after an error message, or 130 after Ctrl-C.
+        The exit code: 0, 1 if a compared photo shows no face, 2 after an error message, 130 after Ctrl-C, or 141 if the
+        reader of the output, such as `head`, has closed it.
     """
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
+        return 141
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -58,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         hint = f" The last complete epoch is saved in {args.out}; continue with --resume." if resumable else ""
         print(f"\nStopped.{hint}", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,7 +82,7 @@ def _parser() -> _Parser:
 
 
 def _add(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], help: str, description: str = ""
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], help: str, description: str = ""
 ) -> _Parser:
     command = commands.add_parser(name, help=help, description=description or f"{help[0].upper()}{help[1:]}.")
     command.set_defaults(run=run)
@@ -96,7 +102,7 @@ def _add_compare(commands: Commands) -> None:
         nargs=2,
         default=(0, 0),
         metavar=("I", "J"),
-        help="which face of each photo to compare, counted from 0 (default: the largest near the middle)",
+        help="which face of each photo to compare, from 1; 0 for all faces of a photo (default: 0 0)",
     )
     command.add_argument(
         "--fmr",
@@ -109,20 +115,25 @@ def _add_compare(commands: Commands) -> None:
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
-def _compare(args: argparse.Namespace) -> None:
+def _compare(args: argparse.Namespace) -> int:
+    """Print the answer. Returns 1 if a photo shows no face, else 0."""
     model = _load(args.weights, args.device)
-    answer = model.compare(args.a, args.b, face=tuple(args.face), fmr=args.fmr)
+    first, second = (number or None for number in args.face)
+    answer = model.compare(args.a, args.b, face=(first, second), fmr=args.fmr)
     if args.json:
         print(json.dumps(answer.to_dict()))
-        return
-    if None not in answer.faces:
-        print(f"Dissimilarity: {answer.dissimilarity:.3f}")
-        limit = "even odds" if args.fmr is None else f"one false match in {round(1 / args.fmr):,}"
-        print(f"Verdict: {answer.verdict} (P(same) {answer.probability:.1%}; {limit} at {answer.threshold:.3f})")
-    for warning in answer.warnings:
-        print(f"Note: {warning}")
-    if model.revision:
-        print(f"Network: {answer.model}")
+    else:
+        print(answer)
+        if answer.verdict != "no face":
+            limit = (
+                f'"same" up to {answer.threshold:.3f}' if answer.threshold > 0 else 'no distance is enough for "same"'
+            )
+            print(f"Dissimilarity: {answer.dissimilarity:.3f} ({limit})")
+            for warning in answer.warnings:
+                print(f"Note: {warning}")
+        if model.revision:
+            print(f"Network: {answer.model}")
+    return 1 if answer.verdict == "no face" else 0
 
 
 def _load(weights: str, device: str) -> Model:

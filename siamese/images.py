@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import warnings
@@ -99,6 +100,13 @@ def to_tensor(image: Image.Image) -> Tensor:
     """Return an image of mode "L" or "RGB" as a (C, H, W) uint8 tensor."""
     array = np.array(image)
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def data_uri(image: Image.Image, format: str = "PNG") -> str:
+    """Encode an image in a URI, to show it in HTML without storing a file."""
+    file = io.BytesIO()
+    image.save(file, format)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _open(source: ImageSource) -> tuple[str, Image.Image]:

@@ -5,71 +5,27 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from siamese import images
+from siamese import images, wording
 from siamese.calibration import Calibration
+from siamese.comparison import Comparison
+from siamese.face_pairs import closest_pair
 from siamese.faces import Face, detect, quality_warnings
 from siamese.faces.cover import mark_covered
 from siamese.faces.detection import Landmarks
-from siamese.network import SiameseNetwork, distance
+from siamese.network import SiameseNetwork
 from siamese.record import Record
-
-# The verdict is "same" from this probability, "different" up to its complement, and "unsure" in between.
-VERDICT_PROBABILITY = 0.75
+from siamese.wording import VERDICT_PROBABILITY
 
 BATCH_SIZE = 32  # photos per batch in `Model.embed`
-
-Verdict = Literal["same", "unsure", "different"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The result of comparing two photos.
-
-    Attributes:
-        dissimilarity: Euclidean distance of the two embeddings, ≥ 0; lower is more alike. NaN if a face is missing.
-        threshold: largest distance with the verdict "same" for the requested false-match rate; without one, the
-            distance at even odds.
-        probability: P(same) in [0, 1] at even prior odds. NaN if a face is missing.
-        confidence_interval: 95 % confidence interval of `probability`; None if it is unknown or a face is missing.
-        verdict: "same" or "different" at odds of at least 3 to 1, else "unsure". For a requested false-match rate,
-            "same" up to `threshold`.
-        faces: the two compared faces; None for a photo without a face.
-        found: all faces in each photo, the main one first; empty if the network compares whole images.
-        warnings: sentences for the user, for example about a blurred face; often empty.
-        model: the network that gave the answer, see `Model.id`.
-    """
-
-    dissimilarity: float
-    threshold: float
-    probability: float
-    confidence_interval: tuple[float, float] | None
-    verdict: Verdict
-    faces: tuple[Face | None, Face | None]
-    found: tuple[tuple[Face, ...], tuple[Face, ...]] = ((), ())
-    warnings: tuple[str, ...] = ()
-    model: str = ""
-
-    def to_dict(self) -> dict:
-        """Return all but the crops, for JSON, with None instead of NaN."""
-        known = not math.isnan(self.dissimilarity)
-        return {
-            "dissimilarity": self.dissimilarity if known else None,
-            "threshold": self.threshold,
-            "probability": self.probability if known else None,
-            "confidence_interval": self.confidence_interval and list(self.confidence_interval),
-            "verdict": self.verdict,
-            "faces": [face and _face_to_dict(face) for face in self.faces],
-            "found": [[_face_to_dict(face) for face in faces] for faces in self.found],
-            "warnings": list(self.warnings),
-            "model": self.model,
-        }
+NO_FACE = "No face was found in the {} photo. Use a photo in which the whole face is large and well lit."
+MIN_FACE_SCORE = 0.9  # of faces other than the main one of a photo; below it, many detections are no faces
 
 
 class Model:
@@ -173,83 +129,140 @@ class Model:
         a: images.ImageSource,
         b: images.ImageSource,
         *,
-        face: int | tuple[int, int] = 0,
+        face: int | tuple[int | None, int | None] | None = None,
         fmr: float | None = None,
     ) -> Comparison:
-        """Compare two photos. A photo without a face gives an answer with the verdict "unsure", not an error.
+        """Compare two photos: every face of one with every face of the other.
+
+        A photo without a face gives an answer with the verdict "no face", not an error. Faces that are too poor to
+        compare, next to better ones, are left out and named in the warnings.
 
         Args:
             a: first image, see `images.read`.
             b: second image; the order does not matter.
-            face: which face of each photo to compare, as an index into `Comparison.found`; one number for both photos.
-            fmr: the false-match rate that "same" must not exceed, one of `calibration.operating_points`. None for a
-                verdict at odds of 3 to 1.
+            face: the face of each photo to compare, from 1 in the order of `Comparison.found`; one number for both
+                photos, or one for each. None for all faces of a photo.
+            fmr: the false-match rate that "same" must not exceed for the two photos, one of
+                `calibration.operating_points`. None for a verdict at odds of 3 to 1.
 
         Raises:
             FileNotFoundError: if a file does not exist.
             ValueError: if an image cannot be read, a face number is out of range, or the false-match rate was not
                 measured.
         """
-        numbers = (operator.index(face),) * 2 if not isinstance(face, Sequence) else tuple(map(operator.index, face))
-        if len(numbers) != 2:
-            raise ValueError(f"face must be one number, or one for each of the two photos, got {face!r}")
-        if self.align == "none" and any(numbers):
+        chosen = _face_numbers(face)
+        if self.align == "none" and any(chosen):
             raise ValueError("this network compares whole images; omit face")
-        point = None if fmr is None else self.calibration.operating_point(fmr)
-        detected1, detected2 = self.detect([a, b])
-        face1, face2 = _choose(detected1, numbers[0], "first"), _choose(detected2, numbers[1], "second")
-        warnings: list[str] = []
-        dissimilarity, quality, interval = math.nan, None, None
-        if face1 and face2:
-            z, embedded = self.embed_faces([face1, face2])
-            face1, face2 = mark_covered(self.network, embedded)
-            detected1[numbers[0]], detected2[numbers[1]] = face1, face2
-            dissimilarity = float(distance(*torch.from_numpy(z)))
-            if face1.quality is not None and face2.quality is not None:
-                quality = face1.quality, face2.quality
-            interval = self.calibration.confidence_interval(dissimilarity, quality)
-            if face1.crop.tobytes() == face2.crop.tobytes():
-                warnings.append("Both images are identical.")
+        if fmr is not None:
+            fmr = self.calibration.operating_point(fmr).fmr
+        found = self.detect([a, b])
+        rows = [_rows(*photo) for photo in zip(found, chosen, wording.PHOTOS, strict=True)]
+        if not all(rows):
+            return self._no_face(found, fmr)
+        places = [(photo, row) for photo in (0, 1) for row in rows[photo]]
+        z, embedded = self.embed_faces([found[photo][row] for photo, row in places])
+        for (photo, row), embedded_face in zip(places, embedded, strict=True):
+            found[photo][row] = embedded_face
+        good = [self._good_enough([found[photo][row] for row in rows[photo]]) for photo in (0, 1)]  # (n,) bool each
+        rows = [[row for row, kept in zip(rows[photo], good[photo], strict=True) if kept] for photo in (0, 1)]
+        z1, z2 = (half[kept] for half, kept in zip(np.split(z, [len(good[0])]), good, strict=True))
+        q1, q2 = (np.array([found[photo][row].quality for row in rows[photo]]) for photo in (0, 1))
+        pair = closest_pair(self.calibration, (z1, z2), None if None in (*q1, *q2) else (q1, q2), fmr)
+        numbers = rows[0][pair.rows[0]], rows[1][pair.rows[1]]
+        face1, face2 = mark_covered(self.network, [found[photo][number] for photo, number in enumerate(numbers)])
+        found[0][numbers[0]], found[1][numbers[1]] = face1, face2
+
+        warnings = ["Both images are identical."] if face1.crop.tobytes() == face2.crop.tobytes() else []
+        warnings += _left_out(found, rows, chosen)
         if self.align == "faces":
-            warnings += quality_warnings(face1, len(detected1), numbers[0], "first")
-            warnings += quality_warnings(face2, len(detected2), numbers[1], "second")
-        probability = float(self.calibration.probability(dissimilarity, quality))
-        is_same = dissimilarity <= point.distance if point else probability >= VERDICT_PROBABILITY
-        if point and quality and min(quality) < self.calibration.min_quality:
-            warnings.append(f"The photos are too poor for a false-match rate of 1 in {round(1 / point.fmr):,}.")
+            warnings += quality_warnings(face1, "first") + quality_warnings(face2, "second")
+        is_same = pair.distance <= pair.threshold
+        if fmr and pair.quality is not None and pair.quality < self.calibration.min_quality:
+            warnings.append(f"The photos are too poor for a false-match rate of {wording.one_in(fmr)}.")
             is_same = False
         return Comparison(
-            dissimilarity=dissimilarity,
-            threshold=point.distance if point else self.calibration.distance_at(0.5, quality),
-            probability=probability,
-            confidence_interval=interval,
-            verdict="same" if is_same else "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure",
+            verdict="same" if is_same else "different" if pair.probability <= 1 - VERDICT_PROBABILITY else "unsure",
+            probability=pair.probability,
+            confidence_interval=pair.confidence_interval,
+            dissimilarity=pair.distance,
+            threshold=pair.threshold,
+            fmr=fmr,
             faces=(face1, face2),
-            found=(_with_box(detected1), _with_box(detected2)),
+            numbers=(numbers[0] + 1, numbers[1] + 1),
+            pairs=len(rows[0]) * len(rows[1]),
+            found=(_with_box(found[0]), _with_box(found[1])),
             warnings=tuple(warnings),
             model=self.id,
         )
 
+    def _no_face(self, found: list[list[Face]], fmr: float | None) -> Comparison:
+        """Return the answer for photos of which at least one shows no face."""
+        return Comparison(
+            verdict="no face",
+            probability=math.nan,
+            confidence_interval=None,
+            dissimilarity=math.nan,
+            threshold=self.calibration.operating_point(fmr).distance
+            if fmr
+            else self.calibration.distance_at(VERDICT_PROBABILITY),
+            fmr=fmr,
+            faces=(found[0][0] if found[0] else None, found[1][0] if found[1] else None),
+            numbers=(1, 1),
+            pairs=0,
+            found=(_with_box(found[0]), _with_box(found[1])),
+            warnings=tuple(
+                NO_FACE.format(photo) for photo, faces in zip(wording.PHOTOS, found, strict=True) if not faces
+            ),
+            model=self.id,
+        )
+
+    def _good_enough(self, faces: Sequence[Face]) -> np.ndarray:
+        """Return for each of the faces of a photo, (n,) bool, whether its quality is good enough to compare it.
+
+        Next to better faces, a face needs `Calibration.min_quality`. The best face is always good enough.
+        """
+        quality = np.array([math.inf if face.quality is None else face.quality for face in faces])
+        return quality >= min(self.calibration.min_quality, quality.max())
+
+
+def _face_numbers(face: int | tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
+    """Return the requested face of each photo, from 1; None for all.
+
+    Raises:
+        ValueError: if there are not two numbers.
+    """
+    numbers = tuple(face) if isinstance(face, Sequence) else (face, face)
+    if len(numbers) != 2:
+        raise ValueError(f"face must be one number, or one for each of the two photos, got {face!r}")
+    first, second = (None if number is None else operator.index(number) for number in numbers)
+    return first, second
+
+
+def _rows(faces: list[Face], number: int | None, photo: str) -> list[int]:
+    """Return which faces of a photo to compare, from 0: the requested one, or all that are certainly faces.
+
+    Raises:
+        ValueError: if the photo does not show the requested face.
+    """
+    if number is None:
+        return [row for row, face in enumerate(faces) if row == 0 or (face.score or 0) >= MIN_FACE_SCORE]
+    if faces and not 1 <= number <= len(faces):
+        expected = f"1 to {len(faces)}" if len(faces) > 1 else "1"
+        plural = "s" if len(faces) > 1 else ""
+        raise ValueError(f"the {photo} photo shows {len(faces)} face{plural}: face must be {expected}, got {number}")
+    return [number - 1] if faces else []
+
+
+def _left_out(found: list[list[Face]], rows: list[list[int]], chosen: tuple[int | None, int | None]) -> list[str]:
+    """Name the faces that were too poor to compare."""
+    sentences = []
+    for photo, faces, compared, number in zip(wording.PHOTOS, found, rows, chosen, strict=True):
+        others = [row + 1 for row in range(len(faces)) if row not in compared]
+        if others and number is None:
+            subject = f"faces {wording.listed(others)} are" if len(others) > 1 else f"face {others[0]} is"
+            sentences.append(f"In the {photo} photo, {subject} too poor to compare.")
+    return sentences
+
 
 def _with_box(faces: list[Face]) -> tuple[Face, ...]:
     return tuple(face for face in faces if face.box)
-
-
-def _choose(faces: list[Face], number: int, name: str) -> Face | None:
-    """Return a face by its number; None if there are no faces.
-
-    Raises:
-        ValueError: if there are faces, but not this one.
-    """
-    if not faces:
-        return None
-    if not 0 <= number < len(faces):
-        expected = f"0 to {len(faces) - 1}" if len(faces) > 1 else "0"
-        plural = "s" if len(faces) > 1 else ""
-        raise ValueError(f"the {name} photo shows {len(faces)} face{plural}: face must be {expected}, got {number}")
-    return faces[number]
-
-
-def _face_to_dict(face: Face) -> dict:
-    names = ("box", "landmarks", "angle", "score", "quality", "covered")
-    return {name: getattr(face, name) for name in names}

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from siamese import images
-from siamese.model import Comparison, Model
+from siamese.comparison import Comparison
+from siamese.faces.detection import Landmarks
+from siamese.model import Model
 from siamese.network import SiameseNetwork, distance
 
 MIN_MAP_SIDE = 20  # cells; the deepest feature map with at least this height and width is used
@@ -57,3 +59,39 @@ def _split_backbone(network: SiameseNetwork, x: Tensor) -> tuple[Tensor, nn.Sequ
     while (deeper := stages[0](features)).dim() == 4 and min(deeper.shape[2:]) >= MIN_MAP_SIDE:
         features, stages = deeper, stages[1:]
     return features, nn.Sequential(*stages)
+
+
+def region_means(values: np.ndarray, template: Landmarks) -> dict[str, float]:
+    """Return the mean of a saliency map over each region of an aligned face.
+
+    Args:
+        values: (H, W) map of a crop.
+        template: where the crop has the landmarks, see `crop`. The regions are boxes around them.
+    """
+    left_eye, right_eye, nose, left_mouth, right_mouth = template
+    wide, eyes, mouth = (
+        right_eye[0] - left_eye[0],
+        (left_eye[1] + right_eye[1]) / 2,
+        (left_mouth[1] + right_mouth[1]) / 2,
+    )
+    high, (x, _) = mouth - eyes, nose
+    boxes = {  # left, top, right, bottom, in sides of the crop
+        "brow": [(x - 0.9 * wide, eyes - 0.45 * high, x + 0.9 * wide, eyes - 0.18 * high)],
+        "eyes": [(x - 0.9 * wide, eyes - 0.18 * high, x + 0.9 * wide, eyes + 0.18 * high)],
+        "nose": [(x - 0.3 * wide, eyes + 0.18 * high, x + 0.3 * wide, mouth - 0.25 * high)],
+        "cheeks": [
+            (x - 0.9 * wide, eyes + 0.25 * high, x - 0.4 * wide, mouth),
+            (x + 0.4 * wide, eyes + 0.25 * high, x + 0.9 * wide, mouth),
+        ],
+        "mouth": [(x - 0.55 * wide, mouth - 0.22 * high, x + 0.55 * wide, mouth + 0.22 * high)],
+        "chin": [(x - 0.55 * wide, mouth + 0.22 * high, x + 0.55 * wide, mouth + 0.7 * high)],
+    }
+    height, width = values.shape
+
+    def cut(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+        rows = slice(max(0, round(top * height)), round(bottom * height))
+        return values[rows, max(0, round(left * width)) : round(right * width)]
+
+    return {
+        region: float(np.concatenate([cut(*box).ravel() for box in parts]).mean()) for region, parts in boxes.items()
+    }

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from playwright.sync_api import expect, sync_playwright
 from sklearn.datasets import load_digits
 
 from siamese import cli
 from siamese.data.att import ATT_FILE
 from siamese.data.dataset import IdentityDataset, load_dataset
 
+from .browser import ANSWER, ARGUMENTS, CHROMIUM
 from .command import Run
 
 ROOT = Path(__file__).parent.parent
@@ -121,3 +123,32 @@ def start_page():
 @pytest.fixture(scope="session")
 def page(start_page) -> str:
     return start_page()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Start Chromium with more arguments."""
+    with sync_playwright() as playwright:
+        yield lambda *more: playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *more])
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    browser = chromium()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def tab(browser, page):
+    """Open a tab. Afterwards, check that it sent no request to another machine and no script failed."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 800})
+    requests, errors = [], []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(page)
+    expect(tab.locator(ANSWER)).to_contain_text("Add two photos")
+    yield tab
+    tab.close()
+    assert not [url for url in requests if not url.startswith((page, "data:", "blob:"))]
+    assert not errors

@@ -73,21 +73,21 @@ def test_compare_with_several_faces_and_with_none(client, tmp_path):
     def compare(file, *numbers):
         return client.predict(handle_file(tmp_path / file), handle_file(PAIR[1]), *numbers, api_name="/compare")
 
-    assert {compare("two.png", number, 0)["verdict"] for number in (0, 1)} == {"same", "different"}
-    with pytest.raises(AppError, match="must be 0 to 1, got 5"):
-        compare("two.png", 5, 0)
+    assert {compare("two.png", number, None)["verdict"] for number in (1, 2)} == {"same", "different"}
+    with pytest.raises(AppError, match="must be 1 to 2, got 5"):
+        compare("two.png", 5, None)
     answer = compare("blank.png")
-    assert (answer["dissimilarity"], answer["verdict"], answer["faces"][0]) == (None, "unsure", None)
+    assert (answer["dissimilarity"], answer["verdict"], answer["faces"][0]) == (None, "no face", None)
     assert "No face was found in the first photo" in answer["warnings"][0]
 
 
 def test_compare_uses_the_requested_false_match_rate(client, model):
     pair = [handle_file(EXAMPLES / f"obama-{name}.jpg") for name in ("portrait", "speaking")]
     for rate in (1e-3, 1e-5):
-        answer = client.predict(*pair, 0, 0, rate, api_name="/compare")
+        answer = client.predict(*pair, None, None, rate, api_name="/compare")
         assert answer["threshold"] == model.calibration.operating_point(rate).distance
     with pytest.raises(AppError, match=r"0\.3"):
-        client.predict(*pair, 0, 0, 0.3, api_name="/compare")
+        client.predict(*pair, None, None, 0.3, api_name="/compare")
 
 
 def test_group_sorts_faces_by_person(client, model, tmp_path):
@@ -222,7 +222,7 @@ def test_environment_variable_selects_the_weights(trained, monkeypatch):
     monkeypatch.setenv("SIAMESE_WEIGHTS", str(trained))
     app = runpy.run_path(str(ROOT / "app.py"))
     assert alike(app["compare"](*map(str, PAIR)), siamese.load(trained).compare(*PAIR).to_dict())
-    card, compared = app["show_answer"](*map(str, PAIR), (0, 0), 0.0)
+    card, compared = app["show_answer"](*map(str, PAIR), (None, None), 0.0)
     assert "class" in card
     assert "crop" in compared
 
@@ -237,7 +237,7 @@ def test_deleted_photos_are_explained(monkeypatch, tmp_path):
     monkeypatch.delenv("SIAMESE_WEIGHTS", raising=False)
     app = runpy.run_path(str(ROOT / "app.py"))
     gone = str(tmp_path / "gone.jpg")
-    card, _ = app["show_answer"](gone, str(PAIR[1]), (0, 0), 0.0)
+    card, _ = app["show_answer"](gone, str(PAIR[1]), (None, None), 0.0)
     assert "deleted" in card
     assert "gone" not in card
 

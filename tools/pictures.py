@@ -35,7 +35,7 @@ def take_screenshot(file: Path) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1040, "height": 900})
         tab.goto(ADDRESS)
-        tab.locator("#examples tbody tr").nth(0).click()
+        tab.locator(".examples button").nth(0).click()
         expect(tab.locator(".answer .verdict")).to_be_visible(timeout=30_000)
         tab.wait_for_timeout(1000)  # until the images are drawn
         tab.screenshot(path=file, full_page=True)

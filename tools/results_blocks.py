@@ -11,7 +11,7 @@ from markdown_format import bullets, one_in, paragraph, table
 from measurements import dlib, faces, results
 
 from siamese.hub.card import degraded_table
-from siamese.model import VERDICT_PROBABILITY
+from siamese.wording import VERDICT_PROBABILITY
 
 SEEDS = (0, 1, 2)
 TAKE_THE_MIDDLE = ("AT&T network", "raw pixels")  # of the photo, and do not detect faces

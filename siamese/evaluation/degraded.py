@@ -15,9 +15,10 @@ from siamese.evaluation.degradations import DEGRADATIONS
 from siamese.evaluation.lfw import score_lfw
 from siamese.evaluation.pairs import Scored
 from siamese.faces.detection import find_faces
-from siamese.model import VERDICT_PROBABILITY, Model
+from siamese.model import Model
 from siamese.network import SiameseNetwork
 from siamese.record import DegradedResult
+from siamese.wording import VERDICT_PROBABILITY
 
 UNTOUCHED = "none"
 UNTOUCHED_WEIGHT = 20.0  # of the untouched pairs in the calibration, relative to those of each degradation

@@ -16,9 +16,10 @@ from siamese.evaluation import metrics
 from siamese.evaluation.embedding_cache import embed_files
 from siamese.evaluation.pairs import Scored
 from siamese.evaluation.people import known_seen
-from siamese.model import VERDICT_PROBABILITY, Model
+from siamese.model import Model
 from siamese.network import distance
 from siamese.record import Curves, Folds, LfwProtocol, Report
+from siamese.wording import VERDICT_PROBABILITY
 
 PHOTOGRAPHS_PER_BLOCK = 512
 CLOSEST_IMPOSTORS = 30

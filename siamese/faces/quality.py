@@ -13,26 +13,22 @@ DARK_GRAY_LEVEL = 40  # mean, of 255
 TURNED_RATIO = 0.5  # `Face.turn`
 
 
-def quality_warnings(face: Face | None, count: int, number: int, name: str) -> list[str]:
+def quality_warnings(face: Face, name: str) -> list[str]:
     """Describe what makes a face hard to compare.
 
     A face with a known quality of at least `POOR_QUALITY` gets no warning, unless a part of it is covered.
 
     Args:
-        face: a detected face, or None if the photo shows none.
-        count: number of faces in the photo.
-        number: index of `face` among them.
+        face: a detected face.
         name: "first" or "second" photo.
 
     Returns:
         Sentences for the user; empty for most faces.
     """
-    if face is None or face.size is None or face.turn is None:
-        return [f"No face was found in the {name} photo. Use a photo in which the whole face is large and well lit."]
+    size, turn = face.size, face.turn
+    assert size is not None, "the face was detected"
+    assert turn is not None, "the face was detected"
     warnings = []
-    if count > 1:
-        which = "the largest one near the middle" if number == 0 else f"face {number + 1}"
-        warnings.append(f"The {name} photo shows {count} faces; {which} was compared.")
     place = f"face in the {name} photo"
     if face.covered:
         warnings.append(f"The {place} seems to be covered around the {' and the '.join(face.covered)}.")
@@ -40,13 +36,13 @@ def quality_warnings(face: Face | None, count: int, number: int, name: str) -> l
         return warnings
     margin = face.crop.height // 8  # background
     gray = np.asarray(face.crop.convert("L"), dtype=float)[margin:-margin, margin:-margin]
-    if face.size < SMALL_FACE_PIXELS:
-        warnings.append(f"The {place} is small: {face.size:.0f} pixels.")
+    if size < SMALL_FACE_PIXELS:
+        warnings.append(f"The {place} is small: {size:.0f} pixels.")
     elif sharpness(gray) < BLURRED_SHARPNESS:
         warnings.append(f"The {place} is blurred.")
     if gray.mean() < DARK_GRAY_LEVEL:
         warnings.append(f"The {place} is very dark.")
-    if face.turn > TURNED_RATIO:
+    if turn > TURNED_RATIO:
         warnings.append(f"The {place} is turned far to the side.")
     if face.quality is not None and not any(place in warning for warning in warnings):
         warnings.append(f"The {place} is hard to recognise: the photo is of poor quality.")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from siamese.page.reliability import MIN_PAIRS, Estimate
-from siamese.page.text import Vocabulary
 from siamese.record import Curves
+from siamese.wording import Vocabulary
 
 WILSON = "https://doi.org/10.1080/01621459.1927.10502953"
 Ticks = Sequence[tuple[float, str]]
@@ -45,30 +45,36 @@ class PairDistances:
         return max(float(np.interp(0.999, rates, self.edges)) for rates in (self.tmr, self.fmr))
 
 
-def scale(pairs: PairDistances, distance: float, threshold: float, name: str, words: Vocabulary) -> str:
+def scale(pairs: PairDistances, distance: float, threshold: float, words: Vocabulary) -> str:
     """Draw a distance among the distances of test pairs.
 
     Args:
         pairs: test pairs of the network.
         distance: the distance to mark.
-        threshold: a second distance to mark.
-        name: what the threshold is.
+        threshold: the largest distance with the verdict "same"; below 0 if there is none.
         words: what the network compares.
     """
     end = max(pairs.end, 1.05 * threshold)
-    here, limit = (f"{min(value / end, 1):.1%}" for value in (distance, threshold))
+    here, limit = (f"{min(max(value / end, 0), 1):.1%}" for value in (distance, threshold))
     curves = f'<path class="impostor" d="{_outline(pairs.impostor, pairs.edges, end)}"/>'
     curves += f'<path class="genuine" d="{_outline(pairs.genuine, pairs.edges, end)}"/>'
+    beyond = ", beyond the scale" if distance > end else ""
+    line, label, said = "", "", ""
+    if threshold >= 0:
+        line = f'<i class="limit" style="left: {limit}"></i>'
+        label = f'<p class="at" style="--at: {limit}"><span>“same” up to {threshold:.2f}</span></p>'
+        said = f' It is "same" up to {threshold:.2f}.'
     return f"""
-<p class="number">Dissimilarity: <b>{distance:.2f}</b>{", beyond the scale" if distance > end else ""}</p>
-<div class="scale" role="img" aria-label="Dissimilarity {distance:.2f} on a scale from 0 (alike) to {end:.2f} (unlike),
-  with {name} at {threshold:.2f}. Behind it, the distribution for test pairs of {words.same} and of {words.different}.">
+<p class="number at" style="--at: {here}"><span>Dissimilarity: <b>{distance:.2f}</b>{beyond}</span></p>
+<div class="scale" role="img" aria-label='Dissimilarity {distance:.2f} on a scale from 0 to {end:.2f}.{said}
+  Behind it, the distribution for test pairs of {words.same} and of {words.different}.'>
   <svg viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true">{curves}</svg>
-  <i class="limit" style="left: {limit}"></i><i class="here" style="left: {here}"></i>
+  {line}<i class="here" style="left: {here}"></i>
 </div>
-<div class="ends" aria-hidden="true"><span>0 (alike)</span><span>{end:.2f} (unlike)</span></div>
-<div class="ends" aria-hidden="true"><span class="at" style="left: {limit}">{name} at {threshold:.2f}</span></div>
-<p class="key"><span class="genuine">same {words.one}</span><span class="impostor">{words.different}</span></p>"""
+<div aria-hidden="true">{label}
+  <p class="ends"><span>0 (alike)</span><span>{end:.2f} (unlike)</span></p>
+  <p class="key"><span class="genuine">{words.same}</span><span class="impostor">{words.different}</span></p>
+</div>"""
 
 
 def _outline(counts: np.ndarray, edges: np.ndarray, end: float) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gradio as gr
 
-from siamese.model import VERDICT_PROBABILITY, Model
+from siamese.model import Model
 from siamese.page.charts import PairDistances, rate
 from siamese.page.photo import Photo
+from siamese.wording import VERDICT_PROBABILITY, Vocabulary
 
 STRICTNESS = {"Strict": 1e-3, "Very strict": 1e-5}  # false-match rates
 
@@ -25,25 +26,38 @@ THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).s
 def photo_input(label: str) -> Photo:
     """Return an input for one photo."""
     return Photo(
-        label=label, alt_text=label, height=300, min_width=120, buttons=[], sources=["upload", "webcam", "clipboard"]
+        label=label,
+        alt_text=label,
+        placeholder="Drop a photo\nor click",
+        height=240,
+        min_width=120,
+        buttons=[],
+        sources=["upload", "webcam", "clipboard"],
+        elem_classes="photo-input",
     )
 
 
-def strictness_radio(model: Model, pairs: PairDistances) -> gr.Radio:
+def strictness_radio(model: Model, pairs: PairDistances, words: Vocabulary) -> gr.Radio:
     """Offer false-match rates, each with the share of matches that it misses. The value of the default is 0."""
     if lfw := model.record.lfw:
         default = lfw.default_fmr, lfw.default_fnmr
     else:
         distance = model.calibration.distance_at(VERDICT_PROBABILITY)
         default = pairs.fmr_at(distance), 1 - pairs.tmr_at(distance)
-    settings = [("Default", 0.0, *default)]
+    settings = [("Everyday", 0.0, *default)]
     for name, fmr in STRICTNESS.items():
         points = [point for point in model.calibration.operating_points if point.fmr == fmr and fmr < default[0]]
         settings += [(name, fmr, fmr, point.fnmr) for point in points]
     return gr.Radio(
-        [(f"{name}: {rate(fmr)} false matches, {fnmr:.1%} missed", value) for name, value, fmr, fnmr in settings],
+        [
+            (
+                f"{name}: wrongly says “same” for {rate(fmr)} pairs of {words.different}, and misses {fnmr:.1%} of the "
+                f"pairs of {words.same}",
+                value,
+            )
+            for name, value, fmr, fnmr in settings
+        ],
         value=0.0,
-        label="Strictness",
-        info="Choose a lower false-match rate; each setting shows how many matches it misses.",
+        label="How sure must “same” be?",
         visible=len(settings) > 1,
     )

@@ -3,155 +3,38 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 from PIL import Image
 
+from siamese import wording
+from siamese.comparison import Comparison
 from siamese.faces import Face
-from siamese.faces.detection import Box
-from siamese.model import VERDICT_PROBABILITY, Comparison
-from siamese.page.charts import PairDistances, rank, scale
-from siamese.page.text import Vocabulary
+from siamese.images import data_uri
+from siamese.page.charts import PairDistances, scale
 from siamese.search.group import Group
+from siamese.wording import Vocabulary
 
-ORDER = ("first", "second")
-MORE_ALIKE_COLOUR, LESS_ALIKE_COLOUR = (79, 70, 229), (217, 119, 6)  # indigo, amber
 TILE_PIXELS = 84  # faces of a group
 
 
-def message(text: str, kind: str = "hint") -> str:
-    """Draw a sentence in place of an answer; `kind` is "hint" or "problem"."""
-    return f'<div class="answer {kind}"><p>{escape(text)}</p></div>'
+# Each state of the page has its own symbol; a face that is crossed out has its own drawing.
+ICONS = {"same": "=", "different": "≠", "unsure": "?", "hint": "+", "problem": "!", "comparing": ""}
+NO_FACE_ICON = """<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round">
+<circle cx="12" cy="12" r="8.5"/><path d="M9 10v.1M15 10v.1M9 15.5h6M3 21 21 3"/></svg>"""
 
 
-def verdict(answer: Comparison, fmr: float | None, words: Vocabulary) -> str:
-    """Return the verdict in words.
-
-    Args:
-        answer: a comparison of two faces.
-        fmr: the requested false-match rate; None for odds of 3 to 1.
-        words: what the network compares.
-    """
-    if answer.verdict == "unsure":
-        if fmr and answer.probability >= VERDICT_PROBABILITY:
-            return f"Similar, but not enough for 1 false match in {round(1 / fmr):,}"
-        return f"Could be {words.same} or {words.different}"
-    certainty = "Probably" if 0.01 < answer.probability < 0.99 else "Very likely"
-    return f"{certainty} {words.same if answer.verdict == 'same' else words.different}"
+def icon(state: str) -> str:
+    """Draw the symbol of a verdict, or of "hint", "problem" or "comparing"."""
+    return f'<span class="symbol" aria-hidden="true">{ICONS.get(state, NO_FACE_ICON)}</span>'
 
 
-def answer_card(answer: Comparison, pairs: PairDistances, fmr: float | None, words: Vocabulary) -> str:
-    """Draw an answer: verdict, probability, and the distance among those of test pairs.
-
-    Args:
-        answer: a comparison of two faces.
-        pairs: test pairs of the network.
-        fmr, words: see `verdict`.
-    """
-    interval = ""
-    if answer.confidence_interval:
-        low, high = map(percent, answer.confidence_interval)
-        interval = f" (95% confidence interval: {low} to {high})" if low != high else ""
-    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in answer.warnings)
-    return f"""
-<div class="answer {answer.verdict}">
-  <p class="verdict">{verdict(answer, fmr, words)}</p>
-  <p>Probability that both show {words.same}: <b>{percent(answer.probability)}</b>{interval}</p>
-  {scale(pairs, answer.dissimilarity, answer.threshold, "threshold" if fmr else "50% probability", words)}
-  <p class="quiet">{rank(pairs, answer.dissimilarity, words)}
-    The probability assumes that {words.same} and {words.different} are equally likely before the comparison.</p>
-  {f"<ul>{warnings}</ul>" if warnings else ""}
-</div>"""
+def message(text: str, state: str = "hint") -> str:
+    """Draw a sentence in place of an answer; `state` is "hint", "problem", "comparing" or "no face"."""
+    return f'<div class="answer {state.replace(" ", "-")}">{icon(state)}<p>{escape(text)}</p></div>'
 
 
-def percent(probability: float) -> str:
-    """Return a percentage that is never 0% or 100%."""
-    return "under 0.1%" if probability < 0.001 else "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
-
-
-def compared(
-    answer: Comparison, photos: Sequence[tuple[Image.Image, int]], maps: Sequence[np.ndarray], words: Vocabulary
-) -> str:
-    """Draw the photos with their faces, and the compared crops with their saliency maps.
-
-    For photos of the same person, parts that make the distance larger are not drawn: benchmarks/saliency.py shows that
-    maps are not reliable there.
-
-    Args:
-        answer: a comparison of two faces.
-        photos: the two photos and how much they were reduced, see `images.read_reduced`.
-        maps: see `saliency_maps`.
-        words: what the network compares.
-    """
-    is_same = answer.verdict == "same"
-    maps = [values.clip(min=0) if is_same else values for values in maps]
-    apart = "" if is_same else '<span class="apart">less alike</span>'
-    figures = "".join(
-        _figure(answer, number, face, photos[number], maps[number]) for number, face in enumerate(answer.faces) if face
-    )
-    return f"""
-<div class="seen">
-  <h2>Compared {words.item}s</h2>
-  <label><input type="checkbox" checked> Show which parts matter</label>
-  <p class="key quiet"><span class="together">more alike</span>{apart}</p>
-  <div class="both">{figures}
-  </div>
-</div>"""
-
-
-def _figure(answer: Comparison, number: int, face: Face, photo: tuple[Image.Image, int], saliency: np.ndarray) -> str:
-    image, reduced = photo
-    order, found = ORDER[number], answer.found[number]
-    boxes = "".join(
-        _button(place, index, len(found), number, other is face) if len(found) > 1 else _frame(place)
-        for index, other in enumerate(found)
-        if other.box and (place := _place(other.box, image.width * reduced, image.height * reduced))
-    )
-    with_boxes = f"""
-    <div class="photo"><img src="{data_uri(image, "JPEG")}" alt="The {order} photo with the detected faces">
-      {boxes}</div>"""
-    return f"""
-  <figure>{with_boxes if boxes else ""}
-    <div class="crop"><img src="{data_uri(face.crop)}" alt="The compared part of the {order} photo">
-      <img class="heat" alt="" src="{data_uri(_colour(saliency))}"></div>
-  </figure>"""
-
-
-def _place(box: Box, width: int, height: int) -> str:
-    """Return the CSS position of a box in a photo, cut at its edges."""
-    left, right = (min(max(x / width, 0), 1) * 100 for x in (box[0], box[2]))
-    top, bottom = (min(max(y / height, 0), 1) * 100 for y in (box[1], box[3]))
-    return f"left: {left:.1f}%; top: {top:.1f}%; width: {right - left:.1f}%; height: {bottom - top:.1f}%"
-
-
-def _frame(place: str) -> str:
-    return f'<span class="box" style="{place}"></span>'
-
-
-def _button(place: str, index: int, count: int, number: int, is_chosen: bool) -> str:
-    """Draw a frame that chooses a face, see app.js."""
-    return (
-        f'<button type="button" class="box" style="{place}" data-photo="{number}" data-face="{index}" '
-        f'aria-pressed="{str(is_chosen).lower()}" '
-        f'aria-label="Face {index + 1} of {count} in the {ORDER[number]} photo"></button>'
-    )
-
-
-def _colour(saliency: np.ndarray) -> Image.Image:
-    """Colour an (H, W) map in [-1, 1]; 0 is transparent."""
-    colour = np.where(saliency[..., None] >= 0, MORE_ALIKE_COLOUR, LESS_ALIKE_COLOUR)
-    alpha = (np.abs(saliency).clip(0, 1) * 190)[..., None]
-    return Image.fromarray(np.concatenate([colour, alpha], 2).astype(np.uint8), "RGBA")
-
-
-def data_uri(image: Image.Image, format: str = "PNG") -> str:
-    """Encode an image in a URI, so that no file of it is stored."""
-    file = io.BytesIO()
-    image.save(file, format)
-    return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def people(group: Group, threshold: float, words: Vocabulary) -> str:

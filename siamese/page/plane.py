@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from siamese.page.html import data_uri
+from siamese.images import data_uri
 from siamese.record import Plane
 
 SIDE = 480  # longest side of the extent of all points, in SVG units

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from siamese.checkpoint import find_weights
 from siamese.model import Model
 from siamese.record import Record
+from siamese.wording import FACES, IMAGES, Vocabulary
 
 LFW = "http://vis-www.cs.umass.edu/lfw/"
 LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
@@ -41,27 +41,6 @@ Portraits of Barack Obama and Joe Biden by the [White House](https://www.whiteho
 """
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """Words for what a network compares."""
-
-    item: str
-    one: str
-    many: str
-
-    @property
-    def same(self) -> str:
-        return f"the same {self.one}"
-
-    @property
-    def different(self) -> str:
-        return f"different {self.many}"
-
-
-FACES = Vocabulary("face", "person", "people")
-IMAGES = Vocabulary("image", "class", "classes")
-
-
 def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
     """Return the first paragraph of the page: what it does, what happens to uploads, and what the network knows.
 
@@ -71,11 +50,7 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
         notice: a sentence about the network that every visitor should see.
     """
     paragraphs = [
-        "Upload two photos to see whether they show the same person. Uploads are deleted within the hour and are not "
-        "shared."
-        if words is FACES
-        else "Upload two images to see whether they show the same class of thing. Uploads are deleted within the hour "
-        "and are not shared.",
+        "Your photos are deleted within the hour and are not shared.",
         f"> **Note:** {notice}" if notice else "",
         f"This network was trained on images of {len(model.record.people.training)} {words.many}. Expect errors with "
         "other images."

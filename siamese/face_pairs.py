@@ -1,0 +1,87 @@
+"""The probability that two photos show the same person, if each of them may show several faces."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from siamese.calibration import Calibration
+from siamese.wording import VERDICT_PROBABILITY
+
+VERDICT_ODDS = VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY)
+LOWEST_ODDS = 1e-12  # for which a threshold is computed
+
+
+@dataclass(frozen=True)
+class ClosestPair:
+    """The pair of faces that is most likely the same person, and what it says about the two photos.
+
+    Attributes:
+        rows: which face of each photo, from 0.
+        distance: Euclidean distance of the two embeddings, ≥ 0.
+        quality: the lower quality of the two faces; None if the network has no quality scores.
+        probability: P(same) of the photos, in [0, 1].
+        confidence_interval: 95 % confidence interval of `probability`; None if it is not known.
+        threshold: the distance up to which the photos show the same person: at odds of 3 to 1, or at the requested
+            false-match rate.
+    """
+
+    rows: tuple[int, int]
+    distance: float
+    quality: float | None
+    probability: float
+    confidence_interval: tuple[float, float] | None
+    threshold: float
+
+
+def closest_pair(
+    calibration: Calibration,
+    z: tuple[np.ndarray, np.ndarray],
+    quality: tuple[np.ndarray, np.ndarray] | None,
+    fmr: float | None,
+) -> ClosestPair:
+    """Compare every face of one photo with every face of the other.
+
+    The prior is that the photos share a person with probability 1/2, and that each of the n pairs of faces is equally
+    likely to be that person. So the odds are the mean of the n likelihood ratios. A false-match rate is divided by n,
+    so that it holds for the photos as a whole.
+
+    Args:
+        calibration: of the network.
+        z: (n1, D) and (n2, D), the embeddings of the faces of each photo; n = n1 · n2.
+        quality: (n1,) and (n2,), their qualities, in [0, 1]; None if the network has no quality scores.
+        fmr: the false-match rate for the photos; None for odds of 3 to 1.
+
+    Raises:
+        ValueError: if the false-match rate was not measured.
+    """
+    distance = np.linalg.norm(z[0][:, None].astype(float) - z[1], axis=2)  # (n1, n2)
+    qualities = None if quality is None else np.stack(np.broadcast_arrays(quality[0][:, None], quality[1]), axis=2)
+    log_odds = calibration.log_odds(distance, qualities)  # (n1, n2)
+    row, column = divmod(int(log_odds.argmax()), log_odds.shape[1])
+    closest, pair_quality = float(distance[row, column]), None if qualities is None else qualities[row, column]
+    others = np.delete(log_odds.ravel(), log_odds.argmax())
+
+    def probability(pair: float) -> float:
+        """Return P(same) of the photos if these are the log-odds of the closest pair."""
+        return 1 / (1 + math.exp(-float(np.logaddexp.reduce([pair, *others])) + math.log(log_odds.size)))
+
+    margin = calibration.log_odds_margin(closest, pair_quality)
+    best = float(log_odds[row, column])
+    if fmr is None:
+        needed = max(VERDICT_ODDS * log_odds.size - float(np.exp(others).sum()), LOWEST_ODDS)
+        threshold = calibration.distance_at(needed / (1 + needed), pair_quality)
+    elif log_odds.size == 1:
+        threshold = calibration.operating_point(fmr).distance
+    else:
+        threshold = calibration.distance_at_fmr(calibration.operating_point(fmr).fmr / log_odds.size)
+    return ClosestPair(
+        (row, column),
+        closest,
+        None if pair_quality is None else float(pair_quality.min()),
+        probability(best),
+        None if margin is None else (probability(best - margin), probability(best + margin)),
+        threshold,
+    )

@@ -1,0 +1,101 @@
+"""Words for a verdict, the same in Python, on the command line and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+# The verdict is "same" from this probability, "different" up to its complement, and "unsure" in between.
+VERDICT_PROBABILITY = 0.75
+VERY_LIKELY = 0.99
+
+Verdict = Literal["same", "unsure", "different", "no face"]
+
+PHOTOS = ("first", "second")
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words for what a network compares."""
+
+    item: str
+    one: str
+    many: str
+
+    @property
+    def same(self) -> str:
+        return f"the same {self.one}"
+
+    @property
+    def different(self) -> str:
+        return f"different {self.many}"
+
+
+FACES = Vocabulary("face", "person", "people")
+IMAGES = Vocabulary("image", "class", "classes")
+
+
+def describe_verdict(verdict: Verdict, probability: float, fmr: float | None, words: Vocabulary) -> str:
+    """Return a verdict in words.
+
+    Args:
+        verdict: of a comparison.
+        probability: P(same), in [0, 1]; not used if a face is missing.
+        fmr: the requested false-match rate; None for the default.
+        words: what the network compares.
+    """
+    if verdict == "no face":
+        return "No face was found"
+    if verdict == "unsure":
+        if fmr and probability >= VERDICT_PROBABILITY:
+            return f"Similar, but not enough for a false-match rate of {one_in(fmr)}"
+        return f"Could be {words.same} or {words.different}"
+    certainty = "Very likely" if max(probability, 1 - probability) >= VERY_LIKELY else "Probably"
+    return f"{certainty} {words.same if verdict == 'same' else words.different}"
+
+
+def describe_probability(verdict: Verdict, probability: float, words: Vocabulary) -> str:
+    """Return how likely the verdict is, such as "over 99.9% likely the same person"."""
+    if verdict == "different":
+        return f"{percent(1 - probability)} likely {words.different}"
+    return f"{percent(probability)} likely {words.same}"
+
+
+def describe_faces(numbers: tuple[int, int], found: tuple[int, int]) -> str:
+    """Say which faces were compared, such as "the second of 5 faces in the first photo".
+
+    Args:
+        numbers: the compared face of each photo, from 1.
+        found: number of faces in each photo.
+
+    Returns:
+        Empty if neither photo shows several faces.
+    """
+    return " and ".join(
+        f"{place(number, count)} in the {photo} photo"
+        for number, count, photo in zip(numbers, found, PHOTOS, strict=True)
+        if count > 1
+    )
+
+
+def place(number: int, count: int) -> str:
+    """Return a face among several in words, such as "the second of 5 faces"."""
+    return f"the {ORDINALS[number - 1]} of {count} faces" if number <= len(ORDINALS) else f"face {number} of {count}"
+
+
+def percent(probability: float) -> str:
+    """Return a percentage that is never 0% or 100%."""
+    return "under 0.1%" if probability < 0.001 else "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
+
+
+def one_in(rate: float) -> str:
+    """Return a rate such as "1 in 1,000"."""
+    return f"1 in {round(1 / rate):,}"
+
+
+def listed(items: Sequence[object]) -> str:
+    """Join items: "1", "1 and 2", "1, 2 and 3"."""
+    *others, last = map(str, items)
+    return f"{', '.join(others)} and {last}" if others else last

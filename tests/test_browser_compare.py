@@ -1,0 +1,249 @@
+"""The Compare tab in Chromium: each state, and what the visitor can do."""
+
+import re
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+import siamese
+
+from .browser import ANSWER, needs_chromium, side_by_side, upload
+from .conftest import EXAMPLES
+
+pytestmark = needs_chromium
+VERDICT = "#answer .verdict"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Photos for each state of the page."""
+    (tmp_path / "song.jpg").write_bytes(b"la la la")
+    Image.effect_noise((300, 300), 80).save(tmp_path / "noise.png")
+    standing = Image.open(EXAMPLES / "obama-standing.jpg").convert("RGB")
+    standing.reduce(14).resize(standing.size).save(tmp_path / "blurred.png")
+    standing.save(tmp_path / "standing.tiff")
+    return tmp_path
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A photo of Biden, Collins and Obama."""
+    return side_by_side(tmp_path / "three.png", "biden.jpg", "collins.jpg", "obama-portrait.jpg")
+
+
+STATES = {  # name: photos, symbol and words
+    "hint": (None, None, "+", "Add two photos, or choose an example."),
+    "same": ("obama-portrait.jpg", "obama-standing.jpg", "=", "Very likely the same person"),
+    "different": ("biden.jpg", "obama-speaking.jpg", "≠", "Very likely different people"),
+    "unsure": ("blurred.png", "obama-portrait.jpg", "?", "Could be the same person or different people"),
+    "problem": ("song.jpg", "biden.jpg", "!", "song.jpg is not an image"),
+    "no-face": ("noise.png", "collins.jpg", "", "No face was found in the first photo"),
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_state_has_its_own_symbol_color_and_words(browser, page, photos, scheme):
+    colors = {}
+    for state, (first, second, symbol, words) in STATES.items():
+        tab = browser.new_page(color_scheme=scheme)
+        tab.goto(page)
+        if first:
+            upload(tab, *(photos / name if (photos / name).exists() else EXAMPLES / name for name in (first, second)))
+        card = tab.locator(f".answer.{state} >> visible=true")
+        expect(card).to_contain_text(words)
+        expect(card.locator(".symbol")).to_have_text(symbol)
+        assert card.locator(".symbol svg").count() == (state == "no-face")
+        colors[state] = card.evaluate("card => getComputedStyle(card).borderColor")
+        tab.close()
+    assert len(set(colors.values())) == len(STATES)
+
+
+def test_the_answer_shows_its_numbers(tab):
+    pair = EXAMPLES / "obama-speaking.jpg", EXAMPLES / "biden.jpg"
+    upload(tab, *pair)
+    answer = siamese.load().compare(*pair)
+    expect(tab.locator("#among")).to_contain_text(f"Dissimilarity: {answer.dissimilarity:.2f}")
+    expect(tab.locator("#among")).to_contain_text(f"“same” up to {answer.threshold:.2f}")
+    tab.locator(".chance summary").click()
+    expect(tab.locator(".chance")).to_contain_text("equally likely")
+
+
+def test_an_example_gives_an_answer(tab):
+    tab.locator(".examples button").nth(2).click()
+    answer = siamese.load().compare(EXAMPLES / "obama-speaking.jpg", EXAMPLES / "biden.jpg")
+    expect(tab.locator("#among")).to_contain_text(f"Dissimilarity: {answer.dissimilarity:.2f}")
+
+
+def test_the_first_screen_holds_photos_examples_and_verdict(tab):
+    examples = tab.locator(".examples")
+    before = examples.bounding_box()
+    examples.get_by_role("button").first.click()
+    expect(tab.locator(".seen")).to_be_visible()
+    assert examples.bounding_box() == before
+    card = tab.locator(ANSWER).bounding_box()
+    assert card["y"] + card["height"] < 800
+    assert tab.locator(".seen").bounding_box()["y"] >= 800
+    order = ["#photos", ".examples", "#answer", "#compared", "#among", "#strictness"]
+    tops = [tab.locator(selector).bounding_box()["y"] for selector in order]
+    assert tops == sorted(tops)
+    expect(tab.locator("#strictness").get_by_role("radio").first).to_be_hidden()
+
+
+def test_unsure_says_what_to_try(tab, photos):
+    upload(tab, photos / "blurred.png", EXAMPLES / "obama-portrait.jpg")
+    expect(tab.locator(".unsure .advice")).to_contain_text("sharper")
+
+
+def test_the_aligned_faces_can_be_wiped_with_the_keyboard(tab):
+    tab.locator(".examples button").first.click()
+    slider = tab.get_by_role("slider", name="Where the first face ends")
+    slider.focus()
+    shown = "() => getComputedStyle(document.querySelector('.wipe .over')).clipPath"
+    assert tab.evaluate(shown) == "inset(0px 0px 0px 50%)"
+    for key, clip in (("ArrowRight", "51%"), ("Home", "0%"), ("End", "100%")):
+        tab.keyboard.press(key)
+        expect(slider).to_have_value(clip.removesuffix("%"))
+        assert tab.evaluate(shown).replace("0px)", "0%)") in (
+            f"inset(0px 0px 0px {clip})",
+            "inset(0px 0px 0%)",
+            "inset(0%)",
+        )
+
+
+@pytest.mark.parametrize("device", ["mouse", "keyboard"])
+def test_another_face_can_be_chosen(tab, three, device):
+    upload(tab, three, EXAMPLES / "obama-speaking.jpg")
+    expect(tab.locator(VERDICT)).to_have_text("Very likely the same person")
+    closest = tab.locator("[data-face][aria-pressed=true]")
+    number = closest.get_attribute("data-face")
+    ordinal = {"1": "first", "2": "second", "3": "third"}[number]
+    expect(tab.locator(ANSWER)).to_contain_text(f"The {ordinal} of 3 faces in the first photo")
+    expect(tab.locator(".seen")).to_contain_text("3 pairs of faces were compared")
+    expect(closest).to_have_text(number)
+    other = tab.get_by_role("button", name=f"Face {'2' if number == '1' else '1'} of 3 in the first photo")
+
+    def press(button):
+        if device == "mouse":
+            button.click()
+        else:
+            button.focus()
+            tab.keyboard.press("Enter")
+
+    press(other)
+    expect(other).to_have_attribute("aria-pressed", "true")
+    expect(other).to_be_focused()
+    expect(tab.locator(VERDICT)).to_have_text(re.compile("different people"))
+    press(tab.get_by_role("button", name="Compare all faces"))
+    expect(tab.locator(VERDICT)).to_have_text("Very likely the same person")
+    expect(closest).to_have_text(number)
+    expect(tab.get_by_role("button", name="Compare all faces")).to_be_hidden()
+
+
+def test_strictness_changes_the_verdict(tab, tmp_path):
+    """A small copy of a photo is "same" at even odds, but not at one false match in 100,000."""
+    Image.open(EXAMPLES / "obama-standing.jpg").reduce(8).save(tmp_path / "small.png")
+    upload(tab, tmp_path / "small.png", EXAMPLES / "obama-portrait.jpg")
+    expect(tab.locator(VERDICT)).to_have_text(re.compile("the same person"))
+    slider = tab.get_by_role("slider", name="Where the first face ends")
+    slider.fill("20")
+    tab.get_by_role("button", name="Stricter?").click()
+    point = siamese.load().calibration.operating_point(1e-5)
+    name = re.compile(rf"Very strict: .* 1 in 100,000 pairs of different people.* {point.fnmr:.1%} of the pairs")
+    tab.get_by_role("radio", name=name).check()
+    expect(tab.locator(VERDICT)).to_have_text("Similar, but not enough for a false-match rate of 1 in 100,000")
+    expect(tab.locator("#among")).to_contain_text(f"“same” up to {point.distance:.2f}")
+    tab.get_by_role("radio", name="Everyday").check()
+    expect(tab.locator(VERDICT)).to_have_text(re.compile("the same person"))
+    expect(slider).to_have_value("20")
+
+
+def test_a_single_bad_photo_is_named_on_arrival(tab, photos):
+    upload(tab, photos / "song.jpg")
+    expect(tab.locator(".problem >> visible=true")).to_contain_text("song.jpg is not an image")
+    expect(tab.locator(".image-frame img")).to_be_hidden()  # the browser would show a broken image
+    tab.get_by_label("Remove image").click()
+    expect(tab.locator(ANSWER)).to_contain_text("Add two photos")
+    upload(tab, None, photos / "noise.png")
+    expect(tab.locator(".no-face >> visible=true")).to_contain_text("No face was found in the second photo")
+
+
+def test_missing_photo_is_requested(tab):
+    upload(tab, EXAMPLES / "biden.jpg")
+    expect(tab.locator(ANSWER)).to_contain_text("Add the second photo")
+    upload(tab, None, EXAMPLES / "collins.jpg")
+    expect(tab.locator(VERDICT)).to_be_visible()
+    tab.get_by_label("Remove image").first.click()
+    expect(tab.locator(ANSWER)).to_contain_text("Add the first photo")
+
+
+def test_invalid_uploads_are_explained(tab, tmp_path):
+    Image.new("L", (1, 1)).save(tmp_path / "dot.png")
+    upload(tab, tmp_path / "dot.png", EXAMPLES / "collins.jpg")
+    expect(tab.locator(".problem >> visible=true")).to_contain_text("only 1 × 1 pixels")
+
+
+def test_a_photo_that_the_browser_cannot_draw_has_a_preview(tab, photos):
+    upload(tab, photos / "standing.tiff", EXAMPLES / "obama-portrait.jpg")
+    expect(tab.locator(VERDICT)).to_have_text("Very likely the same person")
+    photo = tab.get_by_alt_text("First photo", exact=True)
+    expect(photo).to_have_attribute("src", re.compile("^data:image/jpeg"))
+    expect(photo).to_be_visible()
+    tab.get_by_label("Remove image").first.click()
+    expect(tab.locator(ANSWER)).to_contain_text("Add the first photo")
+
+
+def test_too_large_uploads_are_explained(tab, tmp_path):
+    Image.effect_noise((4000, 4000), 80).save(tmp_path / "large.png", compress_level=0)
+    upload(tab, tmp_path / "large.png")
+    expect(tab.get_by_text("exceed the maximum allowed size of 10.0 Mb")).to_be_visible()
+    Image.new("L", (8000, 7000)).save(tmp_path / "wide.png")
+    upload(tab, tmp_path / "wide.png", EXAMPLES / "collins.jpg")
+    expect(tab.locator(".problem >> visible=true")).to_contain_text("more than 50 million")
+
+
+def test_the_webcam_gives_an_answer(chromium, page, tmp_path):
+    """Chromium's fake camera shows an example."""
+    photo = Image.open(EXAMPLES / "biden.jpg").convert("RGB").resize((640, 800)).crop((0, 0, 640, 480))
+    photo.save(tmp_path / "camera.jpg")
+    (tmp_path / "camera.mjpeg").write_bytes((tmp_path / "camera.jpg").read_bytes() * 2)
+    browser = chromium(
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={tmp_path / 'camera.mjpeg'}",
+    )
+    tab = browser.new_page()
+    tab.goto(page)
+    tab.get_by_label("Capture from camera").first.click()
+    tab.get_by_text("Click to Access Webcam").click()
+    tab.get_by_label("capture photo").click()
+    upload(tab, None, EXAMPLES / "biden.jpg")
+    expect(tab.locator(VERDICT)).to_have_text("Very likely the same person")
+    browser.close()
+
+
+def test_compare_works_with_the_keyboard(tab, three):
+    upload(tab, three, EXAMPLES / "collins.jpg")
+    expect(tab.locator(".seen")).to_be_visible()
+    tab.get_by_role("tab", name="Compare").focus()
+    reached = []
+    for _ in range(40):
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.ariaLabel ?? document.activeElement.innerText"))
+        if "Stricter?" in str(reached[-1]):
+            break
+    reached = "\n".join(filter(None, reached))
+    names = ("Remove Image", "Upload file", "Capture from camera", "Paste from clipboard", "likely the same person")
+    for name in (*names, "Face 1 of 3 in the first photo", "Where the first face ends", "Stricter?"):
+        assert name in reached
+    tab.locator(".examples button").first.focus()
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_alt_text("Second photo", exact=True)).to_have_attribute("src", re.compile("obama-standing"))
+    expect(tab.locator(VERDICT)).to_have_text("Very likely the same person")
+
+
+def test_reload_clears_the_page(tab):
+    upload(tab, EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg")
+    expect(tab.locator(VERDICT)).to_be_visible()
+    tab.reload()
+    expect(tab.locator(ANSWER)).to_contain_text("Add two photos")
