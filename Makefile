@@ -38,7 +38,7 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet uv
 
 .venv/demo: $(BIN)/uv pyproject.toml requirements.txt
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[heic]'
 	@touch $@
 
 .venv/dev: $(BIN)/uv pyproject.toml requirements.txt

@@ -362,6 +362,7 @@ def launch(**settings: Any) -> None:
         state_session_capacity=256,
         enable_monitoring=False,
         ssr_mode=False,
+        mcp_server="SPACE_ID" in os.environ or None,  # None: as GRADIO_MCP_SERVER says
         **settings,
     )
 

@@ -22,11 +22,18 @@ class OperatingPoint:
         fmr: false-match rate, the share of impostor pairs with a distance of at most `distance`.
         distance: the threshold, ≥ 0.
         fnmr: false-non-match rate, the share of genuine pairs with a larger distance.
+
+    Raises:
+        ValueError: if a value is out of range.
     """
 
     fmr: float
     distance: float
     fnmr: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.fmr < 1 and 0 <= self.distance < math.inf and 0 <= self.fnmr <= 1):
+            raise ValueError(f"an operating point has rates from 0 to 1 and a distance of at least 0, got {self}")
 
 
 @dataclass(frozen=True)
@@ -73,9 +80,15 @@ class Calibration:
             matrix = np.array(self.covariance, dtype=float)
             if matrix.shape != (2 + 2 * count,) * 2 or not np.isfinite(matrix).all():
                 raise ValueError(f"a covariance has {2 + 2 * count} rows and columns, got {self.covariance}")
-        thresholds = [self.threshold, *(point.distance for point in self.operating_points)]
-        if not all(map(math.isfinite, thresholds)):
-            raise ValueError(f"the thresholds of a calibration must be finite, got {thresholds}")
+        if not (0 <= self.lowest_quality <= 1 and 0 <= self.min_quality <= 1):
+            raise ValueError(f"lowest_quality and min_quality are in [0, 1], got {self}")
+        rates = [point.fmr for point in self.operating_points]
+        if rates != sorted(set(rates), reverse=True):
+            raise ValueError(
+                f"the operating points start with the highest rate, and each rate occurs once, got {rates}"
+            )
+        if not math.isfinite(self.threshold):
+            raise ValueError(f"the threshold of a calibration must be finite, got {self.threshold}")
 
     @property
     def threshold(self) -> float:

@@ -121,7 +121,7 @@ def _compare(args: argparse.Namespace) -> int:
     first, second = (number or None for number in args.face)
     answer = model.compare(args.a, args.b, face=(first, second), fmr=args.fmr)
     if args.json:
-        print(json.dumps(answer.to_dict()))
+        print(json.dumps(answer.to_dict(), allow_nan=False))
     else:
         print(answer)
         if answer.verdict != "no face":

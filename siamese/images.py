@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import io
-import warnings
+import re
+import stat
 import zlib
 from os import PathLike
 from pathlib import Path
@@ -18,14 +20,20 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from siamese.image_files import ADVICE, MAX_PIXELS, open_image
+
 ImageSource = str | PathLike | ZipPath | bytes | BinaryIO | Image.Image | np.ndarray
 
-MAX_PIXELS = 50_000_000
 MIN_SIDE = 8
-ADVICE = "save it as JPEG or PNG"
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+ARRAY_ADVICE = "arrange it as height × width × channels with values from 0 to 255, and convert it to uint8"
+MAX_FILE_BYTES = 500_000_000  # 50 million pixels with three 16-bit samples have 300 MB
+MAX_NAME_LENGTH = 80  # of a file in an error message
+SAMPLE_BITS = (8, 10, 12, 14, 16)  # that a file with 16 bits per sample may use
 
-# A lookup table needs no more memory than its result, also for a large image.
-SIXTEEN_TO_EIGHT_BITS = (np.arange(65536) / 257).round().astype(np.uint8)
+
+class UnscaledError(ValueError):
+    """The samples of an image have an unknown range."""
 
 
 def read(source: ImageSource) -> Image.Image:
@@ -74,7 +82,11 @@ def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.
         if min_long_side:
             image = image.reduce(max(1, max(image.size) // min_long_side))
         return image.convert("RGB"), round(max(width, height) / max(image.size))
+    except UnscaledError:
+        raise
     except Exception as error:  # Pillow's decoders raise many types for damaged files
+        if "closed image" in str(error):
+            raise ValueError(f"{name} is closed; pass it before closing it") from error
         raise ValueError(f"{name} is damaged or incomplete; {ADVICE}") from error
 
 
@@ -116,50 +128,81 @@ def _open(source: ImageSource) -> tuple[str, Image.Image]:
     if isinstance(source, Image.Image):
         return "the image", source
     if isinstance(source, bytes):
-        return "the file", _from_bytes(source, "the file")
-    if not isinstance(source, str | PathLike | ZipPath):
-        with contextlib.suppress(AttributeError, OSError):  # not every stream can seek
-            source.seek(0)
-        return "the file", _from_bytes(source.read(), "the file")
-    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
-        raise ValueError(f"{source} is a URL; download the image and give its path")
-    path = source if isinstance(source, ZipPath) else Path(source)
-    return path.name, _from_bytes(_read_bytes(path), path.name)
+        return "the file", open_image(source, "the file")
+    if isinstance(source, str | PathLike | ZipPath):
+        path = source if isinstance(source, ZipPath) else _path(source)
+        return shorten(path.name), open_image(_read_bytes(path), shorten(path.name))
+    if isinstance(source, Tensor):
+        raise ValueError(f"expected an image, got a tensor of shape {tuple(source.shape)}; {ARRAY_ADVICE}")
+    if not hasattr(source, "read"):
+        raise ValueError(f"expected a path, an image or an array, got {type(source).__name__}")
+    with contextlib.suppress(AttributeError, OSError):  # not every stream can seek
+        source.seek(0)
+    content = source.read()
+    if not isinstance(content, bytes):
+        raise ValueError("the file is open as text; open it in binary mode: open(path, 'rb')")
+    return "the file", open_image(content, "the file")
+
+
+def _path(source: str | PathLike) -> Path:
+    """Return a path.
+
+    Raises:
+        ValueError: if the text is an address or the content of an image.
+    """
+    text = str(source)
+    if text.lower().startswith(("http://", "https://")):
+        raise ValueError(f"{shorten(text)} is a URL; download the image and give its path")
+    if text.lower().startswith("data:"):
+        raise ValueError("got a data: address, not a path; decode it with base64 and give the bytes")
+    if len(text) > MAX_NAME_LENGTH and BASE64.fullmatch(text):
+        raise ValueError("got base64 text, not a path; decode it with base64.b64decode and give the bytes")
+    return Path(source)
+
+
+def shorten(name: str) -> str:
+    """Return a file name for an error message."""
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[:20]}…{name[-20:]}"
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise ValueError(
-            f"expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), got {array.dtype} {array.shape}"
+            f"expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), got {array.dtype} {array.shape}; "
+            f"{ARRAY_ADVICE}"
         )
     return Image.fromarray(array)
 
 
 def _read_bytes(path: Path | ZipPath) -> bytes:
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give the path of an image")
+    name = shorten(path.name)
     try:
-        return path.read_bytes()
+        if path.is_dir():
+            raise ValueError(f"{shorten(str(path))} is a folder; give the path of an image")
+        size = path.root.getinfo(path.at).file_size if isinstance(path, ZipPath) else _regular_size(path)
+        if size > MAX_FILE_BYTES:
+            raise ValueError(f"{name} has more than {MAX_FILE_BYTES // 10**6} MB; use a smaller version")
+        return path.read_bytes() if size else b""
+    except (FileNotFoundError, KeyError) as error:
+        raise FileNotFoundError(f"there is no file {shorten(str(path))}") from error
     except (BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path.name} is damaged inside its zip archive; create the archive again") from error
+        raise ValueError(f"{name} is damaged inside its zip archive; create the archive again") from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise FileNotFoundError("there is no file with this name, which is too long or invalid") from error
+        raise ValueError(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _from_bytes(content: bytes, name: str) -> Image.Image:
-    if not content:
-        raise ValueError(f"{name} is empty (0 bytes)")
-    try:
-        with warnings.catch_warnings():
-            # `read_reduced` checks the size itself, with a lower limit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(content))
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{name} has far more than {MAX_PIXELS // 10**6} million pixels; use a smaller version"
-        ) from error
-    except Exception as error:  # Pillow's parsers raise many types for damaged files
-        raise ValueError(f"{name} is not an image that can be read; {ADVICE}") from error
+def _regular_size(path: Path) -> int:
+    """Return the size of a file in bytes. It is 0 for the files of /proc, some of which never end.
+
+    Raises:
+        ValueError: if it is a pipe or a device.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{shorten(path.name)} is not a regular file; give the path of an image")
+    return status.st_size
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -172,16 +215,34 @@ def _upright(image: Image.Image) -> Image.Image:
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Convert to mode "L" or "RGB", with transparent parts on white."""
     # Pillow clips samples above 255 instead of scaling them, which would turn a 16-bit photo white.
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray(SIXTEEN_TO_EIGHT_BITS[np.asarray(image)])
-    elif image.mode in ("I", "F"):
-        samples = np.asarray(image, dtype=np.float32)
-        wide, narrow = (255, 1) if image.mode == "F" else (65535, 255)
-        ceiling = wide if samples.max() > narrow else narrow
-        image = Image.fromarray((samples * (255 / ceiling)).clip(0, 255).round().astype(np.uint8))
+    if image.mode.startswith("I"):
+        samples = np.asarray(image)
+        samples = samples.clip(0, 65535).astype(np.uint16) if image.mode == "I" else samples
+        # A lookup table needs no more memory than its result, also for a large image.
+        image = Image.fromarray(_lookup_table(int(samples.max()))[samples])
+    elif image.mode == "F":
+        image = Image.fromarray(_scale_floats(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image)
         image = white
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _lookup_table(largest: int) -> np.ndarray:
+    """Return the 8-bit value of each 16-bit sample, (65536,), if the file uses only as many bits as `largest` needs."""
+    bits = next((bits for bits in SAMPLE_BITS if largest < 1 << bits), 16)
+    return (np.arange(65536) * 255 / ((1 << bits) - 1)).round().clip(max=255).astype(np.uint8)
+
+
+def _scale_floats(samples: np.ndarray) -> np.ndarray:
+    """Convert samples in [0, 1] or [0, 255] to 8 bits.
+
+    Raises:
+        UnscaledError: if they have another range.
+    """
+    largest = samples.max()
+    if not 0 <= samples.min() <= largest <= 255:
+        raise UnscaledError("the samples of the image are not in [0, 1] or [0, 255]; scale them first")
+    return (samples * (255 if largest <= 1 else 1)).round().astype(np.uint8)

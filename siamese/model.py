@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,11 @@ from siamese.wording import VERDICT_PROBABILITY
 BATCH_SIZE = 32  # photos per batch in `Model.embed`
 NO_FACE = "No face was found in the {} photo. Use a photo in which the whole face is large and well lit."
 MIN_FACE_SCORE = 0.9  # of faces other than the main one of a photo; below it, many detections are no faces
+
+
+# After a fork, PyTorch's threads do not exist in the child, which would wait for them for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class Model:

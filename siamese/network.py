@@ -235,6 +235,8 @@ class SiameseNetwork(
             network.load_state_dict(load_file(file, device=map_location), strict=True)
         except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{file} does not hold the weights that its config.json describes: {error}") from error
+        if not all(weight.isfinite().all() for weight in network.state_dict().values()):
+            raise ValueError(f"{file} holds weights that are infinite or not a number; use another file")
         return network.to(map_location).eval()
 
 

@@ -146,6 +146,10 @@ class Curves(Checked):
             raise ValueError("the width must be positive, and there must be genuine and impostor pairs")
         if len(self.genuine) != len(self.impostor):
             raise ValueError("genuine and impostor must have the same number of bins")
+        if min(self.genuine + self.impostor) < 0:
+            raise ValueError("the numbers of pairs must be at least 0")
+        if not all(0 <= share <= 1 for row in self.reliability for share in row):
+            raise ValueError("the shares and probabilities of the reliability diagram must be in [0, 1]")
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 
 from siamese import calibration
-from siamese.calibration import Calibration
+from siamese.calibration import Calibration, OperatingPoint
 from siamese.record import parse
 
 
@@ -115,10 +116,22 @@ def test_fit_of_reversed_distances_is_undecided():
         {"covariance": [1, 2]},
         {"covariance": []},
         {"covariance": [[1, 2], [2, float("nan")]]},
+        {"min_quality": 1.5},
+        {"lowest_quality": -1},
+        {"operating_points": [OperatingPoint(0.01, 1, 0.1), OperatingPoint(0.1, 2, 0.1)]},
+        {"operating_points": [OperatingPoint(0.01, 1, 0.1)] * 2},
         {"poor_slope": [-2, 0, 0, 0], "poor_intercept": [0, 0, 0, 0]},
         {"poor_slope": [0.1, 0.1], "poor_intercept": [0.1, 0.1]},
     ],
 )
 def test_invalid_values_raise(values):
-    with pytest.raises(ValueError, match=r"calibration|covariance|poor_slope"):
+    with pytest.raises(ValueError, match=r"calibration|covariance|poor_slope|quality|operating points"):
         Calibration(**{"slope": 1, "intercept": 1, **values})
+
+
+@pytest.mark.parametrize(
+    "values", [(0, 1, 0.1), (1, 1, 0.1), (0.1, -1, 0.1), (0.1, math.inf, 0.1), (0.1, 1, 1.1), (math.nan, 1, 0)]
+)
+def test_invalid_operating_points_raise(values):
+    with pytest.raises(ValueError, match="operating point"):
+        OperatingPoint(*values)

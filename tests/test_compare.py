@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 import shutil
 import struct
@@ -16,11 +17,12 @@ from tempfile import SpooledTemporaryFile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from siamese import load
 from siamese.faces import Face, quality_warnings
-from siamese.network import bundled_weights
+from siamese.network import SiameseNetwork, bundled_weights
 
 from .conftest import EXAMPLES, ROOT, alike
 
@@ -220,6 +222,27 @@ def test_large_jpegs_are_read_at_reduced_size(model, tmp_path):
     assert large.dissimilarity == pytest.approx(small.dissimilarity, abs=0.05)
 
 
+IN_A_FORKED_PROCESS = """
+import os, signal, sys
+import siamese
+
+model = siamese.load()
+before = model.compare(*sys.argv[1:])
+if os.fork() == 0:
+    signal.alarm(60)
+    os._exit(model.compare(*sys.argv[1:]).verdict != before.verdict)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_compare_works_in_a_forked_process():
+    run = subprocess.run(
+        [sys.executable, "-c", IN_A_FORKED_PROCESS, A, B], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2"}
+    )
+    assert run.returncode == 0
+
+
 def save_hostile_files(folder: Path) -> None:
     photo = Image.open(A).convert("RGB")
     (folder / "empty.jpg").write_bytes(b"")
@@ -319,6 +342,16 @@ def test_damaged_weights_are_rejected(tmp_path):
     (tmp_path / "cut" / "metrics.json").write_text("{}")
     with pytest.raises(ValueError, match=r"metrics\.json"):
         load(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_rejected(tmp_path, value):
+    network = load(ATT).network
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = value
+    network.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="not a number"):
+        SiameseNetwork.from_pretrained(tmp_path)
 
 
 def test_missing_calibration_is_rejected(tmp_path):

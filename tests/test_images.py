@@ -1,14 +1,23 @@
 """Reading images."""
 
+import importlib.abc
 import io
+import os
 import struct
+import sys
 import zlib
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import Path as ZipPath
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from siamese import images
+
+DATA = Path(__file__).parent
 
 PHOTO = Image.effect_noise((40, 60), 80).convert("RGB")
 
@@ -63,6 +72,29 @@ def test_rounds_sixteen_bits_to_the_nearest_of_eight(tmp_path, order):
         assert np.array_equal(images.read(source), np.stack([nearest] * 3, axis=2))
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_scales_fewer_bits_in_sixteen(tmp_path, bits, mode):
+    gray = np.asarray(PHOTO.convert("L"))
+    gray = ((gray - gray.min()) / np.ptp(gray) * 255).round()
+    samples = (gray * ((1 << bits) - 1) / 255).round().astype(np.uint16 if mode == "I;16" else np.int32)
+    image = Image.fromarray(samples)
+    assert image.mode == mode
+    for source in (image, saved(tmp_path, "a.tiff", image)):
+        assert np.abs(np.asarray(images.read(source))[..., 0] - gray).max() <= 1
+
+
+@pytest.mark.parametrize("largest", [1.0, 255.0])
+def test_scales_floats(largest):
+    gray = PHOTO.convert("L")
+    image = Image.fromarray(np.asarray(gray, np.float32) * (largest / 255))
+    if largest == 1:
+        assert same_pixels(images.read(image).convert("L"), gray, tolerance=1)
+    for samples in (np.asarray(image) * 2 - largest, np.asarray(image) * 300, np.full((9, 9), np.nan, np.float32)):
+        with pytest.raises(ValueError, match="scale them"):
+            images.read(Image.fromarray(samples.astype(np.float32)))
+
+
 def test_does_not_change_the_image_it_is_given():
     for orientation in (1, 6):
         image = PHOTO.copy()
@@ -111,7 +143,9 @@ def truncated_jpeg() -> bytes:
     ("content", "says"),
     [
         (b"", "empty"),
-        (b"not an image", "not an image"),
+        (b"not an image", "contains text"),
+        (b"la la la" * 1000, "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n" + bytes(range(256)), "not an image"),  # Ghostscript
         (truncated_jpeg(), "damaged or incomplete"),
         (huge_png(), "use a smaller version"),
     ],
@@ -137,6 +171,112 @@ def test_error_names_a_missing_file(tmp_path):
         images.read(tmp_path / "nobody.jpg")
     with pytest.raises(ValueError, match="folder"):
         images.read(tmp_path)
+
+
+def progressive_jpeg(scans: int) -> bytes:
+    """Return a progressive JPEG whose last scan is repeated."""
+    file = io.BytesIO()
+    PHOTO.save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content.rindex(b"\xff\xda")
+    return content[:last] + content[last:-2] * (scans - content.count(b"\xff\xda") + 1) + content[-2:]
+
+
+def test_rejects_jpegs_with_too_many_scans():
+    assert images.read(progressive_jpeg(20)).size == PHOTO.size
+    with pytest.raises(ValueError, match="scans"):
+        images.read(progressive_jpeg(1000))
+
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name in ("pi_heif", "pillow_heif"):
+            raise ImportError(name)
+
+
+def test_reads_heic_if_a_package_for_it_is_installed(monkeypatch):
+    content = (DATA / "photo.heic").read_bytes()
+    photo = images.read(content)
+    assert photo.size == (64, 48)
+    assert np.asarray(photo).std() > 20
+    for package in ("pi_heif", "pillow_heif"):
+        monkeypatch.delitem(sys.modules, package, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Blocked(), *sys.meta_path])
+    with pytest.raises(ValueError, match=r"HEIC photo.*pip install"):
+        images.read(content)
+
+
+SECRET = "/9j/4AAQSkZJRgABAQAAAQABAAD" * 20
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (None, "got NoneType"),
+        (3, "got int"),
+        (torch.zeros(3, 9, 9), "tensor of shape"),
+        (np.zeros((9, 9, 3), np.float32), "float32"),
+        (f"data:image/jpeg;base64,{SECRET}", "data: address"),
+        (SECRET, "base64"),
+        (b"/home/somebody/photo.jpg", "text"),
+        (io.StringIO(SECRET), "binary mode"),
+    ],
+    ids=["none", "number", "tensor", "floats", "data", "base64", "path as bytes", "text file"],
+)
+def test_names_the_cause_of_a_wrong_input(source, says):
+    with pytest.raises(ValueError, match=says) as raised:
+        images.read(source)
+    assert len(str(raised.value)) < 200
+    assert SECRET[:30] not in str(raised.value)
+
+
+def test_closed_images_and_files_are_named(tmp_path):
+    image = Image.open(saved(tmp_path, "a.png"))
+    image.close()
+    with pytest.raises(ValueError, match="is closed"):
+        images.read(image)
+    with (tmp_path / "a.png").open("rb") as file:
+        pass
+    with pytest.raises(ValueError, match="closed"):
+        images.read(file)
+
+
+def test_names_that_are_too_long_and_files_that_may_not_be_read(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="too long") as raised:
+        images.read("a photo " * 1000 + ".jpg")
+    assert len(str(raised.value)) < 200
+    with pytest.raises(FileNotFoundError) as raised:
+        images.read("é" * 100 + ".jpg")
+    assert len(str(raised.value)) < 200
+    path = saved(tmp_path, "a.png")
+
+    def deny(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_bytes", deny)
+    with pytest.raises(ValueError, match=r"a\.png cannot be read: Permission denied"):
+        images.read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_only_regular_files_of_a_sane_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="not a regular file"):
+            images.read(path)
+    with pytest.raises(ValueError, match="empty"):
+        images.read("/proc/self/pagemap")
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(600_000_000)  # sparse
+    with pytest.raises(ValueError, match="more than 500 MB"):
+        images.read(tmp_path / "large.jpg")
+    with ZipFile(tmp_path / "a.zip", "w", ZIP_DEFLATED) as archive, archive.open("large.jpg", "w") as member:
+        for _ in range(600):
+            member.write(bytes(1_000_000))
+    with pytest.raises(ValueError, match="more than 500 MB"):
+        images.read(ZipPath(tmp_path / "a.zip", "large.jpg"))
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
+        images.read(ZipPath(tmp_path / "a.zip", "none.jpg"))
 
 
 @pytest.mark.parametrize("array", [np.zeros((9, 9)), np.zeros((9, 9, 2), np.uint8), np.zeros(9, np.uint8)])

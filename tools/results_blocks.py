@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from difficult_pairs_blocks import difficult_pairs, difficult_pairs_basis, difficult_pairs_rates, difficult_pairs_short
+from group_photos_blocks import group_photos
 from markdown_format import bullets, one_in, paragraph, table
 from measurements import dlib, faces, results
 
@@ -269,7 +270,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
             degraded,
             min_quality,
         ),
-        *(closest_impostors, hard_photos, saliency, speed),
+        *(group_photos, closest_impostors, hard_photos, saliency, speed),
         *(failures_short, difficult_pairs, difficult_pairs_rates, difficult_pairs_basis),
         *(fine_tuning, tutorial_recipe, tutorial_calibration, modern_recipe, digits, memory, train_speed),
         *(train_speed_notes, space),

@@ -46,6 +46,7 @@ OUR_FOLDERS = ("examples/", "siamese/", "weights/")  # other files in them are d
 STARTING_STAGES = ("NO_APP_FILE", "BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING")
 POLL_SECONDS = 2
 TIMEOUT_SECONDS = 1200
+HEIC_REQUIREMENT = b"pi-heif>=1.1  # photos of iPhones (LGPL-3.0); the extra [heic]\n"
 
 
 class SpacePlan(NamedTuple):
@@ -94,6 +95,7 @@ def plan(repo_id: str, weights: str | Path | None = None) -> SpacePlan:
         files |= {f"{location}/{name}": content for name, content in published_files(Path(weights), location).items()}
         card = _custom_card(card, model, f"{location}/README.md")
     files["README.md"] = str(card).encode()
+    files["requirements.txt"] = (ROOT / "requirements.txt").read_bytes() + HEIC_REQUIREMENT
     return SpacePlan(dict(sorted(files.items())), card, location)
 
 

@@ -1,0 +1,157 @@
+"""How well a person is found in a photo with several faces, on group photos made of LFW.
+
+    python benchmarks/group_photos.py --data DIR --json benchmarks/results/group_photos.json
+
+DIR holds LFW, see `siamese.data.lfw.Lfw`. Only people that are not in View 1, which the calibration was fitted on, are
+used. A portrait is compared with a group photo of 3 to 8 people at random sizes; in every second one, one of them is
+the person of the portrait. An answer is right if it is "same" with the right face, or "different". It is compared with
+the rule that only the main face of a photo counts: the largest one near the middle.
+
+The false-match rates are from the embeddings alone: for each draw, a portrait and 3 to 8 photos of other people.
+Takes fifteen minutes on one CPU core.
+"""
+
+import argparse
+import json
+import math
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import siamese
+from siamese import images
+from siamese.data.lfw import Lfw
+from siamese.evaluation.embedding_cache import embed_files
+from siamese.evaluation.lfw import person
+from siamese.face_pairs import closest_pair
+from siamese.model import Model
+from siamese.wording import VERDICT_PROBABILITY
+
+GROUP_PHOTOS = 300
+PEOPLE = range(3, 9)
+HEAD_BOX = (45, 25, 205, 225)  # of 250 × 250
+CELL = 200  # pixels of a group photo for each person
+SCALES = (0.5, 1.0)
+DRAWS = 300_000
+RATES = (1e-2, 1e-3, 1e-4, 1e-5)
+
+
+def photos_of_new_people(lfw: Lfw) -> dict[str, list[str]]:
+    """Return the files in View 2 of each person who is not in View 1."""
+    seen = {person(file) for pair in lfw.view1() for file in (pair.first, pair.second)}
+    people = defaultdict(list)
+    for file in sorted({file for fold in lfw.folds() for pair in fold for file in (pair.first, pair.second)}):
+        if person(file) not in seen:
+            people[person(file)].append(file)
+    return people
+
+
+def group_photo(contents: list[bytes], rng: random.Random) -> tuple[Image.Image, list[tuple[int, int, int, int]]]:
+    """Place heads of random size in rows. Returns the photo and the box of each person."""
+    columns = math.ceil(math.sqrt(len(contents)))
+    photo = Image.new("RGB", (columns * CELL, math.ceil(len(contents) / columns) * CELL), (96, 104, 112))
+    boxes = []
+    for place, content in enumerate(contents):
+        head = images.read(content).crop(HEAD_BOX)
+        scale = rng.uniform(*SCALES)
+        head = head.resize((round(head.width * scale), round(head.height * scale)), Image.Resampling.LANCZOS)
+        left, top = place % columns * CELL + (CELL - head.width) // 2, place // columns * CELL + CELL - head.height
+        photo.paste(head, (left, top))
+        boxes.append((left, top, left + head.width, top + head.height))
+    return photo, boxes
+
+
+def is_inside(face: siamese.Face, box: tuple[int, int, int, int]) -> bool:
+    """Whether the centre of a face is inside a box."""
+    assert face.box
+    x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
+
+
+def measure_photos(model: Model, lfw: Lfw, people: dict[str, list[str]]) -> dict:
+    """Count the answers to `GROUP_PHOTOS` comparisons, with all faces and with the main face only."""
+    rng = random.Random(0)
+    twice = sorted(name for name, files in people.items() if len(files) > 1)
+    cases = []
+    for number in range(GROUP_PHOTOS):
+        names = rng.sample(sorted(people), rng.choice(PEOPLE))
+        asked = rng.choice(twice)
+        names = [name for name in names if name != asked]
+        portrait, other = rng.sample(people[asked], 2)
+        members = [rng.choice(people[name]) for name in names]
+        place = rng.randrange(len(members)) if number % 2 else None
+        if place is not None:
+            members[place] = other
+        cases.append((portrait, members, place))
+    contents = dict(lfw.read({file for portrait, members, _ in cases for file in (portrait, *members)}))
+    answers = {"all_faces": Counter(), "main_face": Counter()}
+    for portrait, members, place in cases:
+        photo, boxes = group_photo([contents[file] for file in members], rng)
+        for rule, face in (("all_faces", None), ("main_face", (None, 1))):
+            answer = model.compare(contents[portrait], photo, face=face)
+            right_face = place is not None and is_inside(answer.faces[1], boxes[place])
+            if place is None:
+                outcome = f"stranger_{answer.verdict}"
+            elif answer.verdict == "same" and not right_face:
+                outcome = "member_wrong_face"
+            else:
+                outcome = f"member_{answer.verdict}"
+            answers[rule][outcome.replace(" ", "_")] += 1
+    return {
+        rule: {"right": (count["member_same"] + count["stranger_different"]) / GROUP_PHOTOS, "answers": dict(count)}
+        for rule, count in answers.items()
+    }
+
+
+def measure_rates(model: Model, lfw: Lfw, people: dict[str, list[str]]) -> dict:
+    """Return the share of draws of strangers with the verdict "same", at each strictness."""
+    files = [file for group in people.values() for file in group]
+    z_of, quality_of = embed_files(model, lfw.read(files), len(files))
+    numbers = np.array([number for number, group in enumerate(people.values()) for _ in group])
+    z, quality = np.array([z_of[file] for file in files]), np.array([quality_of[file] for file in files])
+    good = quality >= model.calibration.min_quality  # false for photos without a face, too
+    z, quality, numbers = z[good], quality[good], numbers[good]
+    rng = np.random.default_rng(0)
+    count = Counter()
+    for _ in range(DRAWS):
+        rows = rng.integers(len(z), size=1 + rng.choice(PEOPLE))
+        portrait, group = rows[:1], rows[1:][numbers[rows[1:]] != numbers[rows[0]]]
+        faces = (z[portrait], z[group]), (quality[portrait], quality[group])
+        pair = closest_pair(model.calibration, *faces, None)
+        count["default"] += pair.probability >= VERDICT_PROBABILITY
+        for rate in RATES if pair.distance <= model.calibration.operating_points[0].distance else ():
+            count[rate] += pair.distance <= model.calibration.distance_at_fmr(rate / len(group))
+    return {str(rate): {"rate": count[rate] / DRAWS, "interval": wilson(count[rate])} for rate in ("default", *RATES)}
+
+
+def wilson(count: int) -> list[float]:
+    """Return the 95 % confidence interval of a share of `DRAWS` (Wilson, 1927)."""
+    share, squared = count / DRAWS, 1.96**2 / DRAWS
+    middle, margin = share + squared / 2, math.sqrt(squared * share * (1 - share) + squared**2 / 4)
+    return [(middle - margin) / (1 + squared), (middle + margin) / (1 + squared)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    model, lfw = siamese.load(), Lfw(args.data)
+    people = photos_of_new_people(lfw)
+    result = {
+        "people": len(people),
+        "group_photos": GROUP_PHOTOS,
+        "draws": DRAWS,
+        "photos": measure_photos(model, lfw, people),
+        "false_match_rates": measure_rates(model, lfw, people),
+    }
+    print(json.dumps(result, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
