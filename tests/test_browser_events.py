@@ -78,7 +78,7 @@ def test_no_frame_shows_an_old_verdict_next_to_new_photos(slow_tab):
         expect(slow_tab.locator(VERDICT)).to_have_text(WORDS[rows[row]])
         expect(slow_tab.locator(".seen")).to_be_visible()
     frames = slow_tab.evaluate(FRAMES)
-    print(*frames,sep='\n')
+    print(*frames, sep="\n")
     check_frames(frames)
     for before, after in ((0, 2), (2, 0)):
         clicked = {"photos": list(rows[before]), "cards": ["Comparing…"], "details": 0}

@@ -8,11 +8,8 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from siamese import wording
-from siamese.comparison import Comparison
 from siamese.faces import Face
 from siamese.images import data_uri
-from siamese.page.charts import PairDistances, scale
 from siamese.search.group import Group
 from siamese.wording import Vocabulary
 
@@ -33,8 +30,6 @@ def icon(state: str) -> str:
 def message(text: str, state: str = "hint") -> str:
     """Draw a sentence in place of an answer; `state` is "hint", "problem", "comparing" or "no face"."""
     return f'<div class="answer {state.replace(" ", "-")}">{icon(state)}<p>{escape(text)}</p></div>'
-
-
 
 
 def people(group: Group, threshold: float, words: Vocabulary) -> str:

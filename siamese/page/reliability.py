@@ -52,7 +52,12 @@ def estimates(record: Record) -> list[Estimate]:
     """Return the reliability diagram of a network, the lowest probability first."""
     genuine, impostor = record.test.genuine, record.test.impostor
     bins = [
-        Bin(share * predicted, share, round(2 * share * observed * genuine), round(2 * share * (1 - observed) * impostor))
+        Bin(
+            share * predicted,
+            share,
+            round(2 * share * observed * genuine),
+            round(2 * share * (1 - observed) * impostor),
+        )
         for share, predicted, observed in record.curves.reliability
     ]
     return [_estimate(each, genuine / impostor) for each in merge(bins)]
