@@ -127,7 +127,7 @@ function chooseGroupExample(element, trigger) {
   element.addEventListener("click", ({target}) => target.closest("[data-example]") && trigger("select", {}));
 }
 
-// Report the last two faces that were clicked, and download the photos by person.
+// Report the chosen faces, at most two, and download the photos by person.
 function onGroup(element, trigger, watch) {
   let chosen = [];
   element.addEventListener("click", ({target}) => {
@@ -138,7 +138,7 @@ function onGroup(element, trigger, watch) {
     chosen = chosen.includes(face) ? chosen.filter((other) => other !== face) : [...chosen, face].slice(-2);
     for (const tile of element.querySelectorAll("[data-face]"))
       tile.setAttribute("aria-pressed", chosen.includes(Number(tile.dataset.face)));
-    if (chosen.length === 2) trigger("select", {faces: chosen});
+    trigger("select", {faces: chosen});
   });
   watch("value", () => chosen = []);
 }

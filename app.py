@@ -253,17 +253,20 @@ def find(files: list[str] | None, portrait: str | None) -> dict:
 
 
 @gpu_for_files
-def on_find(files: list[str] | None, portrait: str | None, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
+def on_find(files: list[str] | None, portrait: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008
     """Search the photos for the person of the portrait."""
+    drawn = people.thumbnails(files or [])
     if not portrait or not files:
-        return find_hint(portrait, files), ""
+        yield find_hint(portrait, files), drawn
+        return
+    yield html.message("Searching…", "comparing"), drawn
     try:
         found = find_in_photos(model, portrait, named(files), report(progress, files))
-        return finding.answer(found, words), finding.photos(found, files)
+        yield finding.answer(found, words), finding.photos(found, files)
     except FileNotFoundError:
-        return html.message(f"{DELETED}.", "problem"), ""
+        yield html.message(f"{DELETED}.", "problem"), ""
     except ValueError as error:
-        return html.message(f"{error}.", "problem"), ""
+        yield html.message(f"{error}.", "problem"), drawn
 
 
 def on_find_example() -> tuple[str, list[str]]:
@@ -340,8 +343,10 @@ def on_group_strictness(files: list[str] | None, found: Group | None, fmr: float
 
 
 def on_pair(found: Group | None, fmr: float, event: gr.EventData) -> str:
-    """Compare two faces of the group that were clicked."""
-    return people.pair(found, tuple(event.faces), model.calibration, fmr or None, words) if found else ""
+    """Compare the two faces of the group that are chosen."""
+    if not found or len(event.faces) < 2:
+        return ""
+    return people.pair(found, tuple(event.faces), model.calibration, fmr or None, words)
 
 
 # -- Layout ----------------------------------------------------------------------------------------------------------
@@ -394,6 +399,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
             [searched, portrait],
             [best, boxes],
             trigger_mode="always_last",
+            show_progress_on=best,
             **PRIVATE_GROUP,
         )
 
@@ -411,7 +417,14 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
         with gr.Accordion("Stricter?", open=False):
             group_fmr = strictness_radio(model, pairs, words)
         shown = [thumbnails, found, grouped, pair]
-        files.change(on_files, [files, group_fmr], shown, trigger_mode="always_last", **PRIVATE_GROUP)
+        files.change(
+            on_files,
+            [files, group_fmr],
+            shown,
+            trigger_mode="always_last",
+            show_progress_on=grouped,
+            **PRIVATE_GROUP,
+        )
         group_fmr.change(on_group_strictness, [files, found, group_fmr], [grouped, pair], **QUIET)
         grouped.select(on_pair, [found, group_fmr], pair, **QUIET)
 

@@ -71,11 +71,10 @@ def plane(points: Plane, file: Path) -> None:
     ):
         people, x, y = zip(*rows, strict=True)
         colours = [colour(person) for person in people]
-        axes.scatter(x, y, s=size, c=colours, edgecolors=edge, label=f"{len(set(people))} people, {label}")
+        axes.scatter(x, y, s=size, c=colours, edgecolors=edge)
+        axes.scatter([], [], s=size, c="0.6", edgecolors=edge, label=f"{len(set(people))} people, {label}")
     axes.set_aspect("equal", "datalim")
-    legend = axes.legend(frameon=False, loc="upper left")
-    for handle in legend.legend_handles:
-        handle.set_facecolor("0.6")
+    axes.legend(frameon=False, loc="upper left")
     figure.savefig(file, dpi=120)
 
 

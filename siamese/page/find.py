@@ -23,7 +23,6 @@ def answer(found: Found, words: wording.Vocabulary) -> str:
         return message(" ".join((f"The photos show no {words.item}.", *found.problems)), "no face")
     best = found.faces[0]
     state = verdict(best)
-    which = f"{wording.place(best.number, best.count)} in" if best.count > 1 else "the face in"
     crops = [
         f'<img src="{data_uri(face.crop, "WEBP")}" alt="{alt}">'
         for face, alt in ((found.portrait, "The face of the portrait"), (best.face, "The most likely face"))
@@ -32,7 +31,8 @@ def answer(found: Found, words: wording.Vocabulary) -> str:
     return f"""
 <div class="answer {state}"><div class="pair">{icon(state).join(crops)}</div>
   <p class="verdict">{titles[state]}</p>
-  <p><b>{_likelihood(best)}</b> likely {words.same}: {which} {escape(best.name)}</p>
+  <p>The most likely {words.item} is in {escape(best.name)}:
+    <b>{wording.percent(best.probability)}</b> likely {words.same}.</p>
   {problems}</div>"""
 
 
@@ -72,4 +72,5 @@ def _photo(found: Found, number: int, file: str) -> str:
 
 
 def _likelihood(face: FoundFace) -> str:
-    return wording.percent(face.probability)
+    """Return a probability that fits above a box."""
+    return escape(wording.percent(face.probability).replace("over ", ">").replace("under ", "<"))

@@ -17,6 +17,7 @@ from siamese.images import data_uri
 from siamese.page.compare import thumbnail
 from siamese.page.html import icon, message
 from siamese.page.names import short_names
+from siamese.search.find_in_photos import pair_quality
 from siamese.search.group import Group
 from siamese.wording import VERDICT_PROBABILITY, Verdict, Vocabulary
 
@@ -58,7 +59,10 @@ def people(group: Group, threshold: float, files: Sequence[str], words: Vocabula
     if not group.faces:
         return message(" ".join(group.problems), "problem")
     clusters, labels = group.people(threshold), group.labels()
-    short = short_names(labels)
+    short = [
+        name + label[len(full) :]  # the number, if the photo shows several faces
+        for name, label, full in zip(short_names(group.names), labels, group.names, strict=True)
+    ]
     rows = "".join(
         f"""
   <h3>{words.one.capitalize()} {number} ({_count(len(faces), words.item)})</h3>
@@ -132,7 +136,7 @@ def pair(group: Group, chosen: tuple[int, int], calibration: Calibration, fmr: f
     """
     first, second = (group.faces[number] for number in chosen)
     distance = float(group.distances[chosen])
-    quality = None if None in (first.quality, second.quality) else (first.quality, second.quality)
+    quality = pair_quality(first, second)
     probability = float(calibration.probability(distance, quality))
     verdict = _verdict(calibration, distance, quality, probability, fmr)
     crops = [

@@ -30,6 +30,15 @@ class Bin(NamedTuple):
     def pairs(self) -> int:
         return self.genuine + self.impostor
 
+    def joined(self, other: Bin) -> Bin:
+        """Return the pairs of both."""
+        return Bin(
+            self.predicted + other.predicted,
+            self.weight + other.weight,
+            self.genuine + other.genuine,
+            self.impostor + other.impostor,
+        )
+
 
 class Estimate(NamedTuple):
     """A dot of the reliability diagram; all but `pairs` are in [0, 1].
@@ -70,7 +79,7 @@ def merge(bins: Sequence[Bin]) -> list[Bin]:
         place = min(range(len(bins)), key=lambda number: bins[number].pairs)
         neighbours = [number for number in (place - 1, place + 1) if 0 <= number < len(bins)]
         first, second = sorted((place, min(neighbours, key=lambda number: bins[number].pairs)))
-        bins[first : second + 1] = [Bin(*map(sum, zip(bins[first], bins[second], strict=True)))]
+        bins[first : second + 1] = [bins[first].joined(bins[second])]
     return bins
 
 
@@ -85,7 +94,8 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     """
     share, spread = successes / count, Z_95**2 / count
     margin = math.sqrt(spread * (share * (1 - share) + spread / 4))
-    return tuple(min(max((share + spread / 2 + side * margin) / (1 + spread), 0.0), 1.0) for side in (-1, 1))
+    centre, whole = share + spread / 2, 1 + spread
+    return max((centre - margin) / whole, 0.0), min((centre + margin) / whole, 1.0)
 
 
 def _estimate(pairs: Bin, ratio: float) -> Estimate:

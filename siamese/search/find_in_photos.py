@@ -99,11 +99,18 @@ def find_in_photos(
     return Found(searched.faces[0], tuple(ranked), ((several,) if first > 1 else ()) + searched.problems)
 
 
+def pair_quality(first: Face, second: Face) -> tuple[float, float] | None:
+    """Return the qualities of two faces; None if the network has no quality scores."""
+    if first.quality is None or second.quality is None:
+        return None
+    return first.quality, second.quality
+
+
 def _compare(calibration: Calibration, searched: Group, row: int, count: int) -> FoundFace:
     """Compare the main face of the portrait, the first of the group, with one of `count` others."""
     portrait, face, photo = searched.faces[0], searched.faces[row], searched.photos[row]
     distance = float(searched.distances[0, row])
-    quality = None if None in (portrait.quality, face.quality) else (portrait.quality, face.quality)
+    quality = pair_quality(portrait, face)
     log_odds = calibration.log_odds(distance, quality) - math.log(count)
     return FoundFace(
         photo=photo - 1,
