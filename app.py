@@ -426,7 +426,7 @@ with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) a
             **PRIVATE_GROUP,
         )
         group_fmr.change(on_group_strictness, [files, found, group_fmr], [grouped, pair], **QUIET)
-        grouped.select(on_pair, [found, group_fmr], pair, **QUIET)
+        grouped.select(on_pair, [found, group_fmr], pair, trigger_mode="always_last", **QUIET)
 
     with gr.Tab("About this model") as about:
         gr.Markdown(text.performance(model, words))

@@ -39,7 +39,14 @@ def photo_input(label: str) -> Photo:
 
 def photos_input(label: str) -> gr.File:
     """Return an input for several photos. The page draws them itself, so the list of files is hidden, see app.css."""
-    return gr.File(label=label, file_count="multiple", file_types=["image"], height=180, elem_classes="photos-input")
+    return gr.File(
+        label=label,
+        file_count="multiple",
+        file_types=["image"],
+        height=180,
+        min_width=220,
+        elem_classes="photos-input",
+    )
 
 
 def strictness_radio(model: Model, pairs: PairDistances, words: Vocabulary) -> gr.Radio:

@@ -13,9 +13,9 @@ MIN_PREFIX = 4  # a shorter common beginning is kept
 def short_names(names: Sequence[str]) -> list[str]:
     """Shorten names to about `MAX_LENGTH` characters. Different names stay different.
 
-    An ending such as ".jpg" that all names have is left out. What all names begin with is replaced by "…", up to the last
-    separator in it. Then the middle of long names is
-    replaced by "…", so that the end, which often holds a number, stays.
+    An ending such as ".jpg" that all names have is left out. What all names begin with is replaced by "…", up to the
+    last separator in it. Then the middle of long names is replaced by "…", so that the end, which often holds a number,
+    stays.
     """
     endings = {PurePath(name).suffix for name in names}
     ending = len(endings.pop()) if len(endings) == 1 else 0
