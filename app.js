@@ -61,7 +61,7 @@ function update() {
   show("#states", () => state !== "answered");
   show("#answer", () => state === "answered");
   show("#compared, #among", () => compared && !failed);
-  show("#strictness", () => answer?.querySelector(".verdict"));
+  show("#strictness", () => !failed && answer?.querySelector(".verdict"));
   compare.classList.toggle("waiting", waiting);
 }
 new MutationObserver(update).observe(document, {

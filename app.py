@@ -22,6 +22,7 @@ from siamese.page import find as finding
 from siamese.page.cleanup import limit_memory_growth, start_cleanup
 from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, photos_input, strictness_radio
+from siamese.page.requests import Page
 from siamese.saliency import saliency_maps
 from siamese.search.find_in_photos import find_in_photos
 from siamese.search.group import Group, group
@@ -134,6 +135,7 @@ def draw_answer(answer: Comparison, photos: tuple[str, str], *choice: object) ->
     )
 
 
+@gpu
 def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) -> Iterator[tuple]:
     """Draw the answer, and then the compared faces."""
     answer = answer_or_message(first, second, numbers, fmr)
@@ -148,6 +150,7 @@ def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) ->
     yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers)
 
 
+@gpu
 def check_photo(first: str | None, second: str | None) -> str:
     """Say what is wrong with the only photo; empty if nothing is."""
     try:
@@ -159,7 +162,6 @@ def check_photo(first: str | None, second: str | None) -> str:
     return "" if found else html.message(NO_FACE.format(PHOTOS[0] if first else PHOTOS[1]), "no face")
 
 
-@gpu
 def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tuple]:
     """Compare two new photos, or check the first one that arrives."""
     if first and second:
@@ -169,7 +171,6 @@ def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tupl
         yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", ""
 
 
-@gpu
 def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
     """Compare the face that was clicked, or all faces."""
     numbers = (
@@ -358,7 +359,7 @@ PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
 CHOOSE = "chooseGroupExample(element, trigger)"
 
-with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
+with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
     gr.Markdown(f"# {TITLE}\n{text.introduction(model, words, notice)}")
 
     with gr.Tab("Compare", elem_id="compare"):

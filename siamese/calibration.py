@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -131,6 +132,8 @@ class Calibration:
         Raises:
             ValueError: if no threshold was measured at this rate. The message lists the rates that were.
         """
+        if not isinstance(fmr, Real):
+            raise ValueError(f"a false-match rate is a number such as 0.001, got {type(fmr).__name__}")
         for point in self.operating_points:
             if math.isclose(point.fmr, fmr):
                 return point

@@ -46,7 +46,7 @@ def open_image(content: bytes, name: str) -> Image.Image:
             f"{name} has far more than {MAX_PIXELS // 10**6} million pixels; use a smaller version"
         ) from error
     except Exception as error:  # Pillow's parsers raise many types for damaged files
-        if len(content) <= MAX_TEXT_BYTES and content.isascii():
+        if len(content) <= MAX_TEXT_BYTES and content.isascii() and b"\0" not in content:
             raise ValueError(
                 f"{name} contains text, not an image; give a path as str, or the bytes of the file"
             ) from error

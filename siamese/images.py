@@ -6,6 +6,7 @@ import base64
 import contextlib
 import errno
 import io
+import os
 import re
 import stat
 import zlib
@@ -148,16 +149,17 @@ def _path(source: str | PathLike) -> Path:
     """Return a path.
 
     Raises:
-        ValueError: if the text is an address or the content of an image.
+        ValueError: if the text is an address, or the content of an image.
     """
     text = str(source)
     if text.lower().startswith(("http://", "https://")):
         raise ValueError(f"{shorten(text)} is a URL; download the image and give its path")
     if text.lower().startswith("data:"):
         raise ValueError("got a data: address, not a path; decode it with base64 and give the bytes")
-    if len(text) > MAX_NAME_LENGTH and BASE64.fullmatch(text):
+    path = Path(source)
+    if len(text) > MAX_NAME_LENGTH and BASE64.fullmatch(text) and not os.path.exists(path):
         raise ValueError("got base64 text, not a path; decode it with base64.b64decode and give the bytes")
-    return Path(source)
+    return path
 
 
 def shorten(name: str) -> str:

@@ -90,6 +90,25 @@ def test_compare_uses_the_requested_false_match_rate(client, model):
         client.predict(*pair, None, None, 0.3, api_name="/compare")
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "values"),
+    [
+        ("/compare", ("photo", "photo")),
+        ("/compare", (5, 5)),
+        ("/compare", (*map(handle_file, PAIR), "x")),
+        ("/compare", (*map(handle_file, PAIR), None, None, "x")),
+        ("/compare", (*map(handle_file, PAIR), None, None, [1])),
+        ("/group", ("photos",)),
+        ("/group", (handle_file(PAIR[0]),)),
+        ("/group", ([handle_file(PAIR[0])], "x")),
+    ],
+)
+def test_values_of_a_wrong_type_are_answered_with_a_sentence(client, capfd, endpoint, values):
+    with pytest.raises(AppError, match=r"wrong type|is a number"):
+        client.predict(*values, api_name=endpoint)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_group_sorts_faces_by_person(client, model, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not an image")
     files = [*sorted(EXAMPLES.glob("*.jpg")), tmp_path / "broken.png"]
@@ -222,7 +241,7 @@ def test_environment_variable_selects_the_weights(trained, monkeypatch):
     monkeypatch.setenv("SIAMESE_WEIGHTS", str(trained))
     app = runpy.run_path(str(ROOT / "app.py"))
     assert alike(app["compare"](*map(str, PAIR)), siamese.load(trained).compare(*PAIR).to_dict())
-    card, compared = app["show_answer"](*map(str, PAIR), (None, None), 0.0)
+    (_, card, _, _), (*_, compared) = app["show_answer"](*map(str, PAIR), (None, None), 0.0)
     assert "class" in card
     assert "crop" in compared
 
@@ -237,7 +256,7 @@ def test_deleted_photos_are_explained(monkeypatch, tmp_path):
     monkeypatch.delenv("SIAMESE_WEIGHTS", raising=False)
     app = runpy.run_path(str(ROOT / "app.py"))
     gone = str(tmp_path / "gone.jpg")
-    card, _ = app["show_answer"](gone, str(PAIR[1]), (None, None), 0.0)
+    ((_, card, _, _),) = app["show_answer"](gone, str(PAIR[1]), (None, None), 0.0)
     assert "deleted" in card
     assert "gone" not in card
 

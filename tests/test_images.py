@@ -145,6 +145,7 @@ def truncated_jpeg() -> bytes:
         (b"", "empty"),
         (b"not an image", "contains text"),
         (b"la la la" * 1000, "not an image"),
+        (b"\0\0\0\x14ftypqt  " + bytes(500), "not an image"),  # a video
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n" + bytes(range(256)), "not an image"),  # Ghostscript
         (truncated_jpeg(), "damaged or incomplete"),
         (huge_png(), "use a smaller version"),
@@ -248,6 +249,10 @@ def test_names_that_are_too_long_and_files_that_may_not_be_read(tmp_path, monkey
     with pytest.raises(FileNotFoundError) as raised:
         images.read("é" * 100 + ".jpg")
     assert len(str(raised.value)) < 200
+    path = tmp_path / ("folder" * 20) / "nosuffix"  # looks like base64
+    path.parent.mkdir()
+    saved(tmp_path, "a.png").rename(path)
+    assert images.read(str(path)).size == PHOTO.size
     path = saved(tmp_path, "a.png")
 
     def deny(self):

@@ -138,16 +138,17 @@ def describe_maps(maps: Sequence[np.ndarray], template: Landmarks) -> str:
         template: where the crops have the landmarks.
 
     Returns:
-        A sentence such as "Most alike: nose and mouth. Least alike: eyes."; empty if no region stands out.
+        Sentences such as "Most alike: nose and mouth. Least alike: eyes."
     """
     first, second = (region_means(values, template) for values in maps)
     mean = {region: (first[region] + second[region]) / 2 for region in first}
     ranked = sorted(mean, key=lambda region: -mean[region])
     most = [region for region in ranked if mean[region] >= MIN_REGION_MEAN][:NAMED_REGIONS]
     least = [region for region in reversed(ranked) if mean[region] <= -MIN_REGION_MEAN][:NAMED_REGIONS]
-    return " ".join(
+    sentences = [
         f"{name} alike: {wording.listed(regions)}." for name, regions in (("Most", most), ("Least", least)) if regions
-    )
+    ]
+    return " ".join(sentences) or "No part stands out."
 
 
 def _colour(saliency: np.ndarray) -> Image.Image:

@@ -8,7 +8,7 @@ from html import escape
 from siamese import images, wording
 from siamese.images import data_uri
 from siamese.page.faces import place_box
-from siamese.page.html import icon, message
+from siamese.page.html import message, symbol
 from siamese.search.find_in_photos import Found, FoundFace
 from siamese.wording import VERDICT_PROBABILITY, Verdict
 
@@ -29,7 +29,7 @@ def answer(found: Found, words: wording.Vocabulary) -> str:
     ]
     titles = {"same": "Found", "unsure": "Perhaps found", "different": "Probably not in the photos"}
     return f"""
-<div class="answer {state}"><div class="pair">{icon(state).join(crops)}</div>
+<div class="answer {state}"><div class="pair">{symbol(state).join(crops)}</div>
   <p class="verdict">{titles[state]}</p>
   <p>The most likely {words.item} is in {escape(best.name)}:
     <b>{wording.percent(best.probability)}</b> likely {words.same}.</p>

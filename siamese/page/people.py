@@ -15,7 +15,7 @@ from siamese import images, wording
 from siamese.calibration import Calibration
 from siamese.images import data_uri
 from siamese.page.compare import thumbnail
-from siamese.page.html import icon, message
+from siamese.page.html import message, symbol
 from siamese.page.names import short_names
 from siamese.search.find_in_photos import pair_quality
 from siamese.search.group import Group
@@ -145,7 +145,7 @@ def pair(group: Group, chosen: tuple[int, int], calibration: Calibration, fmr: f
     ]
     chance = wording.describe_probability(verdict, probability, words)
     return f"""
-<div class="answer {verdict}"><div class="pair">{icon(verdict).join(crops)}</div>
+<div class="answer {verdict}"><div class="pair">{symbol(verdict).join(crops)}</div>
   <p class="verdict">{wording.describe_verdict(verdict, probability, fmr, words)}</p>
   <p>{chance[0].upper()}{chance[1:]}. Dissimilarity: {distance:.2f}</p></div>"""
 

@@ -1,0 +1,95 @@
+"""HTML of the Compare tab."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamese import load
+from siamese.faces.alignment import TEMPLATE
+from siamese.page import charts, compare, faces
+from siamese.saliency import region_means
+from siamese.wording import FACES
+
+from .conftest import EXAMPLES
+from .test_page import WellFormed
+
+PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load()
+
+
+@pytest.fixture(scope="module")
+def answer(model):
+    return model.compare(*PAIR)
+
+
+def test_answer_shows_its_numbers(model, answer):
+    drawn = compare.answer_card(answer, FACES)
+    drawn += compare.among_pairs(answer, charts.PairDistances(model.record.curves), FACES)
+    words = " ".join(WellFormed(drawn).texts)
+    for number in (f"{answer.dissimilarity:.2f}", f"{answer.threshold:.2f}", f"{1 - answer.probability:.1%}"):
+        assert number in words
+    WellFormed(compare.states(FACES, True))
+
+
+@pytest.mark.parametrize(
+    ("warning", "wish"),
+    [
+        ("The face in the first photo is small: 20 pixels.", "larger"),
+        ("The face in the second photo seems to be covered around the mouth.", "mask"),
+        ("The face in the first photo is turned far to the side.", "front"),
+        ("Both images are identical.", "sharp"),
+    ],
+)
+def test_advice_depends_on_the_cause(answer, warning, wish):
+    assert wish in compare.advice(replace(answer, verdict="unsure", warnings=(warning,)))
+
+
+def test_threshold_below_zero_is_not_drawn(model):
+    pairs = charts.PairDistances(model.record.curves)
+    assert 'class="limit"' in charts.scale(pairs, 0.5, 1.0, FACES)
+    drawn = charts.scale(pairs, 0.5, -0.1, FACES)
+    WellFormed(drawn)
+    assert "limit" not in drawn
+    assert "up to" not in drawn
+
+
+def test_html_is_marked_with_its_photos():
+    drawn = compare.for_photos("card", ("/tmp/gradio/abc/a.jpg", None), (None, 2), 0.001)
+    assert drawn == '<div data-photos="abc -" data-choice="(None, 2) 0.001">card</div>'
+
+
+def test_less_alike_parts_are_only_drawn_for_other_verdicts(model, answer):
+    photos = [(Image.open(file).convert("RGB"), 1) for file in PAIR]
+    values = np.full((112, 112), 0.5)
+    values[40:60] = -1  # the eyes
+
+    def draw(verdict):
+        return faces.compared(
+            replace(answer, verdict=verdict), photos, [values] * 2, model.template, (None, None), FACES
+        )
+
+    WellFormed(draw("different"))
+    assert "less alike" in draw("different")
+    assert "Least alike: eyes." in draw("different")
+    assert "less alike" not in draw("same")
+    assert "Least alike" not in draw("same")
+
+
+@pytest.mark.parametrize(
+    ("region", "x", "y"),
+    [("brow", 0.35, 0.35), ("eyes", 0.35, 0.46), ("nose", 0.5, 0.62), ("cheeks", 0.3, 0.65), ("mouth", 0.5, 0.82)],
+)
+def test_a_hot_spot_is_named_by_its_region(region, x, y):
+    rows, columns = np.mgrid[0:112, 0:112] / 112
+    spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 0.06**2))
+    means = region_means(spot, TEMPLATE)
+    assert max(means, key=means.get) == region
+    assert faces.describe_maps([spot, spot], TEMPLATE).startswith(f"Most alike: {region}")
+    assert faces.describe_maps([-spot, -spot], TEMPLATE).startswith(f"Least alike: {region}")
+    assert faces.describe_maps([0 * spot, 0 * spot], TEMPLATE) == "No part stands out."
