@@ -1,5 +1,6 @@
 """The About tab: text, charts, and the map of the tutorial network."""
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -138,7 +139,7 @@ def test_faces_on_the_map_are_inside_the_picture_and_apart(embeddings):
 def test_people_with_close_numbers_have_different_colours():
     colours = [plane.colour(person) for person in range(40)]
     assert len(set(colours)) == 40
-    for first, second in zip(colours, colours[1:], strict=False):
+    for first, second in itertools.pairwise(colours):
         channels = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in (first, second)]
         assert np.abs(np.subtract(*channels)).max() > 80
 

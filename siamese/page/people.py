@@ -28,7 +28,7 @@ THUMBNAIL_PIXELS = 96  # longest side of a photo, at least
 def example(photos: Sequence[Path], caption: str) -> str:
     """Draw a button that adds example photos. See app.js for the event."""
     drawn = "".join(map(thumbnail, photos))
-    return f"""<div class="examples" role="group" aria-label="Example">
+    return f"""<div class="sample" role="group" aria-label="Example">
   <button type="button" data-example="0"><span>{drawn}</span>{escape(caption)}</button></div>"""
 
 
