@@ -429,7 +429,7 @@ with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as dem
         group_fmr.change(on_group_strictness, [files, found, group_fmr], [grouped, pair], **QUIET)
         grouped.select(on_pair, [found, group_fmr], pair, trigger_mode="always_last", **QUIET)
 
-    with gr.Tab("About this model") as about:
+    with gr.Tab("About") as about:
         gr.Markdown(text.performance(model, words))
         gr.HTML(charts.charts(pairs, reliability.estimates(model.record), words))
         gr.Markdown(text.background(model, words))

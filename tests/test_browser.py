@@ -26,7 +26,7 @@ def two(tmp_path):
 
 def test_about_shows_the_measured_numbers(tab):
     record = siamese.load().record
-    tab.get_by_role("tab", name="About this model").click()
+    tab.get_by_role("tab", name="About").click()
     expect(tab.get_by_text(f"{record.lfw.accuracy:.1%} of its pairs")).to_be_visible()
     for point in record.test_calibration.operating_points:
         cells = f"1 in {round(1 / point.fmr):,} {point.distance:.2f} {point.fnmr:.1%}"
@@ -37,7 +37,7 @@ def test_about_shows_both_faces_on_the_map_of_the_tutorial_network(tab):
     pair = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
     upload(tab, *pair)
     expect(tab.locator("#answer .verdict")).to_be_visible()
-    tab.get_by_role("tab", name="About this model").click()
+    tab.get_by_role("tab", name="About").click()
     heads = [portrait(file, face.box) for file, face in zip(pair, siamese.load().compare(*pair).faces, strict=True)]
     tutorial = siamese.load("weights/att")
     distance = f"{tutorial.compare(*heads).dissimilarity:.2f}"
@@ -51,7 +51,7 @@ def test_about_shows_both_faces_on_the_map_of_the_tutorial_network(tab):
 
 
 def test_about_shows_an_example_on_the_map_if_there_are_no_photos(tab):
-    tab.get_by_role("tab", name="About this model").click()
+    tab.get_by_role("tab", name="About").click()
     expect(tab.locator(".plane text")).to_have_text(re.compile(r"\d\.\d\d"))
 
 
@@ -68,12 +68,12 @@ def test_find_marks_the_person_of_the_portrait(tab):
     expect(tab.locator("#find .box")).to_have_count(5)
     boxes = tab.locator("#find .box").evaluate_all("boxes => boxes.map(box => [box.innerText, box.matches('.best')])")
     assert [text for text, is_best in boxes if is_best] == [">99.9%"]
-    assert {text for text, is_best in boxes if not is_best} == {"<0.1%"}
+    assert all(float(text.strip("<%")) < 5 for text, is_best in boxes if not is_best)
     photo, best = (tab.locator(f"#find {part}").first.bounding_box() for part in (".photo", ".best"))
     assert best["x"] > photo["x"] + 0.75 * photo["width"]  # the last of four parts
     inputs.first.set_input_files(EXAMPLES / "hopper.jpg")
+    expect(tab.locator("#find .best")).to_have_attribute("style", re.compile(r"^left: \d\.\d%"))  # the first part
     expect(tab.locator("#find .best")).to_have_text(">99.9%")
-    assert tab.locator("#find .best").bounding_box()["x"] < photo["x"] + 0.25 * photo["width"]
 
 
 def test_find_example_and_a_portrait_without_a_face(tab, tmp_path):
@@ -104,7 +104,7 @@ def test_photos_are_grouped_by_person(tab, tmp_path):
     expect(tab.locator(".verdict >> visible=true")).to_have_text("4 people")
     expect(tab.locator(ANSWER)).to_contain_text("9 faces in 9 photos")
     expect(tab.locator("#group .thumbnails img")).to_have_count(9)
-    expect(tab.locator(ANSWER)).to_contain_text("song.png is not an image")
+    expect(tab.locator(ANSWER)).to_contain_text("song.png contains text")
     for row in range(4):
         captions = tab.locator(".person").nth(row).locator("figcaption")
         names = captions.evaluate_all("captions => captions.map(caption => caption.title)")
@@ -183,7 +183,7 @@ def test_accessibility_and_width(browser, page, two, scheme, width):
     tab.goto(page)
     upload(tab, two, EXAMPLES / "collins.jpg")
     expect(tab.locator("#answer .verdict")).to_be_visible()
-    for name in ("Compare", "Find", "Group", "About this model"):
+    for name in ("Compare", "Find", "Group", "About"):
         tab.get_by_role("tab", name=name).click()
         if name == "Find":
             tab.locator("#find [data-example]").click()
@@ -194,7 +194,7 @@ def test_accessibility_and_width(browser, page, two, scheme, width):
             for face in (0, 1):
                 tab.locator("#group [data-face]").nth(face).click()
             expect(tab.locator("#pair .verdict")).to_be_visible()
-        elif name == "About this model":
+        elif name == "About":
             expect(tab.locator(".plane")).to_be_visible()
         # Text that is still fading in has little contrast.
         still = "one.playState !== 'running' || one.effect.getTiming().iterations === Infinity"
@@ -209,7 +209,8 @@ def test_accessibility_and_width(browser, page, two, scheme, width):
         ]
         assert not serious, name
         assert tab.evaluate("document.documentElement.scrollWidth") == width, name
-        untitled = "i.checkVisibility() && !i.alt && !i.matches('.heat')"  # a saliency map covers an image with text
+        # A saliency map covers an image with text, and an example has a caption.
+        untitled = "i.checkVisibility() && !i.alt && !i.matches('.heat, [data-example] img')"
         without_text = tab.evaluate(f"[...document.images].filter(i => {untitled}).map(i => i.outerHTML)")
         assert not without_text, name
         if width == 390:

@@ -9,18 +9,12 @@ from siamese.page import charts, text
 
 from .html_checks import WellFormed
 
-PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
-FACES, IMAGES = text.FACES, text.IMAGES
+FACES = text.FACES
 
 
 @pytest.fixture(scope="module")
 def model():
     return load()
-
-
-@pytest.fixture(scope="module")
-def answer(model):
-    return model.compare(*PAIR)
 
 
 @pytest.fixture(scope="module")
