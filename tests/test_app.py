@@ -217,7 +217,7 @@ def test_clean_up_deletes_all_photos_and_answers(tmp_path):
     before, after = json.loads(run.stdout.splitlines()[-1])
     assert upload.name in before["files"]
     assert before["sessions"] >= 1
-    assert "is not an image" in before["refusal"]
+    assert "not an image" in before["refusal"]
     assert after == {"files": [], "sessions": 0}
     assert "secret" not in run.stderr, "file names must not be logged"
 
