@@ -114,25 +114,43 @@ def test_group_sorts_faces_by_person(client, model, tmp_path):
     files = [*sorted(EXAMPLES.glob("*.jpg")), tmp_path / "broken.png"]
     answer = client.predict([handle_file(file) for file in files], api_name="/group")
     people = {face["photo"]: face["person"] for face in answer["faces"]}
-    assert len(people) == 5
-    assert len(set(people.values())) == 3
+    assert len(people) == 6
+    assert len(set(people.values())) == 4
     assert {people[name] for name in people if name.startswith("obama")} == {0}
     row_of = [face["photo"] for face in answer["faces"]]
     found = answer["dissimilarities"][row_of.index(PAIR[0].name)][row_of.index(PAIR[1].name)]
     assert found == pytest.approx(model.compare(*PAIR).dissimilarity, rel=1e-3)
     (warning,) = answer["warnings"]
-    assert warning.startswith("broken.png is not an image")
-    with pytest.raises(AppError, match="got 41"):
+    assert warning.startswith("broken.png ")
+    with pytest.raises(AppError, match="41 photos"):
         client.predict([handle_file(PAIR[0])] * 41, api_name="/group")
     with pytest.raises(AppError, match="missing"):
         client.predict([], api_name="/group")
 
 
+def test_find_ranks_the_faces_of_several_photos(client, model):
+    files = [EXAMPLES / "edited" / "group.jpg", PAIR[1]]
+    answer = client.predict([handle_file(file) for file in files], handle_file(PAIR[0]), api_name="/find")
+    best, *others = answer["faces"]
+    assert (best["photo"], best["index"]) == ("group.jpg", 0)
+    assert best["box"][0] > 900  # the last of four parts, each 300 pixels wide
+    assert best["probability"] > 0.99
+    assert len(others) == 4
+    assert all(face["probability"] < 0.1 for face in others)
+    assert {face["number"] for face in answer["faces"] if face["index"] == 0} == {1, 2, 3, 4}
+    for arguments, message in ((([], PAIR[0]), "photos are missing"), (([PAIR[0]], None), "portrait is missing")):
+        photos, portrait = arguments
+        portrait = portrait and handle_file(portrait)
+        with pytest.raises(AppError, match=message):
+            client.predict([handle_file(photo) for photo in photos], portrait, api_name="/find")
+
+
 def test_api_description_has_all_arguments_and_results(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/compare", "/group"}
+    assert set(endpoints) == {"/compare", "/find", "/group"}
     for name, words in (
         ("/compare", ("first:", "second:", "first_face:", "false_match_rate:", "dissimilarity", "confidence_interval")),
+        ("/find", ("files:", "portrait:", "probability", "warnings")),
         ("/group", ("files:", "false_match_rate:", "dissimilarities", "person")),
     ):
         assert all(word in endpoints[name]["description"] for word in words)
@@ -200,7 +218,7 @@ def test_clean_up_deletes_all_photos_and_answers(tmp_path):
     before, after = json.loads(run.stdout.splitlines()[-1])
     assert upload.name in before["files"]
     assert before["sessions"] >= 1
-    assert "is not an image" in before["refusal"]
+    assert "not an image" in before["refusal"]
     assert after == {"files": [], "sessions": 0}
     assert "secret" not in run.stderr, "file names must not be logged"
 

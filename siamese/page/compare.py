@@ -47,13 +47,13 @@ def examples(pairs: Sequence[Example]) -> str:
     buttons = "".join(
         f"""
   <button type="button" data-example="{number}" data-files="{pair.first.name} {pair.second.name}">
-    <span>{_thumbnail(pair.first)}{_thumbnail(pair.second)}</span>{escape(pair.caption)}</button>"""
+    <span>{thumbnail(pair.first)}{thumbnail(pair.second)}</span>{escape(pair.caption)}</button>"""
         for number, pair in enumerate(pairs)
     )
     return f'<div class="examples" role="group" aria-label="Examples">{buttons}</div>'
 
 
-def _thumbnail(photo: Path) -> str:
+def thumbnail(photo: Path) -> str:
     with Image.open(photo) as image:
         square = ImageOps.fit(image.convert("RGB"), (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), centering=(0.5, 0.2))
     return f'<img src="{data_uri(square, "WEBP")}" alt="{escape(photo.stem.replace("-", ", "))}">'

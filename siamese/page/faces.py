@@ -81,14 +81,14 @@ def _photo_with_faces(answer: Comparison, number: int, image: Image.Image, reduc
         f'aria-pressed="{str(face_number == answer.numbers[number]).lower()}" '
         f'aria-label="Face {face_number} of {len(found)} in the {photo} photo"><span>{face_number}</span></button>'
         for face_number, face in enumerate(found, 1)
-        if face.box and (place := _place(face.box, image.width * reduced, image.height * reduced))
+        if face.box and (place := place_box(face.box, image.width * reduced, image.height * reduced))
     )
     return f"""
     <div class="photo"><img src="{data_uri(image, "JPEG")}" alt="The {photo} photo with the detected faces">
       {buttons}</div>"""
 
 
-def _place(box: Box, width: int, height: int) -> str:
+def place_box(box: Box, width: int, height: int) -> str:
     """Return the CSS position of a box in a photo, cut at its edges."""
     left, top, right, bottom = box
     left, right = (min(max(x / width, 0), 1) * 100 for x in (left, right))
