@@ -61,7 +61,7 @@ function update() {
   show("#states", () => state !== "answered");
   show("#answer", () => state === "answered");
   show("#compared, #among", () => compared && !failed);
-  show("#strictness", () => answer?.querySelector(".verdict"));
+  show("#strictness", () => !failed && answer?.querySelector(".verdict"));
   compare.classList.toggle("waiting", waiting);
 }
 new MutationObserver(update).observe(document, {
@@ -119,4 +119,74 @@ function chooseFaces(element, trigger, watch) {
   element.addEventListener("input", ({target}) => {
     target.closest(".wipe")?.style.setProperty("--wipe", `${target.value}%`);
   });
+}
+
+// -- Find and Group ---------------------------------------------------------------------------------------------------
+
+function chooseGroupExample(element, trigger) {
+  element.addEventListener("click", ({target}) => target.closest("[data-example]") && trigger("select", {}));
+}
+
+// Report the chosen faces, at most two, and download the photos by person.
+function onGroup(element, trigger, watch) {
+  let chosen = [];
+  element.addEventListener("click", ({target}) => {
+    const button = target.closest("[data-face], [data-zip]");
+    if (button?.dataset.zip) downloadPhotos(button);
+    if (!button?.dataset.face) return;
+    const face = Number(button.dataset.face);
+    chosen = chosen.includes(face) ? chosen.filter((other) => other !== face) : [...chosen, face].slice(-2);
+    for (const tile of element.querySelectorAll("[data-face]"))
+      tile.setAttribute("aria-pressed", chosen.includes(Number(tile.dataset.face)));
+    trigger("select", {faces: chosen});
+  });
+  watch("value", () => chosen = []);
+}
+
+// Build a ZIP archive of uploads in the browser.
+async function downloadPhotos(button) {
+  const status = button.closest(".people").querySelector("[role=status]");
+  try {
+    const files = await Promise.all(JSON.parse(button.dataset.zip).map(async ([name, path]) => {
+      const answer = await fetch(`gradio_api/file=${encodeURI(path)}`);
+      if (!answer.ok) throw Error(answer.status);
+      return [name, new Uint8Array(await answer.arrayBuffer())];
+    }));
+    const url = URL.createObjectURL(new Blob(zip(files), {type: "application/zip"}));
+    Object.assign(document.createElement("a"), {href: url, download: "photos-by-person.zip"}).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    status.textContent = "";
+  } catch {
+    status.textContent = "A photo was deleted. Uploads are deleted after half an hour; add the photos again.";
+  }
+}
+
+const CRC_TABLE = Uint32Array.from({length: 256}, (_, byte) => {
+  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? (byte >>> 1) ^ 0xedb88320 : byte >>> 1;
+  return byte;
+});
+
+// Return the parts of an archive that stores [name, bytes] without compression.
+function zip(files) {
+  const parts = [], directory = [];
+  let offset = 0;
+  for (const [name, bytes] of files) {
+    const path = new TextEncoder().encode(name);
+    const crc = ~bytes.reduce((crc, byte) => CRC_TABLE[(crc ^ byte) & 255] ^ (crc >>> 8), -1);
+    // Version 2.0, UTF-8 names, stored, 1 January 1980.
+    const common = numbers([20, 2], [0x800, 2], [0, 2], [0, 2], [0x21, 2], [crc, 4], [bytes.length, 4],
+      [bytes.length, 4], [path.length, 2], [0, 2]);
+    parts.push(numbers([0x04034b50, 4]), common, path, bytes);
+    directory.push(numbers([0x02014b50, 4], [20, 2]), common, numbers([0, 2], [0, 2], [0, 2], [0, 4], [offset, 4]), path);
+    offset += 30 + path.length + bytes.length;
+  }
+  const size = directory.reduce((sum, part) => sum + part.length, 0);
+  const end = numbers([0x06054b50, 4], [0, 2], [0, 2], [files.length, 2], [files.length, 2], [size, 4], [offset, 4],
+    [0, 2]);
+  return [...parts, ...directory, end];
+}
+
+// Return little-endian [value, number of bytes] after one another.
+function numbers(...fields) {
+  return Uint8Array.from(fields.flatMap(([value, size]) => Array.from({length: size}, (_, byte) => value >>> (8 * byte))));
 }

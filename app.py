@@ -17,25 +17,31 @@ from siamese.comparison import Comparison
 from siamese.faces import mtcnn
 from siamese.model import NO_FACE
 from siamese.network import bundled_weights
-from siamese.page import charts, faces, html, text, tutorial
-from siamese.page.cleanup import limit_memory_growth, start_cleanup
+from siamese.page import charts, faces, html, people, reliability, text, tutorial
+from siamese.page import find as finding
+from siamese.page.cleanup import limit_memory_growth, start_cleanup, use_own_uploads_folder
 from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
-from siamese.page.components import THEME, photo_input, strictness_radio
+from siamese.page.components import THEME, photo_input, photos_input, strictness_radio
 from siamese.page.requests import Page
 from siamese.saliency import saliency_maps
+from siamese.search.find_in_photos import find_in_photos
 from siamese.search.group import Group, group
 from siamese.wording import FACES, IMAGES, PHOTOS, VERDICT_PROBABILITY
 
 HERE = Path(__file__).parent
+EXAMPLE_PHOTOS = HERE / "examples"
 EXAMPLES = [
-    Example(caption, *(HERE / "examples" / f"{name}.jpg" for name in pair))
-    for caption, *pair in (
-        ("Four years apart", "obama-portrait", "obama-standing"),
-        ("In the same place", "obama-standing", "biden"),
-        ("Both in a suit", "obama-speaking", "biden"),
-        ("Suit and spacesuit", "biden", "collins"),
+    Example(caption, EXAMPLE_PHOTOS / first, EXAMPLE_PHOTOS / second)
+    for caption, first, second in (
+        ("One person", "obama-portrait.jpg", "obama-standing.jpg"),
+        ("Two women", "collins.jpg", "hopper.jpg"),
+        ("Two men", "obama-speaking.jpg", "biden.jpg"),
+        ("One of a group", "obama-portrait.jpg", "edited/group.jpg"),
+        ("Too blurred?", "obama-standing.jpg", "edited/obama-blurred.jpg"),
     )
 ]
+FIND_EXAMPLE = [EXAMPLE_PHOTOS / "obama-portrait.jpg", EXAMPLE_PHOTOS / "edited" / "group.jpg"]
+GROUP_EXAMPLE = [*sorted(EXAMPLE_PHOTOS.glob("*.jpg")), EXAMPLE_PHOTOS / "edited" / "group.jpg"]
 MAX_PHOTOS = 40  # in a group
 PREVIEW_PIXELS = 640  # longest side of a photo in the answer, at least
 DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the photo again"
@@ -44,6 +50,7 @@ DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the 
 # On a ZeroGPU Space, only functions with `spaces.GPU` have a GPU, and they run in processes of their own. All networks
 # are therefore loaded here, and these functions take and return plain values. Elsewhere, `spaces.GPU` has no effect.
 
+use_own_uploads_folder()
 try:
     model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
     notice = model.note
@@ -129,6 +136,7 @@ def draw_answer(answer: Comparison, photos: tuple[str, str], *choice: object) ->
     )
 
 
+@gpu
 def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) -> Iterator[tuple]:
     """Draw the answer, and then the compared faces."""
     answer = answer_or_message(first, second, numbers, fmr)
@@ -143,6 +151,7 @@ def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) ->
     yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers)
 
 
+@gpu
 def check_photo(first: str | None, second: str | None) -> str:
     """Say what is wrong with the only photo; empty if nothing is."""
     try:
@@ -154,7 +163,6 @@ def check_photo(first: str | None, second: str | None) -> str:
     return "" if found else html.message(NO_FACE.format(PHOTOS[0] if first else PHOTOS[1]), "no face")
 
 
-@gpu
 def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tuple]:
     """Compare two new photos, or check the first one that arrives."""
     if first and second:
@@ -164,7 +172,6 @@ def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tupl
         yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", ""
 
 
-@gpu
 def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
     """Compare the face that was clicked, or all faces."""
     numbers = (
@@ -202,25 +209,83 @@ def on_undrawn(first: str | None, second: str | None) -> str:
 
 @gpu
 def on_about(first: str | None, second: str | None, numbers: Numbers) -> str:
-    """Compare the photos, or an example, with this network and the tutorial network."""
+    """Draw the compared faces, or those of an example, among the people of the tutorial network."""
     if not (first and second):
-        (first, second), numbers = map(str, EXAMPLES[1][1:]), ALL_FACES
+        (first, second), numbers = map(str, EXAMPLES[2][1:]), ALL_FACES
     answer = answer_or_message(first, second, numbers, None)
     if isinstance(answer, str):
         return answer
     assert tutorial_model, "the tab shows this only for faces"
-    return tutorial.side_by_side(answer, pairs, (first, second), tutorial_model)
+    boxes = [face.box for face in answer.faces if face and face.box]
+    return tutorial.map_of((first, second), boxes, tutorial_model)
 
 
-def group_files(files: list[str], progress: Callable[[int], None] = lambda done: None) -> Group:
-    """Find all faces of several uploads.
+def named(files: list[str]) -> list[tuple[str, str]]:
+    """Return the name and path of each upload.
 
     Raises:
         ValueError: if there are too many.
     """
-    if len(files) > MAX_PHOTOS:
-        raise ValueError(f"At most {MAX_PHOTOS} photos can be grouped; got {len(files)}")
-    return group(model, [(Path(file).name, file) for file in files], progress)
+    if (more := len(files) - MAX_PHOTOS) > 0:
+        raise ValueError(
+            f"These are {len(files)} photos, and this page takes {MAX_PHOTOS} at once. Remove {more}, or run the "
+            "command `siamese group` on your computer, which has no limit"
+        )
+    return [(Path(file).name, file) for file in files]
+
+
+@gpu_for_files
+def find(files: list[str] | None, portrait: str | None) -> dict:
+    """Find the person of a portrait among the faces in up to 40 photos.
+
+    Args:
+        files: the photos to search.
+        portrait: a photo of the person; its main face is searched for.
+
+    Returns:
+        faces (the most likely one first; for each the name and index of its photo, its number in the photo from 1, its
+        box, the probability that it is the person of the portrait, and its dissimilarity), warnings.
+    """
+    try:
+        if not portrait or not files:
+            raise ValueError(f"The {'photos are' if portrait else 'portrait is'} missing")
+        return find_in_photos(model, portrait, named(files)).to_dict()
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+@gpu_for_files
+def on_find(files: list[str] | None, portrait: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008
+    """Search the photos for the person of the portrait."""
+    drawn = people.thumbnails(files or [])
+    if not portrait or not files:
+        yield find_hint(portrait, files), drawn
+        return
+    yield html.message("Searching…", "comparing"), drawn
+    try:
+        found = find_in_photos(model, portrait, named(files), report(progress, files))
+        yield finding.answer(found, words), finding.photos(found, files)
+    except FileNotFoundError:
+        yield html.message(f"{DELETED}.", "problem"), ""
+    except ValueError as error:
+        yield html.message(f"{error}.", "problem"), drawn
+
+
+def on_find_example() -> tuple[str, list[str]]:
+    """Add the example photos."""
+    portrait, *photos = map(str, FIND_EXAMPLE)
+    return portrait, photos
+
+
+def find_hint(portrait: str | None, files: list[str] | None) -> str:
+    """Say what is missing."""
+    missing = "the photos to search" if portrait else "a portrait" if files else "a portrait, and the photos to search"
+    return html.message(f"Add {missing}.")
+
+
+def report(progress: gr.Progress, files: list[str]) -> Callable[[int], None]:
+    """Return a function that reports how many of the photos are done."""
+    return lambda done: progress((done, len(files)), "Detecting faces", unit="photos")
 
 
 def merge_distance(fmr: float | None) -> float:
@@ -244,32 +309,46 @@ def group_photos(files: list[str] | None, false_match_rate: float | None = None)
     try:
         if not files:
             raise ValueError("The photos are missing")
-        return group_files(files).to_dict(merge_distance(false_match_rate))
+        return group(model, named(files)).to_dict(merge_distance(false_match_rate))
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
 
 
 @gpu_for_files
-def on_files(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Progress()) -> tuple:  # noqa: B008
-    """Find the faces of new files and draw them by person."""
-
-    def report(done: int) -> None:
-        progress((done, len(files or ())), "Detecting faces", unit="photos")
-
+def on_files(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008
+    """Draw new files, and then their faces by person."""
+    if not files:
+        yield "", None, show_group(None, None, fmr), ""
+        return
     try:
-        found = group_files(files, report) if files else None
+        photos = named(files)
     except ValueError as error:
-        return None, html.message(f"{error}.", "problem")
-    return found, show_group(files, found, fmr)
+        yield "", None, html.message(f"{error}."), ""
+        return
+    yield people.thumbnails(files), None, html.message("Finding faces…", "comparing"), ""
+    found = group(model, photos, report(progress, files))
+    yield gr.skip(), found, show_group(files, found, fmr), ""
 
 
 def show_group(files: list[str] | None, found: Group | None, fmr: float) -> str:
     """Draw the faces by person."""
-    if found:
-        return html.people(found, merge_distance(fmr), words)
+    if files and found:
+        return people.people(found, merge_distance(fmr), files, words)
     if files:
         return html.message(f"{DELETED}.", "problem")
     return html.message(f"Add up to {MAX_PHOTOS} photos to group the {words.item}s by {words.one}.")
+
+
+def on_group_strictness(files: list[str] | None, found: Group | None, fmr: float) -> tuple[str, str]:
+    """Draw the faces again for another false-match rate."""
+    return show_group(files, found, fmr), ""
+
+
+def on_pair(found: Group | None, fmr: float, event: gr.EventData) -> str:
+    """Compare the two faces of the group that are chosen."""
+    if not found or len(event.faces) < 2:
+        return ""
+    return people.pair(found, tuple(event.faces), model.calibration, fmr or None, words)
 
 
 # -- Layout ----------------------------------------------------------------------------------------------------------
@@ -279,8 +358,9 @@ TITLE = f"Do two {'photos' if words is FACES else 'images'} show {words.same}?"
 PRIVATE: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "network", "api_visibility": "private"}
 PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
+CHOOSE = "chooseGroupExample(element, trigger)"
 
-with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
+with Page(title=TITLE, analytics_enabled=False) as demo:
     gr.Markdown(f"# {TITLE}\n{text.introduction(model, words, notice)}")
 
     with gr.Tab("Compare", elem_id="compare"):
@@ -307,21 +387,57 @@ with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as dem
             event.failure(None, js="showFailure")
         previews.select(on_undrawn, [first, second], previews, **QUIET)
 
-    with gr.Tab("Group"):
-        files = gr.File(label=f"Up to {MAX_PHOTOS} photos", file_count="multiple", file_types=["image"], height=180)
-        group_fmr = strictness_radio(model, pairs, words)
-        found = gr.State(time_to_live=1800)
-        people = gr.HTML(show_group(None, None, 0), js_on_load="announceAnswers(element)")
-        files.change(on_files, [files, group_fmr], [found, people], trigger_mode="always_last", **PRIVATE_GROUP)
-        group_fmr.change(show_group, [files, found, group_fmr], people, **QUIET)
+    with gr.Tab("Find", elem_id="find"):
+        with gr.Row():
+            portrait, searched = photo_input("Portrait"), photos_input("Photos to search")
+        if tutorial_model:
+            find_example = gr.HTML(people.example(FIND_EXAMPLE, "One of a group"), js_on_load=CHOOSE)
+            find_example.select(on_find_example, None, [portrait, searched], queue=False, **QUIET)
+        best = gr.HTML(find_hint(None, None), js_on_load="announceAnswers(element)")
+        boxes = gr.HTML()
+        gr.on(
+            [portrait.change, searched.change],
+            on_find,
+            [searched, portrait],
+            [best, boxes],
+            trigger_mode="always_last",
+            show_progress_on=best,
+            **PRIVATE_GROUP,
+        )
 
-    with gr.Tab("About this model") as about:
-        gr.Markdown(text.about(model, words))
-        gr.HTML(charts.charts(pairs, words))
+    with gr.Tab("Group", elem_id="group"):
+        files = photos_input(f"Up to {MAX_PHOTOS} photos")
+        thumbnails = gr.HTML()
+        if tutorial_model:
+            group_example = gr.HTML(people.example(GROUP_EXAMPLE, "Seven photos of four people"), js_on_load=CHOOSE)
+            group_example.select(lambda: list(map(str, GROUP_EXAMPLE)), None, files, queue=False, **QUIET)
+        found = gr.State(time_to_live=1800)
+        grouped = gr.HTML(
+            show_group(None, None, 0), js_on_load="announceAnswers(element); onGroup(element, trigger, watch)"
+        )
+        pair = gr.HTML(elem_id="pair", js_on_load="announceAnswers(element)")
+        with gr.Accordion("Stricter?", open=False):
+            group_fmr = strictness_radio(model, pairs, words)
+        shown = [thumbnails, found, grouped, pair]
+        files.change(
+            on_files,
+            [files, group_fmr],
+            shown,
+            trigger_mode="always_last",
+            show_progress_on=grouped,
+            **PRIVATE_GROUP,
+        )
+        group_fmr.change(on_group_strictness, [files, found, group_fmr], [grouped, pair], **QUIET)
+        grouped.select(on_pair, [found, group_fmr], pair, trigger_mode="always_last", **QUIET)
+
+    with gr.Tab("About") as about:
+        gr.Markdown(text.performance(model, words))
+        gr.HTML(charts.charts(pairs, reliability.estimates(model.record), words))
+        gr.Markdown(text.background(model, words))
         if tutorial_model:
             gr.Markdown(tutorial.explanation(tutorial_model))
-            sides = gr.HTML()
-            about.select(on_about, [first, second, numbers], sides, **PRIVATE)
+            plane = gr.HTML()
+            about.select(on_about, [first, second, numbers], plane, **PRIVATE)
 
     # The API: hidden components, because Gradio only publishes functions that have components.
     face_numbers = [
@@ -331,6 +447,7 @@ with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as dem
     rate = gr.Number(None, visible=False, label="False-match rate; empty for the default")
     for function, name, inputs, settings in (
         (compare, "compare", [first, second, *face_numbers, rate], PRIVATE),
+        (find, "find", [searched, portrait], PRIVATE_GROUP),
         (group_photos, "group", [files, rate], PRIVATE_GROUP),
     ):
         gr.Button(visible=False).click(
@@ -346,7 +463,7 @@ with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as dem
 def launch(**settings: Any) -> None:
     """Serve the page until it is stopped."""
     limit_memory_growth()
-    start_cleanup(demo)
+    start_cleanup(demo, (HERE / "examples").glob("*.jpg"))
     demo.queue(max_size=64).launch(
         theme=THEME,
         css_paths=HERE / "app.css",

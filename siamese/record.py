@@ -170,6 +170,19 @@ class Confusion(Checked):
 
 
 @dataclass(frozen=True)
+class Plane(Checked):
+    """The embeddings of a network with two-dimensional output, to draw them.
+
+    Attributes:
+        training: (person, x, y) of training images; the person is an index into `People.training`.
+        test: (person, x, y) of images of held-out people; the person is an index into `People.test`.
+    """
+
+    training: list[tuple[int, float, float]]
+    test: list[tuple[int, float, float]]
+
+
+@dataclass(frozen=True)
 class LossCurve(Checked):
     """The training loss, recorded once per `every_batches` batches."""
 
@@ -281,6 +294,7 @@ class Record(Checked):
         att: metrics of all pairs of the AT&T faces, for a network that was not trained on them; None if not measured.
         degraded: results on photos that were made worse on purpose; empty if not measured.
         difficult_pairs: of children and relatives; None if they were not measured.
+        plane: embeddings of the people, for a network with two-dimensional output; else None.
     """
 
     data: DataSource
@@ -302,6 +316,7 @@ class Record(Checked):
     att: Report | None = None
     degraded: list[DegradedResult] = field(default_factory=list)
     difficult_pairs: DifficultPairs | None = None
+    plane: Plane | None = None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Record:

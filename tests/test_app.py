@@ -114,25 +114,43 @@ def test_group_sorts_faces_by_person(client, model, tmp_path):
     files = [*sorted(EXAMPLES.glob("*.jpg")), tmp_path / "broken.png"]
     answer = client.predict([handle_file(file) for file in files], api_name="/group")
     people = {face["photo"]: face["person"] for face in answer["faces"]}
-    assert len(people) == 5
-    assert len(set(people.values())) == 3
+    assert len(people) == 6
+    assert len(set(people.values())) == 4
     assert {people[name] for name in people if name.startswith("obama")} == {0}
     row_of = [face["photo"] for face in answer["faces"]]
     found = answer["dissimilarities"][row_of.index(PAIR[0].name)][row_of.index(PAIR[1].name)]
     assert found == pytest.approx(model.compare(*PAIR).dissimilarity, rel=1e-3)
     (warning,) = answer["warnings"]
-    assert warning.startswith("broken.png is not an image")
-    with pytest.raises(AppError, match="got 41"):
+    assert warning.startswith("broken.png ")
+    with pytest.raises(AppError, match="41 photos"):
         client.predict([handle_file(PAIR[0])] * 41, api_name="/group")
     with pytest.raises(AppError, match="missing"):
         client.predict([], api_name="/group")
 
 
+def test_find_ranks_the_faces_of_several_photos(client, model):
+    files = [EXAMPLES / "edited" / "group.jpg", PAIR[1]]
+    answer = client.predict([handle_file(file) for file in files], handle_file(PAIR[0]), api_name="/find")
+    best, *others = answer["faces"]
+    assert (best["photo"], best["index"]) == ("group.jpg", 0)
+    assert best["box"][0] > 900  # the last of four parts, each 300 pixels wide
+    assert best["probability"] > 0.99
+    assert len(others) == 4
+    assert all(face["probability"] < 0.1 for face in others)
+    assert {face["number"] for face in answer["faces"] if face["index"] == 0} == {1, 2, 3, 4}
+    for arguments, message in ((([], PAIR[0]), "photos are missing"), (([PAIR[0]], None), "portrait is missing")):
+        photos, portrait = arguments
+        portrait = portrait and handle_file(portrait)
+        with pytest.raises(AppError, match=message):
+            client.predict([handle_file(photo) for photo in photos], portrait, api_name="/find")
+
+
 def test_api_description_has_all_arguments_and_results(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/compare", "/group"}
+    assert set(endpoints) == {"/compare", "/find", "/group"}
     for name, words in (
         ("/compare", ("first:", "second:", "first_face:", "false_match_rate:", "dissimilarity", "confidence_interval")),
+        ("/find", ("files:", "portrait:", "probability", "warnings")),
         ("/group", ("files:", "false_match_rate:", "dissimilarities", "person")),
     ):
         assert all(word in endpoints[name]["description"] for word in words)
@@ -149,6 +167,7 @@ from pathlib import Path
 
 import app
 from gradio_client import Client, handle_file
+from siamese.page.cleanup import start_cleanup
 
 folder, secret, *pair = map(Path, sys.argv[1:])
 examples = {file.read_bytes() for file in pair[1].parent.glob("*.jpg")}
@@ -166,7 +185,6 @@ def kept_sessions():
     return sum("base64" in str(session.config_values) for session in app.demo.state_holder.session_data.values())
 
 
-app.demo.delete_cache = (1, 3)
 app.launch(prevent_thread_lock=True, quiet=True)
 client = Client(app.demo.local_url, verbose=False)
 client.predict(*map(handle_file, pair), api_name="/compare")
@@ -175,9 +193,10 @@ try:
     client.predict(handle_file(secret), handle_file(pair[1]), api_name="/compare")
 except Exception as error:
     refusal = str(error)
-(folder / "gradio" / "tmp0123").write_bytes(b"the first half of a photo")
+(Path(app.demo.GRADIO_CACHE) / "tmp0123").write_bytes(b"the first half of a photo")
 app.demo.state_holder["a visitor"]._update_value_in_config(app.compared._id, "data:image/png;base64,")
 before = {"files": kept_files(), "sessions": kept_sessions(), "refusal": refusal}
+start_cleanup(app.demo, pair[1].parent.glob("*.jpg"), interval=1, max_age=3)
 for _ in range(100):
     if not (kept_files() or kept_sessions()):
         break
@@ -199,7 +218,7 @@ def test_clean_up_deletes_all_photos_and_answers(tmp_path):
     before, after = json.loads(run.stdout.splitlines()[-1])
     assert upload.name in before["files"]
     assert before["sessions"] >= 1
-    assert "is not an image" in before["refusal"]
+    assert "not an image" in before["refusal"]
     assert after == {"files": [], "sessions": 0}
     assert "secret" not in run.stderr, "file names must not be logged"
 
@@ -266,3 +285,34 @@ def test_other_files_are_not_served(page):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{page}/gradio_api/file={ROOT / path}")
         assert refused.value.code == 403
+
+
+HOLD_A_FOLDER = """
+import sys, time
+from siamese.page.cleanup import use_own_uploads_folder
+
+folder = use_own_uploads_folder()
+(folder / "upload").mkdir()
+(folder / "upload" / "photo.jpg").write_bytes(b"a face")
+print(folder, flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_uploads_of_a_killed_page_are_deleted_at_the_next_start(tmp_path):
+    def start(seconds: int) -> tuple[subprocess.Popen, Path]:
+        environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path)}
+        command = [sys.executable, "-c", HOLD_A_FOLDER, str(seconds)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+        return process, Path(process.stdout.readline().strip())
+
+    (killed, old), (running, other) = start(600), start(600)
+    killed.kill()
+    killed.wait()
+    assert (old / "upload" / "photo.jpg").exists()
+    ended, own = start(0)
+    ended.wait()
+    assert [old.exists(), own.exists(), (other / "upload" / "photo.jpg").exists()] == [False, False, True]
+    running.kill()
+    running.wait()
+    assert [path for path in tmp_path.iterdir()] == [other]

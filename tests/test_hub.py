@@ -25,7 +25,18 @@ from .hub_server import Fault, Hub
 
 TOKEN = "hf_planted_secret_token"
 ATT = ROOT / "weights" / "att"
-FILES = ["README.md", "config.json", "distances.png", "loss.png", "metrics.json", "model.safetensors", "roc.png"]
+FILES = [
+    *(
+        "README.md",
+        "config.json",
+        "distances.png",
+        "loss.png",
+        "map.png",
+        "metrics.json",
+        "model.safetensors",
+        "roc.png",
+    )
+]
 NAME = "someone/network"
 REPOSITORY = f"models/{NAME}"
 UNREACHABLE = "http://127.0.0.1:9"

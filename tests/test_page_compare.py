@@ -92,4 +92,4 @@ def test_a_hot_spot_is_named_by_its_region(region, x, y):
     assert max(means, key=means.get) == region
     assert faces.describe_maps([spot, spot], TEMPLATE).startswith(f"Most alike: {region}")
     assert faces.describe_maps([-spot, -spot], TEMPLATE).startswith(f"Least alike: {region}")
-    assert faces.describe_maps([0 * spot, 0 * spot], TEMPLATE) == ""
+    assert faces.describe_maps([0 * spot, 0 * spot], TEMPLATE) == "No part stands out."

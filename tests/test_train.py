@@ -135,7 +135,7 @@ def test_infinite_loss_stops_with_the_step(dataset, tmp_path):
 def test_result_folder_is_complete_and_consistent(trained, dataset):
     assert {path.name for path in trained.iterdir()} == {
         *("config.json", "model.safetensors", "metrics.json", "README.md"),
-        *("loss.png", "roc.png", "distances.png", "pairs.png", "hardest.png"),
+        *("loss.png", "roc.png", "distances.png", "pairs.png", "hardest.png", "map.png"),
     }
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in trained.iterdir())
     for picture in trained.glob("*.png"):

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from siamese.evaluation import metrics
-from siamese.record import Curves
+from siamese.page.plane import colour
+from siamese.record import Curves, Plane
 
 ACCENT, GENUINE, IMPOSTOR = "#4f46e5", "#0f766e", "#b45309"
 MAX_MARKERS = 50  # points of a curve that are marked
@@ -58,6 +59,22 @@ def distances(curves: Curves, threshold: float, file: Path) -> None:
         axes.stairs(merged / merged.sum(), edges, fill=True, color=color, alpha=0.6, label=label)
     axes.axvline(threshold, color="0.2", linestyle="--", label=f"threshold {threshold:.2f}")
     axes.legend(frameon=False)
+    figure.savefig(file, dpi=120)
+
+
+def plane(points: Plane, file: Path) -> None:
+    """Plot two-dimensional embeddings: one colour per person, held-out people as large dots with an edge."""
+    figure, axes = _figure((6, 6), "Embedding, first dimension", "Embedding, second dimension")
+    for rows, size, edge, label in (
+        (points.training, 9, "none", "training"),
+        (points.test, 45, "0.1", "held out"),
+    ):
+        people, x, y = zip(*rows, strict=True)
+        colours = [colour(person) for person in people]
+        axes.scatter(x, y, s=size, c=colours, edgecolors=edge)
+        axes.scatter([], [], s=size, c="0.6", edgecolors=edge, label=f"{len(set(people))} people, {label}")
+    axes.set_aspect("equal", "datalim")
+    axes.legend(frameon=False, loc="upper left")
     figure.savefig(file, dpi=120)
 
 

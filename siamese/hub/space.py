@@ -26,7 +26,10 @@ FACES = "weights/faces"
 FREE_HARDWARE = SpaceHardware.ZERO_A10G
 ROOT = Path(__file__).parents[2]
 # The page and the package as pip installs it. Every folder that may hold a user's own photos is listed by file.
-EXAMPLES = ("biden.jpg", "collins.jpg", "obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg", "CREDITS.md")
+EXAMPLES = (
+    *("biden.jpg", "collins.jpg", "hopper.jpg", "obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg"),
+    *("edited/group.jpg", "edited/obama-blurred.jpg", "CREDITS.md"),
+)
 PATTERNS = (
     *("app.py", "app.css", "app.js", "requirements.txt", "pyproject.toml", "LICENSE"),
     *("docs/*.md", "docs/page.png", "CONTRIBUTING.md", "CHANGELOG.md"),  # the README links to them

@@ -15,7 +15,7 @@ from siamese.record import Record
 
 NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
 # pairs.png and hardest.png are not published: they show images of the data set.
-PLOT_FILES = ("loss.png", "roc.png", "distances.png")
+PLOT_FILES = ("loss.png", "roc.png", "distances.png", "map.png")
 LICENSE_FILE = "LICENSE"  # if the weights have one of their own
 STATUS_REASONS = {
     401: "the token is not valid",

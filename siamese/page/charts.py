@@ -7,8 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from siamese.page.reliability import MIN_PAIRS, Estimate
 from siamese.record import Curves
 from siamese.wording import Vocabulary
+
+WILSON = "https://doi.org/10.1080/01621459.1927.10502953"
+Ticks = Sequence[tuple[float, str]]
+QUARTERS: Ticks = [(tick, f"{tick:.0%}") for tick in (0, 0.25, 0.5, 0.75, 1)]
 
 
 class PairDistances:
@@ -18,7 +23,6 @@ class PairDistances:
         edges: (K + 1,) float, edges of the K bins; the first is 0.
         genuine, impostor: (K,) int, number of pairs in each bin.
         tmr, fmr: (K + 1,) float, true-match and false-match rate if the threshold is at each edge.
-        reliability: see `Curves`.
     """
 
     def __init__(self, curves: Curves):
@@ -26,7 +30,6 @@ class PairDistances:
         self.genuine, self.impostor = np.array(curves.genuine), np.array(curves.impostor)
         self.tmr = np.append(0, self.genuine.cumsum()) / self.genuine.sum()
         self.fmr = np.append(0, self.impostor.cumsum()) / self.impostor.sum()
-        self.reliability = curves.reliability
 
     def tmr_at(self, distance: float) -> float:
         """Return the share of genuine pairs up to a distance, interpolated within a bin."""
@@ -112,64 +115,69 @@ def rate(value: float) -> str:
     return f"1 in {round(1 / value / step) * step:,}"
 
 
-def charts(pairs: PairDistances, words: Vocabulary) -> str:
-    """Draw the ROC curve, with a logarithmic axis of false-match rates, and the reliability diagram."""
+def charts(pairs: PairDistances, reliability: Sequence[Estimate], words: Vocabulary) -> str:
+    """Draw the ROC curve, with a logarithmic axis of false-match rates, and the reliability diagram.
+
+    Args:
+        pairs: test pairs of the network.
+        reliability: predicted and observed probabilities.
+        words: what the network compares.
+    """
     decades = max(1, min(5, math.floor(math.log10(pairs.impostor.sum()))))
     percentages = [(1 - power / decades, f"{100 / 10**power:g}%") for power in range(decades + 1)]
-    quarters = [(tick, f"{tick:.0%}") for tick in (0, 0.25, 0.5, 0.75, 1)]
     drawn = pairs.fmr >= 10.0**-decades
     curve = list(zip(1 + np.log10(pairs.fmr[drawn]) / decades, pairs.tmr[drawn], strict=True))
-    dots = [(predicted, observed, 2 + 10 * weight) for weight, predicted, observed in pairs.reliability]
     rates = ", ".join(
         f"{np.interp(10.0**-power, pairs.fmr, pairs.tmr):.0%} at {100 / 10**power:g}%"
         for power in range(1, decades + 1)
     )
-    roc = _chart("false-match rate", "true-match rate", f"ROC curve: {rates}", percentages, quarters, curve)
-    reliability = _chart(
+    roc = _chart("false-match rate", "true-match rate", f"ROC curve: {rates}", percentages, QUARTERS, _line(curve))
+    values = ", ".join(f"{dot.observed:.0%} at {dot.predicted:.0%}" for dot in reliability)
+    diagonal = _line([(0, 0), (1, 1)], "ideal")
+    calibration = _chart(
         "predicted probability",
         f"observed share of {words.same}",
-        "Reliability diagram",
-        quarters,
-        quarters,
-        [(0, 0), (1, 1)],
-        dots,
+        f"Reliability diagram: {values}",
+        QUARTERS,
+        QUARTERS,
+        diagonal + "".join(map(_with_error_bar, reliability)),
     )
     return f"""
 <div class="charts">
   <figure>{roc}
     <figcaption>ROC curve: the share of matches that are found at each false-match rate.</figcaption></figure>
-  <figure>{reliability}
-    <figcaption>Reliability diagram: predicted and observed probability. Larger dots stand for more pairs.</figcaption>
-  </figure>
+  <figure>{calibration}
+    <figcaption>Reliability diagram: predicted and observed probability of test pairs. The bars are 95% confidence
+      intervals (<a href="{WILSON}">Wilson</a>); each has at least {MIN_PAIRS} pairs.</figcaption></figure>
 </div>"""
 
 
-Ticks = Sequence[tuple[float, str]]
+def _to_pixels(x: float, y: float) -> tuple[float, float]:
+    return 40 + 200 * x, 165 - 150 * y
 
 
-def _chart(
-    x_label: str,
-    y_label: str,
-    name: str,
-    x_ticks: Ticks,
-    y_ticks: Ticks,
-    line: Sequence[tuple[float, float]],
-    dots: Sequence[tuple[float, float, float]] = (),
-) -> str:
-    """Draw a line of (x, y), dots of (x, y, radius in pixels) and ticks of (place, text); x, y, place are in [0, 1]."""
+def _line(points: Sequence[tuple[float, float]], name: str = "line") -> str:
+    """Draw a line of (x, y) in [0, 1]."""
+    path = " L".join(f"{x:.1f} {y:.1f}" for x, y in (_to_pixels(*point) for point in points))
+    return f'<path class="{name}" d="M{path}"/>'
 
-    def to_pixels(x: float, y: float) -> tuple[float, float]:
-        return 40 + 200 * x, 165 - 150 * y
 
-    path = " L".join(f"{x:.1f} {y:.1f}" for x, y in (to_pixels(*point) for point in line))
+def _with_error_bar(dot: Estimate) -> str:
+    x, y = _to_pixels(dot.predicted, dot.observed)
+    (_, low), (_, high) = (_to_pixels(0, edge) for edge in (dot.low, dot.high))
+    bar = f"M{x:.1f} {low:.1f} V{high:.1f} M{x - 4:.1f} {low:.1f} h8 M{x - 4:.1f} {high:.1f} h8"
+    return f"""<g><title>{dot.pairs:,} pairs: predicted {dot.predicted:.1%}, observed {dot.observed:.1%}
+  ({dot.low:.1%} to {dot.high:.1%})</title><path class="line" d="{bar}"/>
+  <circle cx="{x:.1f}" cy="{y:.1f}" r="4"/></g>"""
+
+
+def _chart(x_label: str, y_label: str, name: str, x_ticks: Ticks, y_ticks: Ticks, content: str) -> str:
+    """Draw axes with ticks of (place in [0, 1], text) around lines and dots."""
     marks = ""
-    for x, y, radius in dots:
-        cx, cy = to_pixels(x, y)
-        marks += f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{radius:.1f}"/>'
     for x, tick in x_ticks:
-        marks += f'<text x="{to_pixels(x, 0)[0]:.0f}" y="178" text-anchor="middle">{tick}</text>'
+        marks += f'<text x="{_to_pixels(x, 0)[0]:.0f}" y="178" text-anchor="middle">{tick}</text>'
     for y, tick in y_ticks:
-        marks += f'<text x="30" y="{to_pixels(0, y)[1] + 3:.0f}" text-anchor="end">{tick}</text>'
+        marks += f'<text x="30" y="{_to_pixels(0, y)[1] + 3:.0f}" text-anchor="end">{tick}</text>'
     return f"""<svg viewBox="0 0 250 200" role="img" aria-label="{name}"><path class="axis" d="M40 15 V165 H240"/>
-  <path class="line" d="M{path}"/>{marks}<text x="140" y="194" text-anchor="middle">{x_label}</text>
+  {content}{marks}<text x="140" y="194" text-anchor="middle">{x_label}</text>
   <text x="40" y="9">{y_label}</text></svg>"""

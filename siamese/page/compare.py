@@ -13,7 +13,7 @@ from siamese import wording
 from siamese.comparison import Comparison
 from siamese.images import data_uri
 from siamese.page.charts import PairDistances, rank, scale
-from siamese.page.html import icon, message
+from siamese.page.html import message, symbol
 from siamese.wording import Vocabulary
 
 THUMBNAIL_PIXELS = 128
@@ -47,16 +47,16 @@ def examples(pairs: Sequence[Example]) -> str:
     buttons = "".join(
         f"""
   <button type="button" data-example="{number}" data-files="{pair.first.name} {pair.second.name}">
-    <span>{_thumbnail(pair.first)}{_thumbnail(pair.second)}</span>{escape(pair.caption)}</button>"""
+    <span>{thumbnail(pair.first)}{thumbnail(pair.second)}</span>{escape(pair.caption)}</button>"""
         for number, pair in enumerate(pairs)
     )
     return f'<div class="examples" role="group" aria-label="Examples">{buttons}</div>'
 
 
-def _thumbnail(photo: Path) -> str:
+def thumbnail(photo: Path) -> str:
     with Image.open(photo) as image:
         square = ImageOps.fit(image.convert("RGB"), (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), centering=(0.5, 0.2))
-    return f'<img src="{data_uri(square, "WEBP")}" alt="">'
+    return f'<img src="{data_uri(square, "WEBP")}" alt="{escape(photo.stem.replace("-", ", "))}">'
 
 
 def states(words: Vocabulary, has_examples: bool) -> str:
@@ -107,7 +107,7 @@ def answer_card(answer: Comparison, words: Vocabulary) -> str:
     unsure = answer.verdict == "unsure"
     return f"""
 <div class="answer {answer.verdict}">
-  <div class="pair">{icon(answer.verdict).join(crops)}</div>
+  <div class="pair">{symbol(answer.verdict).join(crops)}</div>
   <p class="verdict">{wording.describe_verdict(answer.verdict, answer.probability, answer.fmr, words)}</p>
   {_chance(f"{chance[0].upper()}{chance[1:]}", answer, words)}
   {f'<p class="notes">{escape(notes)}</p>' if notes else ""}
@@ -130,12 +130,11 @@ def _chance(chance: str, answer: Comparison, words: Vocabulary) -> str:
     interval = ""
     if answer.confidence_interval:
         low, high = map(wording.percent, answer.confidence_interval)
-        interval = f" The 95% confidence interval of this probability is {low} to {high}." if low != high else ""
+        interval = f" (95% confidence interval: {low} to {high})" if low != high else ""
     prior = f"This assumes that, before the comparison, {words.same} and {words.different} are equally likely."
     return f"""<details class="chance"><summary title="{prior}">{chance}</summary>
-    <p class="quiet">{prior} For two photos that were chosen because they look alike, it is less certain.
-      {f"The probability of {words.same} is {wording.percent(answer.probability)}." if not answer.same else ""}
-      {interval}</p></details>"""
+    <p class="quiet">{prior} The probability of {words.same} is {wording.percent(answer.probability)}{interval}. For
+      photos that were chosen because they look alike, it is lower.</p></details>"""
 
 
 def advice(answer: Comparison) -> str:

@@ -37,6 +37,18 @@ def photo_input(label: str) -> Photo:
     )
 
 
+def photos_input(label: str) -> gr.File:
+    """Return an input for several photos. The page draws them itself, so the list of files is hidden, see app.css."""
+    return gr.File(
+        label=label,
+        file_count="multiple",
+        file_types=["image"],
+        height=180,
+        min_width=220,
+        elem_classes="photos-input",
+    )
+
+
 def strictness_radio(model: Model, pairs: PairDistances, words: Vocabulary) -> gr.Radio:
     """Offer false-match rates, each with the share of matches that it misses. The value of the default is 0."""
     if lfw := model.record.lfw:

@@ -81,14 +81,14 @@ def _photo_with_faces(answer: Comparison, number: int, image: Image.Image, reduc
         f'aria-pressed="{str(face_number == answer.numbers[number]).lower()}" '
         f'aria-label="Face {face_number} of {len(found)} in the {photo} photo"><span>{face_number}</span></button>'
         for face_number, face in enumerate(found, 1)
-        if face.box and (place := _place(face.box, image.width * reduced, image.height * reduced))
+        if face.box and (place := place_box(face.box, image.width * reduced, image.height * reduced))
     )
     return f"""
     <div class="photo"><img src="{data_uri(image, "JPEG")}" alt="The {photo} photo with the detected faces">
       {buttons}</div>"""
 
 
-def _place(box: Box, width: int, height: int) -> str:
+def place_box(box: Box, width: int, height: int) -> str:
     """Return the CSS position of a box in a photo, cut at its edges."""
     left, top, right, bottom = box
     left, right = (min(max(x / width, 0), 1) * 100 for x in (left, right))
@@ -138,16 +138,17 @@ def describe_maps(maps: Sequence[np.ndarray], template: Landmarks) -> str:
         template: where the crops have the landmarks.
 
     Returns:
-        A sentence such as "Most alike: nose and mouth. Least alike: eyes."; empty if no region stands out.
+        Sentences such as "Most alike: nose and mouth. Least alike: eyes."
     """
     first, second = (region_means(values, template) for values in maps)
     mean = {region: (first[region] + second[region]) / 2 for region in first}
     ranked = sorted(mean, key=lambda region: -mean[region])
     most = [region for region in ranked if mean[region] >= MIN_REGION_MEAN][:NAMED_REGIONS]
     least = [region for region in reversed(ranked) if mean[region] <= -MIN_REGION_MEAN][:NAMED_REGIONS]
-    return " ".join(
+    sentences = [
         f"{name} alike: {wording.listed(regions)}." for name, regions in (("Most", most), ("Least", least)) if regions
-    )
+    ]
+    return " ".join(sentences) or "No part stands out."
 
 
 def _colour(saliency: np.ndarray) -> Image.Image:

@@ -9,23 +9,35 @@ from siamese.model import Model
 from siamese.record import Record
 from siamese.wording import FACES, IMAGES, Vocabulary
 
+LFW = "http://vis-www.cs.umass.edu/lfw/"
+LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
+FIW = "[FIW](https://arxiv.org/abs/1604.02182)"
+MTCNN = "https://arxiv.org/abs/1604.02878"
+
 FACE_LIMITATIONS = """
-**Limitations.** Expect more errors for children, twins and siblings, for faces in profile, and for groups of people
-with few photos in the training set. {difficult_pairs}A photo of a photo is not detected. Do not identify strangers with
-this page, and do not use it as the only basis of an important decision.
+- Expect more errors for twins and siblings, for faces in profile, for small, blurred or covered faces, and for groups
+  of people with few photos in the training set.
+- A photo of a photo is not detected.
+- Do not identify strangers with this page, and do not use it as the only basis of an important decision.
 """
 IMAGE_LIMITATIONS = """
-**Limitations.** The network sees the whole image, resized to {width} × {height} pixels, so the object should be upright
-and fill the image. Expect more errors with other lighting, backgrounds and cameras than in the training images. Do not
-use this page as the only basis of an important decision.
+- The network sees the whole image, resized to {width} × {height} pixels, so the object should be upright and fill the
+  image.
+- Expect more errors with other lighting, backgrounds and cameras than in the training images.
+- Do not use this page as the only basis of an important decision.
 """
 TRAIN_YOUR_OWN = """
-**Train your own network.** Run `siamese train --data FOLDER` on a folder with one subfolder of images per person or
-thing. To show the result on this page, run `SIAMESE_WEIGHTS=runs/FOLDER python app.py`. To publish both as a Space, run
-`siamese deploy`.
+## Train your own network
+
+Run `siamese train --data FOLDER` on a folder with one subfolder of images per person or thing. To show the result on
+this page, run `SIAMESE_WEIGHTS=runs/FOLDER python app.py`. To publish both as a [Space](https://huggingface.co/spaces),
+run `siamese deploy`.
 """
 CREDITS = """
-**Example photos.** The White House and NASA, public domain.
+## Example photos
+
+Portraits of Barack Obama and Joe Biden by the [White House](https://www.whitehouse.gov), of Eileen Collins by
+[NASA](https://www.nasa.gov), and of Grace Hopper by the [US Navy](https://www.navy.mil). All are in the public domain.
 """
 
 
@@ -48,23 +60,28 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
     return "\n\n".join(filter(None, paragraphs))
 
 
-def about(model: Model, words: Vocabulary) -> str:
-    """Describe the network: how it works, measured accuracy, training data and limitations."""
+def performance(model: Model, words: Vocabulary) -> str:
+    """Describe where the network fails, then its measured accuracy."""
     _, height, width = model.network.input_shape
+    measured = zip(difficult_pairs(model.record), (LAG, FIW, LAG), strict=False)  # there are all sentences or none
     limitations = (
-        FACE_LIMITATIONS.format(difficult_pairs="".join(f"{sentence} " for sentence in difficult_pairs(model.record)))
+        "".join(f"\n- {sentence} Measured on {source}." for sentence, source in measured) + FACE_LIMITATIONS
         if words is FACES
         else IMAGE_LIMITATIONS.format(height=height, width=width)
     )
-    finds = "The page detects and aligns the faces in each photo. " if words is FACES else ""
+    paragraphs = ["## Where it fails", limitations, "## How accurate it is", _accuracy(model, words)]
+    return "\n\n".join([*paragraphs, _operating_points(model)])
+
+
+def background(model: Model, words: Vocabulary) -> str:
+    """Describe how the network works and what it was trained on."""
+    finds = f"The page finds and aligns the faces in each photo ([MTCNN]({MTCNN})). " if words is FACES else ""
     paragraphs = [
-        f"{finds}The network **{model.id}** maps each {words.item} to an embedding. The dissimilarity is the Euclidean "
-        "distance between two embeddings.",
-        _accuracy(model, words),
-        _operating_points(model),
+        "## How it works",
+        f"{finds}The network **{model.id}** turns each {words.item} into a list of numbers, its embedding. The "
+        "dissimilarity is the Euclidean distance between two embeddings.",
         _card_section(model, "Network"),
         _card_section(model, "Training data"),
-        limitations,
         TRAIN_YOUR_OWN,
         CREDITS if words is FACES else "",
     ]
@@ -92,7 +109,7 @@ def _accuracy(model: Model, words: Vocabulary) -> str:
     report = record.folds.pooled if record.folds else record.test
     if record.lfw:
         return (
-            f"**Accuracy.** LFW is a benchmark with {record.lfw.images:,} photos of public figures. The network "
+            f"[LFW]({LFW}) is a benchmark with {record.lfw.images:,} photos of public figures. The network "
             f"classifies {record.lfw.accuracy:.1%} of its pairs correctly. The predicted probabilities differ from "
             f"the observed ones by {report.calibration_error:.1%} on average."
         )
@@ -100,7 +117,7 @@ def _accuracy(model: Model, words: Vocabulary) -> str:
     tested = len(people.test) + (len(people.training) if record.folds else 0)
     start = f", starting from the weights {record.settings.init}" if record.settings and record.settings.init else ""
     return (
-        f"**Accuracy.** The network was trained on images of {len(people.training)} {words.many}{start}. It was "
+        f"The network was trained on images of {len(people.training)} {words.many}{start}. It was "
         f"tested on {tested} {words.many} that were not in the training set. There, a pair of {words.same} is more "
         f"alike than a pair of {words.different} in {report.auc:.1%} of cases (ROC AUC)."
     )
@@ -117,9 +134,9 @@ def _operating_points(model: Model) -> str:
 
 
 def _card_section(model: Model, heading: str) -> str:
-    """Return a section of the model card of converted weights, as a paragraph; empty if there is none."""
+    """Return a section of the model card of converted weights, with its heading; empty if there is none."""
     card = find_weights(model.name) / "README.md"
     if not (model.record.source and card.is_file()):
         return ""
     section = re.search(rf"^## {heading}\n+(.*?)\s*(?=^## |\Z)", card.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    return f"**{heading}.** {section[1]}" if section else ""
+    return f"## {heading}\n\n{section[1]}" if section else ""

@@ -1,48 +1,49 @@
-"""Compare two photos with the network of the tutorial that this project started from."""
+"""Show two photos to the network of the tutorial that this project started from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from siamese import images
-from siamese.comparison import Comparison
 from siamese.faces.detection import MAX_PHOTO_SIDE, Box
 from siamese.model import Model
-from siamese.page.charts import PairDistances
-from siamese.page.html import network_card
-from siamese.wording import FACES
+from siamese.page import plane
 
+TUTORIAL = "https://datahacker.rs/019-siamese-network-in-pytorch-with-application-to-face-similarity/"
+ATT_FACES = "https://cam-orl.co.uk/facedatabase.html"
 ASPECT_RATIO = 92 / 112  # width to height of the AT&T portraits that the tutorial network was trained on
 
 
 def explanation(tutorial: Model) -> str:
-    """Return Markdown that introduces the comparison."""
+    """Return Markdown that introduces the map."""
+    people = tutorial.record.people
     return (
-        "## Comparison with the tutorial network\n\n"
-        "This project started from a tutorial. Its small network was trained on "
-        f"{len(tutorial.record.people.training)} people. Below, both networks compare the same two photos. The "
-        "tutorial network is an example to learn from; it is not accurate."
+        "## What the tutorial network sees\n\n"
+        f"This project started from a [tutorial]({TUTORIAL}). Its small network turns each face into two numbers, so "
+        "its output can be drawn as a map. Each colour is one person of the "
+        f"[AT&T faces]({ATT_FACES}): small dots are the {len(people.training)} people of the training set, large dots "
+        f"are {len(people.test)} people that it never saw. Dots of one person should be close together. Your two "
+        "photos, or two example photos, are joined by a line, whose length is their dissimilarity.\n\n"
+        "The network is an example to learn from. It is not accurate, so the map shows no verdict."
     )
 
 
-def side_by_side(answer: Comparison, pairs: PairDistances, photos: tuple[str, str], tutorial: Model) -> str:
-    """Draw the answers of the network of the page and of the tutorial network as HTML.
+def map_of(photos: Sequence[str], boxes: Sequence[Box], tutorial: Model) -> str:
+    """Draw two faces among the people of the tutorial network, as SVG.
 
     Args:
-        answer: a comparison of two faces.
-        pairs: test pairs of the network that gave the answer.
         photos: paths of the two photos.
+        boxes: the faces in them.
         tutorial: the tutorial network.
     """
-    boxes = [face.box for face in answer.faces if face and face.box]
+    assert tutorial.record.plane, "weights/att holds it"
     heads = [portrait(photo, box) for photo, box in zip(photos, boxes, strict=True)]
-    other = tutorial.compare(*heads)
-    return f"""<div class="sides">
-{network_card("This network", answer, pairs, FACES)}
-{network_card("Tutorial network", other, PairDistances(tutorial.record.curves), FACES)}
-</div>"""
+    faces = [face for (face,) in tutorial.detect(heads)]
+    z, _ = tutorial.embed_faces(faces)
+    return plane.draw(tutorial.record.plane, [face.crop for face in faces], z)
 
 
 def portrait(photo: str | Path, box: Box) -> Image.Image:

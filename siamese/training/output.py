@@ -131,6 +131,10 @@ def write_result(
         plots.loss(record.loss.values, epochs, record.validation_eer, folder / "loss.png")
     else:
         (config.out / "loss.png").unlink(missing_ok=True)  # of the result that is replaced
+    if record.plane:
+        plots.plane(record.plane, folder / "map.png")
+    else:
+        (config.out / "map.png").unlink(missing_ok=True)
     plots.roc(scored.distance, scored.same, folder / "roc.png")
     plots.distances(record.curves, record.test_calibration.threshold, folder / "distances.png")
     plots.pairs(example_pairs(test, scored), folder / "pairs.png")

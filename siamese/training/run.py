@@ -17,6 +17,7 @@ from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.data.folders import title
 from siamese.evaluation.pairs import Scored, score_all_pairs
 from siamese.evaluation.people import UNKNOWN_NAMES_NOTE
+from siamese.evaluation.plane import measure_plane
 from siamese.faces.alignment import TEMPLATE
 from siamese.network import SiameseNetwork
 from siamese.processes import is_main_process, run_on_main
@@ -53,8 +54,8 @@ def train(config: TrainConfig) -> Record:
       people.
 
     The result folder is a complete model repository for the Hub: config.json, model.safetensors, metrics.json,
-    README.md (the model card), loss.png, roc.png, distances.png, pairs.png and hardest.png. With `tensorboard`, it also
-    has a folder of that name.
+    README.md (the model card), loss.png, roc.png, distances.png, pairs.png and hardest.png. With two-dimensional
+    embeddings, it also has map.png, and with `tensorboard` a folder of that name.
 
     Returns:
         The content of metrics.json.
@@ -119,6 +120,7 @@ def train(config: TrainConfig) -> Record:
         minutes=round(state.seconds / 60, 1),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         versions={"python": platform.python_version(), "torch": torch.__version__, "siamese": __version__},
+        plane=measure_plane(network, training, held_out),
     )
     if is_main_process():
         write_result(config, network, final, template, record, test, scored)

@@ -1,0 +1,183 @@
+"""Draw the Group tab: the photos, their faces by person, and two chosen faces."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from siamese import images, wording
+from siamese.calibration import Calibration
+from siamese.images import data_uri
+from siamese.page.compare import thumbnail
+from siamese.page.html import message, symbol
+from siamese.page.names import short_names
+from siamese.search.find_in_photos import pair_quality
+from siamese.search.group import Group
+from siamese.wording import VERDICT_PROBABILITY, Verdict, Vocabulary
+
+TILE_PIXELS = 84  # faces of a group
+THUMBNAIL_PIXELS = 96  # longest side of a photo, at least
+
+
+def example(photos: Sequence[Path], caption: str) -> str:
+    """Draw a button that adds example photos. See app.js for the event."""
+    drawn = "".join(map(thumbnail, photos))
+    return f"""<div class="sample" role="group" aria-label="Example">
+  <button type="button" data-example="0"><span>{drawn}</span>{escape(caption)}</button></div>"""
+
+
+def thumbnails(files: Sequence[str]) -> str:
+    """Draw uploads in a row, in place of a list of files. Those that cannot be read are left out."""
+    names = [Path(file).name for file in files]
+    figures = ""
+    for file, name, short in zip(files, names, short_names(names), strict=True):
+        try:
+            photo, _ = images.read_reduced(file, THUMBNAIL_PIXELS)
+        except (ValueError, FileNotFoundError):
+            continue
+        photo.thumbnail((2 * THUMBNAIL_PIXELS,) * 2)
+        figures += f"""<figure><img src="{data_uri(photo.convert("RGB"), "WEBP")}" alt="{escape(name)}">
+    <figcaption title="{escape(name)}">{escape(short)}</figcaption></figure>"""
+    return f'<div class="thumbnails">{figures}</div>'
+
+
+def people(group: Group, threshold: float, files: Sequence[str], words: Vocabulary) -> str:
+    """Draw the faces of each person, the dissimilarity of each pair of faces, and links to the numbers and photos.
+
+    Args:
+        group: the faces.
+        threshold: mean distance up to which groups of faces are merged.
+        files: paths of the uploads, which `group.photos` indexes.
+        words: what the network compares.
+    """
+    if not group.faces:
+        return message(" ".join(group.problems), "problem")
+    clusters, labels = group.people(threshold), group.labels()
+    short = [
+        name + label[len(full) :]  # the number, if the photo shows several faces
+        for name, label, full in zip(short_names(group.names), labels, group.names, strict=True)
+    ]
+    rows = "".join(
+        f"""
+  <h3>{words.one.capitalize()} {number} ({_count(len(faces), words.item)})</h3>
+  <div class="person">{"".join(_tile(group, face, labels[face], short[face]) for face in faces)}</div>"""
+        for number, faces in enumerate(clusters, 1)
+    )
+    problems = "".join(f"<li>{escape(problem)}</li>" for problem in group.problems)
+    count = _count(len(group.faces), words.item)
+    return f"""
+<div class="answer">
+  <p class="verdict">{_count(len(clusters), words.one, words.many)}</p>
+  <p>{count} in {_count(len(set(group.photos)), "photo")}. Two groups are merged if the mean dissimilarity of their
+    {words.item}s is at most {threshold:.2f}.</p>
+  {f"<ul>{problems}</ul>" if problems else ""}
+</div>
+<div class="people">
+  <p>Click two {words.item}s to compare them.</p>{rows}
+  {_downloads(group, clusters, files, words)}
+  <h2>Dissimilarity of each pair of {words.item}s</h2>
+  <p class="quiet">In the order above. Darker squares are more alike.</p>
+  <img class="matrix" src="{data_uri(matrix(group, [face for faces in clusters for face in faces], threshold))}"
+    alt="Matrix of the dissimilarities of {count}; the CSV file above contains its numbers">
+</div>"""
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _tile(group: Group, face: int, label: str, short: str) -> str:
+    crop = group.faces[face].crop.resize((TILE_PIXELS, TILE_PIXELS), Image.Resampling.LANCZOS)
+    return (
+        f'<figure><button type="button" data-face="{face}" aria-pressed="false">'
+        f'<img src="{data_uri(crop)}" alt="Face in {escape(label)}"></button>'
+        f'<figcaption title="{escape(label)}">{escape(short)}</figcaption></figure>'
+    )
+
+
+def _downloads(group: Group, clusters: list[list[int]], files: Sequence[str], words: Vocabulary) -> str:
+    """Draw links. The browser builds the archive from the uploads, see app.js, so the server keeps no copy."""
+    csv = base64.b64encode(group.to_csv(clusters).encode()).decode()
+    return f"""
+  <p class="downloads"><button type="button" data-zip="{escape(json.dumps(archive(group, clusters, files, words)))}">
+    Download the photos by {words.one} (ZIP)</button>
+    <a download="dissimilarities.csv" href="data:text/csv;base64,{csv}">Download the numbers (CSV)</a></p>
+  <p role="status"></p>"""
+
+
+def archive(group: Group, clusters: list[list[int]], files: Sequence[str], words: Vocabulary) -> list[tuple[str, str]]:
+    """Return the name in the archive and the upload of each photo, once for each person that it shows."""
+    entries: dict[str, str] = {}
+    for number, faces in enumerate(clusters, 1):
+        for photo in sorted({group.photos[face] for face in faces}):
+            name = Path(files[photo]).name
+            path = f"{words.one} {number}/{name}"
+            if path in entries:  # another photo of this name
+                path = f"{words.one} {number}/{photo + 1} {name}"
+            entries[path] = files[photo]
+    return list(entries.items())
+
+
+def pair(group: Group, chosen: tuple[int, int], calibration: Calibration, fmr: float | None, words: Vocabulary) -> str:
+    """Draw the comparison of two faces of a group.
+
+    Args:
+        group: the faces.
+        chosen: indices of the two faces.
+        calibration: of the network.
+        fmr: the requested false-match rate; None for the default.
+        words: what the network compares.
+    """
+    first, second = (group.faces[number] for number in chosen)
+    distance = float(group.distances[chosen])
+    quality = pair_quality(first, second)
+    probability = float(calibration.probability(distance, quality))
+    verdict = _verdict(calibration, distance, quality, probability, fmr)
+    crops = [
+        f'<img src="{data_uri(face.crop, "WEBP")}" alt="Face in {escape(group.labels()[number])}">'
+        for face, number in zip((first, second), chosen, strict=True)
+    ]
+    chance = wording.describe_probability(verdict, probability, words)
+    return f"""
+<div class="answer {verdict}"><div class="pair">{symbol(verdict).join(crops)}</div>
+  <p class="verdict">{wording.describe_verdict(verdict, probability, fmr, words)}</p>
+  <p>{chance[0].upper()}{chance[1:]}. Dissimilarity: {distance:.2f}</p></div>"""
+
+
+def _verdict(
+    calibration: Calibration,
+    distance: float,
+    quality: tuple[float, float] | None,
+    probability: float,
+    fmr: float | None,
+) -> Verdict:
+    """Return the verdict as in `Model.compare`."""
+    if fmr:
+        good = quality is None or min(quality) >= calibration.min_quality
+        is_same = good and distance <= calibration.operating_point(fmr).distance
+    else:
+        is_same = probability >= VERDICT_PROBABILITY
+    return "same" if is_same else "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure"
+
+
+def matrix(group: Group, order: list[int], threshold: float) -> Image.Image:
+    """Draw the dissimilarities as a matrix of squares, with the faces along its top and left edges.
+
+    The colour is indigo for a dissimilarity of 0, pale at the threshold, and white at twice the threshold.
+    """
+    side = max(8, min(48, 840 // (len(order) + 1)))
+    similarity = (1 - group.distances[np.ix_(order, order)] / (2 * threshold)).clip(0, 1)[..., None] ** 1.5
+    cells = (np.array([255, 255, 255]) * (1 - similarity) + np.array([67, 56, 202]) * similarity).astype(np.uint8)
+    picture = Image.new("RGB", (side * (len(order) + 1),) * 2, "white")
+    picture.paste(Image.fromarray(cells.repeat(side, 0).repeat(side, 1)), (side, side))
+    for place, face in enumerate(order, 1):
+        tile = group.faces[face].crop.convert("RGB").resize((side, side))
+        picture.paste(tile, (place * side, 0))
+        picture.paste(tile, (0, place * side))
+    return picture

@@ -1,0 +1,123 @@
+"""Find the person of a portrait in a few photos, and keep the crop of each face."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from siamese import images
+from siamese.calibration import Calibration
+from siamese.faces import Face
+from siamese.model import Model
+from siamese.search.group import Group, group
+
+PORTRAIT = "the portrait"  # its name in error messages
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face in one of the photos.
+
+    Attributes:
+        photo: index of the photo.
+        name: name of the photo.
+        number: which face of the photo it is, from 1; the main one first.
+        count: number of faces in the photo.
+        face: the face.
+        dissimilarity: distance from the face of the portrait, ≥ 0.
+        probability: that it is the person of the portrait, in [0, 1]. It assumes that the photos are as likely as not
+            to show the person, and that each face is equally likely to be that person.
+    """
+
+    photo: int
+    name: str
+    number: int
+    count: int
+    face: Face
+    dissimilarity: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The faces of the photos, the most likely one first.
+
+    Attributes:
+        portrait: the face of the portrait.
+        faces: those in the photos.
+        problems: sentences about photos that were left out, and about a portrait with several faces; often empty.
+    """
+
+    portrait: Face
+    faces: tuple[FoundFace, ...]
+    problems: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict:
+        """Return the faces for JSON."""
+        faces = [
+            {
+                "photo": found.name,
+                "index": found.photo,
+                "number": found.number,
+                "box": found.face.box,
+                "probability": found.probability,
+                "dissimilarity": found.dissimilarity,
+            }
+            for found in self.faces
+        ]
+        return {"faces": faces, "warnings": list(self.problems)}
+
+
+def find_in_photos(
+    model: Model,
+    portrait: images.ImageSource,
+    photos: Sequence[tuple[str, images.ImageSource]],
+    progress: Callable[[int], None] = lambda done: None,
+) -> Found:
+    """Compare the main face of a portrait with all faces of several photos.
+
+    Args:
+        model: a network.
+        portrait: an image of the person, see `images.read`.
+        photos: (name, image) of each photo.
+        progress: called after each photo with the number of photos done.
+
+    Raises:
+        ValueError: if the portrait does not exist, cannot be read or shows no face.
+    """
+    searched = group(model, [(PORTRAIT, portrait), *photos], lambda done: progress(max(done - 1, 0)))
+    if 0 not in searched.photos:
+        raise ValueError(searched.problems[0].rstrip("."))
+    first = searched.photos.count(0)  # the faces of the portrait come first, its main face before the others
+    several = f"The portrait shows {first} faces; the largest one near the middle is searched for."
+    rows = range(first, len(searched.faces))
+    faces = [_compare(model.calibration, searched, row, len(rows)) for row in rows]
+    ranked = sorted(faces, key=lambda found: -found.probability)
+    return Found(searched.faces[0], tuple(ranked), ((several,) if first > 1 else ()) + searched.problems)
+
+
+def pair_quality(first: Face, second: Face) -> tuple[float, float] | None:
+    """Return the qualities of two faces; None if the network has no quality scores."""
+    if first.quality is None or second.quality is None:
+        return None
+    return first.quality, second.quality
+
+
+def _compare(calibration: Calibration, searched: Group, row: int, count: int) -> FoundFace:
+    """Compare the main face of the portrait, the first of the group, with one of `count` others."""
+    portrait, face, photo = searched.faces[0], searched.faces[row], searched.photos[row]
+    distance = float(searched.distances[0, row])
+    quality = pair_quality(portrait, face)
+    log_odds = calibration.log_odds(distance, quality) - math.log(count)
+    return FoundFace(
+        photo=photo - 1,
+        name=searched.names[row],
+        number=row - searched.photos.index(photo) + 1,
+        count=searched.photos.count(photo),
+        face=face,
+        dissimilarity=distance,
+        probability=float(0.5 * (1 + np.tanh(log_odds / 2))),
+    )
