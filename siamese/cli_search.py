@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,19 +84,21 @@ def _embed(args: argparse.Namespace) -> None:
 
 
 def _report(update: Update) -> None:
-    print(f"{update.photos:,} photos, {update.faces:,} faces: {update.index}")
-    print(f"{update.embedded:,} new or changed, {update.forgotten:,} deleted")
-    if update.others:
-        print(f"{update.others:,} other files are no photos")
-    _shorten(f"{len(update.without_faces):,} photos without a face", update.without_faces)
-    _shorten(f"{len(update.problems):,} not read", [f"{path}: {text}" for path, text in update.problems])
+    changes = f"{update.embedded:,} new or changed, {update.forgotten:,} deleted, {update.others:,} other files"
+    print(f"{update.photos:,} photos, {update.faces:,} faces ({changes})")
+    _shorten("Photos without a face", update.without_faces)
+    _shorten("Not read", [f"{path}: {text}" for path, text in update.problems])
+    print(f"Index: {update.index}", file=sys.stderr)
     if update.created:
-        print(f"The index holds biometric data of the people in the photos. To delete it: rm -r '{update.index}'")
+        print(
+            f"It holds biometric data of the people in the photos. To delete it: rm -r '{update.index}'",
+            file=sys.stderr,
+        )
 
 
 def _shorten(title: str, lines: list[str]) -> None:
     if lines:
-        print(f"{title}:")
+        print(f"{title} ({len(lines):,}):")
         for line in lines[:SHOWN]:
             print(f"  {line}")
         if len(lines) > SHOWN:

@@ -212,8 +212,9 @@ def test_commands_print_a_table_json_html_and_csv(tmp_path, siamese):
     run = siamese("embed", EXAMPLES)
     assert run.returncode == 0
     (index,) = (tmp_path / "cache" / "siamese" / "indexes").iterdir()
-    assert f"rm -r '{index}'" in run.stdout
-    assert "biometric" not in siamese("embed", EXAMPLES).stdout  # only the first time
+    assert run.stdout.startswith("5 photos, 5 faces (5 new or changed, 0 deleted")
+    assert f"rm -r '{index}'" in run.stderr
+    assert "biometric" not in siamese("embed", EXAMPLES).stderr  # only the first time
     html = tmp_path / "found.html"
     run = siamese("find", EXAMPLES / "obama-speaking.jpg", EXAMPLES / "obama-standing.jpg", EXAMPLES, "--html", html)
     assert run.stdout.splitlines()[0].startswith("3 matches among 5 faces")

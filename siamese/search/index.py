@@ -119,7 +119,7 @@ class Index:
     def _connect(self, mode: str) -> None:
         # Also a reader needs the mode "rw": it completes or undoes what a killed process was writing.
         address = f"{(self.folder / DATABASE).absolute().as_uri()}?mode={mode}"
-        self._db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=1)
+        self._db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=1, check_same_thread=False)
 
     def _check(self, model: Embedder) -> Path:
         """Return the folder of the photos.

@@ -47,8 +47,8 @@ def probability_among(
 
     Args:
         calibration: of the network.
-        distance: (N,) float ≥ 0.
-        quality: (N, 2), the qualities of both faces; None for 1.
+        distance: (...) float ≥ 0.
+        quality: (..., 2), the qualities of both faces; None for 1.
         count: number of faces that are searched, at least 1.
     """
     log_odds = calibration.log_odds(distance, quality)
