@@ -9,7 +9,7 @@ DIR is LFW, unpacked: NAME/NAME_0001.jpg. Each step adds its results to the JSON
     peer    embed all photos with face_recognition, one by one, and keep the result in PEER (an hour); for the next two
     find    for each person with several photos: the first is the portrait, the others are to be found among all
     group   group all photos by person
-    scale   time and peak memory for up to 1,000,000 faces: embeddings of LFW with noise
+    scale   time after opening the index, and peak memory, for up to 1,000,000 faces: embeddings of LFW with noise
     plot    draw docs/search.png from the results of `scale`
 
 See search_lfw.py for `peer`, `find` and `group`.
@@ -32,11 +32,12 @@ from search_lfw import find_people, group_lfw, main_faces, peer
 import siamese
 from siamese.faces import Face
 from siamese.search.embedding import PhotoFaces
-from siamese.search.find import find
+from siamese.search.find import embed_portraits, find_embedding
 from siamese.search.index import Index
 from siamese.search.index_writer import IndexWriter
 from siamese.search.people import group_people
 from siamese.search.scan import Photo
+from siamese.search.strictness import FIND_FMR
 from siamese.search.update import update_index
 
 ROOT = Path(__file__).parent.parent
@@ -83,6 +84,7 @@ OURS = """
 import sys, tempfile, time
 from pathlib import Path
 import siamese
+from siamese.search.strictness import FIND_FMR
 from siamese.search.update import update_index
 model = siamese.load()
 for line in sys.stdin:
@@ -164,12 +166,12 @@ def rss() -> float:
 def measure(place: str, what: str) -> None:
     """Print the time and the peak memory of a search, in a process of its own."""
     model = siamese.load(device="cpu")
-    model.find(PORTRAIT, [PORTRAIT])  # warm up
+    query, quality, _ = embed_portraits(model, [PORTRAIT])
     before = rss()
     with Index(Path(place), model) as index:
         began = time.perf_counter()
         if what == "find":
-            find(model, [PORTRAIT], index)
+            find_embedding(model, query, quality, index, FIND_FMR, 20)
         else:
             people = group_people(model, index)
         seconds = time.perf_counter() - began

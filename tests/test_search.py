@@ -98,11 +98,14 @@ def test_no_faces_at_all(model, tmp_path):
         assert model.group(photos).people == ()
 
 
-def test_nearest_equals_sorting_all_distances():
+@pytest.mark.parametrize("unit", [True, False])
+def test_nearest_equals_sorting_all_distances(unit):
     rng = np.random.default_rng(0)
     z, query = rng.normal(size=(1000, 16)).astype(np.float32), rng.normal(size=16).astype(np.float32)
+    if unit:
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
     blocks = [(np.arange(start, start + 100), z[start : start + 100]) for start in range(0, 1000, 100)]
-    rows, distances = nearest(query, blocks, 30)
+    rows, distances = nearest(query, blocks, 30, unit)
     expected = np.linalg.norm(z - query, axis=1)
     assert rows.tolist() == np.argsort(expected)[:30].tolist()
     np.testing.assert_allclose(distances, np.sort(expected)[:30], rtol=1e-5)

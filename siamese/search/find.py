@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -130,17 +130,30 @@ def find(
     Raises:
         FileNotFoundError, ValueError: see `embed_portraits` and `search_threshold`.
     """
-    query, portrait_quality, warnings = embed_portraits(model, portraits)
+    query, quality, warnings = embed_portraits(model, portraits)
+    if quality < model.calibration.min_quality:
+        warnings.append("The portrait is too poor to call a face a match; use a better photo.")
+    return replace(find_embedding(model, query, quality, photos, fmr, limit), warnings=tuple(warnings))
+
+
+def find_embedding(
+    model: Embedder, query: np.ndarray, quality: float, photos: Collection, fmr: float, limit: int
+) -> Matches:
+    """Find the faces that are closest to an embedding.
+
+    Args:
+        model: the network that made all embeddings.
+        query, quality: from `embed_portraits`.
+        photos, fmr, limit: see `find`.
+    """
     count, calibration = len(photos), model.calibration
     threshold = search_threshold(calibration, count, fmr)
-    rows, distances = nearest(query, photos.blocks(), limit)
+    rows, distances = nearest(query, photos.blocks(), limit, model.network.unit)
     faces = photos.faces(rows.tolist())
     known = [1.0 if face.quality is None else face.quality for face in faces]
-    own = 1.0 if math.isnan(portrait_quality) else portrait_quality
+    own = 1.0 if math.isnan(quality) else quality
     qualities = np.stack([np.full(len(faces), own), np.array(known, float)], axis=1)
     probabilities = probability_among(calibration, distances, qualities, count)
-    if own < calibration.min_quality:
-        warnings.append("The portrait is too poor to call a face a match; use a better photo.")
     is_match = (distances <= threshold) & (qualities.min(axis=1, initial=1) >= calibration.min_quality)
     ranked = tuple(
         Match(face.photo, face.number, face.box, distance, probability, match, face.quality)
@@ -148,18 +161,25 @@ def find(
             faces, distances.tolist(), probabilities.tolist(), is_match.tolist(), strict=True
         )
     )
-    return Matches(ranked, count, threshold, fmr, tuple(warnings))
+    return Matches(ranked, count, threshold, fmr)
 
 
 def nearest(
-    query: np.ndarray, blocks: Iterable[tuple[np.ndarray, np.ndarray]], limit: int
+    query: np.ndarray, blocks: Iterable[tuple[np.ndarray, np.ndarray]], limit: int, unit: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the `limit` embeddings nearest to a (D,) query, nearest first, and their distances."""
+    """Return the rows of the embeddings nearest to a query, nearest first, and their distances.
+
+    Args:
+        query: (D,) float32.
+        blocks: (B,) rows and their (B, D) embeddings.
+        limit: how many rows to return, at most.
+        unit: whether all embeddings have length 1.
+    """
     rows, distances = np.empty(0, int), np.empty(0, np.float32)
     for block_rows, z in blocks:
-        # Twice the product, because the difference of all embeddings would need a copy of them.
-        squared = np.einsum("nd,nd->n", z, z) + (query @ query - 2 * (z @ query))
-        close = np.argpartition(squared, limit)[:limit] if len(squared) > limit else np.arange(len(squared))
+        # The squared distance without |query|²: one product, because memory bandwidth is the limit.
+        score = (1 if unit else np.einsum("nd,nd->n", z, z)) - 2 * (z @ query)
+        close = np.argpartition(score, limit)[:limit] if len(score) > limit else np.arange(len(score))
         rows = np.concatenate([rows, block_rows[close]])
         distances = np.concatenate([distances, np.linalg.norm(z[close] - query, axis=1)])
         best = np.lexsort((rows, distances))[:limit]

@@ -108,7 +108,7 @@ def pair_quality(first: Face, second: Face) -> tuple[float, float] | None:
 def _compare(calibration: Calibration, searched: Group, row: int, count: int) -> FoundFace:
     """Compare the main face of the portrait, the first of the group, with one of `count` others."""
     portrait, face, photo = searched.faces[0], searched.faces[row], searched.photos[row]
-    distance = np.linalg.norm(searched.z[0] - searched.z[row])
+    distance = np.asarray(np.linalg.norm(searched.z[0] - searched.z[row]))
     quality = pair_quality(portrait, face)
     probability = probability_among(calibration, distance, None if quality is None else np.array(quality), count)
     return FoundFace(
