@@ -18,7 +18,6 @@ See search_lfw.py for `peer`, `find` and `group`.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -158,16 +157,18 @@ def fill(place: Path, z: np.ndarray) -> None:
         index.compact()
 
 
-def rss() -> float:
-    """Return the memory of this process in MB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+def memory(name: str) -> float:
+    """Return the memory of this process in MB: "VmRSS" now, or "VmHWM" at its peak."""
+    # The peak of `resource.getrusage` includes that of the process that started this one.
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def measure(place: str, what: str) -> None:
     """Print the time and the peak memory of a search, in a process of its own."""
     model = siamese.load(device="cpu")
     query, quality, _ = embed_portraits(model, [PORTRAIT])
-    before = rss()
+    before = memory("VmRSS")
     with Index(Path(place), model) as index:
         began, cpu = time.perf_counter(), time.process_time()
         if what == "find":
@@ -175,7 +176,7 @@ def measure(place: str, what: str) -> None:
         else:
             people = group_people(model, index)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    peak = memory("VmHWM")
     result = {
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu, 3),

@@ -20,7 +20,7 @@ from siamese.search.strictness import FIND_FMR, GROUP_FMR, probability_among, se
 
 RATES = (1.0, 0.1, FIND_FMR)  # expected false matches of a search
 PEER_THRESHOLD = 0.6  # of face_recognition.compare_faces
-WHISPERS = (0.4, 0.42, 0.44, 0.45, 0.46, 0.47, 0.48, 0.5)  # thresholds of dlib's Chinese whispers; 0.5 is the usual one
+WHISPERS = (0.42, 0.44, 0.45, 0.46, 0.48, 0.5)  # thresholds of dlib's Chinese whispers; 0.5 is the usual one
 
 Search = tuple[np.ndarray, np.ndarray]  # distances of all photos from a portrait, and whether they show the person
 

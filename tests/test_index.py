@@ -202,6 +202,7 @@ def test_what_cannot_be_read_is_listed(model, photos, place):
     (photos / "loop").symlink_to(photos)
     (photos / "self.png").symlink_to("self.png")
     (photos / "again").symlink_to(photos / "3")
+    os.link(photos / "0" / "0.png", bytes(photos) + b"/caf\xe9.png")  # not UTF-8
     os.mkfifo(photos / "pipe.png")
     os.mkfifo(photos / "pipe.zip")
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
@@ -213,7 +214,7 @@ def test_what_cannot_be_read_is_listed(model, photos, place):
     (photos / "linked").symlink_to(outside)
     result = update_index(model, photos, place)
     problems = dict(result.problems)
-    assert sorted(problems) == ["broken.png", "broken.zip", "pipe.png", "pipe.zip", "self.png"]
+    assert sorted(problems) == ["broken.png", "broken.zip", "caf\ufffd.png", "pipe.png", "pipe.zip", "self.png"]
     assert "can be read" in problems["broken.png"]
     assert "regular file" in problems["pipe.png"]
     assert (result.faces, result.others) == (80, 1)
@@ -221,7 +222,7 @@ def test_what_cannot_be_read_is_listed(model, photos, place):
     (photos / "broken.png").write_bytes((photos / "0" / "0.png").read_bytes())
     (photos / "self.png").unlink()
     result = update_index(model, photos, place)
-    assert sorted(dict(result.problems)) == ["broken.zip", "pipe.png", "pipe.zip"]
+    assert sorted(dict(result.problems)) == ["broken.zip", "caf\ufffd.png", "pipe.png", "pipe.zip"]
     assert (result.faces, result.embedded) == (81, 1)
 
 

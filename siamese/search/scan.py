@@ -112,6 +112,10 @@ def _walk(root: Path, found: Listing) -> None:
             if entry.name.startswith("."):
                 continue
             path = folder / entry.name
+            if not _is_unicode(entry.name):
+                shown = os.fsencode(path.relative_to(root)).decode(errors="replace")
+                found.problems.append((shown, "its name is not in UTF-8; rename it"))
+                continue
             try:
                 status = entry.stat()
             except OSError as error:
@@ -163,6 +167,14 @@ def photo_suffixes() -> frozenset[str]:
     """Return the suffixes of photos, in lower case."""
     extensions = Image.registered_extensions()
     return frozenset(suffix for suffix, name in extensions.items() if name in FORMATS) | frozenset(OTHER_SUFFIXES)
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8 become surrogates
+        return False
+    return True
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
