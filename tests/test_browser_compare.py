@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 import siamese
 
 from .browser import ANSWER, needs_chromium, side_by_side, upload
-from .conftest import EXAMPLES
+from .conftest import EXAMPLES, ROOT
 
 pytestmark = needs_chromium
 VERDICT = "#answer .verdict"
@@ -37,7 +37,7 @@ STATES = {  # name: photos, symbol and words
     "same": ("obama-portrait.jpg", "obama-standing.jpg", "=", "Very likely the same person"),
     "different": ("biden.jpg", "obama-speaking.jpg", "≠", "Very likely different people"),
     "unsure": ("blurred.png", "obama-portrait.jpg", "?", "Could be the same person or different people"),
-    "problem": ("song.jpg", "biden.jpg", "!", "song.jpg is not an image"),
+    "problem": ("song.jpg", "biden.jpg", "!", "not an image"),
     "no-face": ("noise.png", "collins.jpg", "", "No face was found in the first photo"),
 }
 
@@ -160,7 +160,7 @@ def test_strictness_changes_the_verdict(tab, tmp_path):
 
 def test_a_single_bad_photo_is_named_on_arrival(tab, photos):
     upload(tab, photos / "song.jpg")
-    expect(tab.locator(".problem >> visible=true")).to_contain_text("song.jpg is not an image")
+    expect(tab.locator(".problem >> visible=true")).to_contain_text("not an image")
     expect(tab.locator(".image-frame img")).to_be_hidden()  # the browser would show a broken image
     tab.get_by_label("Remove image").click()
     expect(tab.locator(ANSWER)).to_contain_text("Add two photos")
@@ -191,6 +191,12 @@ def test_a_photo_that_the_browser_cannot_draw_has_a_preview(tab, photos):
     expect(photo).to_be_visible()
     tab.get_by_label("Remove image").first.click()
     expect(tab.locator(ANSWER)).to_contain_text("Add the first photo")
+
+
+def test_a_heic_photo_has_a_preview(tab):
+    pytest.importorskip("pi_heif")
+    upload(tab, ROOT / "tests" / "photo.heic")
+    expect(tab.get_by_alt_text("First photo", exact=True)).to_have_attribute("src", re.compile("^data:image/jpeg"))
 
 
 def test_too_large_uploads_are_explained(tab, tmp_path):

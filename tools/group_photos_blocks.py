@@ -10,8 +10,8 @@ def group_photos() -> str:
     rows = [
         [
             "default" if rate == "default" else one_in(float(rate)),
-            f"{r['rate']:.3%}",
-            " to ".join(f"{x:.3%}" for x in r["interval"]),
+            f"{r['rate']:.4%}",
+            " to ".join(f"{x:.4%}" for x in r["interval"]),
         ]
         for rate, r in rates.items()
     ]

@@ -56,7 +56,7 @@ def examples(pairs: Sequence[Example]) -> str:
 def thumbnail(photo: Path) -> str:
     with Image.open(photo) as image:
         square = ImageOps.fit(image.convert("RGB"), (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), centering=(0.5, 0.2))
-    return f'<img src="{data_uri(square, "WEBP")}" alt="">'
+    return f'<img src="{data_uri(square, "WEBP")}" alt="{escape(photo.stem.replace("-", ", "))}">'
 
 
 def states(words: Vocabulary, has_examples: bool) -> str:
