@@ -19,7 +19,7 @@ from siamese.model import NO_FACE
 from siamese.network import bundled_weights
 from siamese.page import charts, faces, html, people, reliability, text, tutorial
 from siamese.page import find as finding
-from siamese.page.cleanup import limit_memory_growth, start_cleanup
+from siamese.page.cleanup import limit_memory_growth, start_cleanup, use_own_uploads_folder
 from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, photos_input, strictness_radio
 from siamese.page.requests import Page
@@ -50,6 +50,7 @@ DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the 
 # On a ZeroGPU Space, only functions with `spaces.GPU` have a GPU, and they run in processes of their own. All networks
 # are therefore loaded here, and these functions take and return plain values. Elsewhere, `spaces.GPU` has no effect.
 
+use_own_uploads_folder()
 try:
     model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
     notice = model.note
@@ -359,7 +360,7 @@ PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
 CHOOSE = "chooseGroupExample(element, trigger)"
 
-with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as demo:
+with Page(title=TITLE, analytics_enabled=False) as demo:
     gr.Markdown(f"# {TITLE}\n{text.introduction(model, words, notice)}")
 
     with gr.Tab("Compare", elem_id="compare"):
@@ -462,7 +463,7 @@ with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 1800)) as dem
 def launch(**settings: Any) -> None:
     """Serve the page until it is stopped."""
     limit_memory_growth()
-    start_cleanup(demo)
+    start_cleanup(demo, (HERE / "examples").glob("*.jpg"))
     demo.queue(max_size=64).launch(
         theme=THEME,
         css_paths=HERE / "app.css",

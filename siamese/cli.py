@@ -1,4 +1,4 @@
-"""The command line: siamese train | evaluate | compare | export | push | deploy.
+"""The command line: siamese compare | embed | find | group | train | evaluate | export | push | deploy.
 
 Modules are imported inside the functions that need them, so that `siamese --help` does not import PyTorch.
 """
@@ -76,7 +76,19 @@ def _parser() -> _Parser:
     parser = _Parser(prog="siamese", description="Do two photos show the same person? Use and train Siamese networks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_compare, _add_train, _add_evaluate, _add_export, _add_push, _add_deploy):
+    from siamese.cli_search import add_embed, add_find, add_group  # it needs this module
+
+    for add in (
+        _add_compare,
+        add_embed,
+        add_find,
+        add_group,
+        _add_train,
+        _add_evaluate,
+        _add_export,
+        _add_push,
+        _add_deploy,
+    ):
         add(commands)
     return parser
 
@@ -170,7 +182,7 @@ def _add_train(commands: Commands) -> None:
 def _train(args: argparse.Namespace) -> None:
     from siamese.data.folders import title
     from siamese.hub.upload import check_upload, upload
-    from siamese.training.distributed import is_main_process
+    from siamese.processes import is_main_process
     from siamese.training.run import train
     from siamese.training.summary import summarise
 

@@ -17,7 +17,6 @@ HEIF_PACKAGES = ("pi_heif", "pillow_heif")  # either adds HEIF to Pillow
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 # Each scan of a progressive JPEG costs as much time as a whole baseline JPEG. Cameras and editors write at most 20.
 MAX_JPEG_SCANS = 100
-MAX_TEXT_BYTES = 4096  # longer content is not a path or a base64 string by mistake
 
 
 def open_image(content: bytes, name: str) -> Image.Image:
@@ -46,10 +45,6 @@ def open_image(content: bytes, name: str) -> Image.Image:
             f"{name} has far more than {MAX_PIXELS // 10**6} million pixels; use a smaller version"
         ) from error
     except Exception as error:  # Pillow's parsers raise many types for damaged files
-        if len(content) <= MAX_TEXT_BYTES and content.isascii() and b"\0" not in content:
-            raise ValueError(
-                f"{name} contains text, not an image; give a path as str, or the bytes of the file"
-            ) from error
         raise ValueError(f"{name} is not an image that can be read; {ADVICE}") from error
 
 

@@ -30,6 +30,7 @@ BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 ARRAY_ADVICE = "arrange it as height × width × channels with values from 0 to 255, and convert it to uint8"
 MAX_FILE_BYTES = 500_000_000  # 50 million pixels with three 16-bit samples have 300 MB
 MAX_NAME_LENGTH = 80  # of a file in an error message
+MAX_PATH_LENGTH = 4096
 SAMPLE_BITS = (8, 10, 12, 14, 16)  # that a file with 16 bits per sample may use
 
 
@@ -129,6 +130,8 @@ def _open(source: ImageSource) -> tuple[str, Image.Image]:
     if isinstance(source, Image.Image):
         return "the image", source
     if isinstance(source, bytes):
+        if 0 < len(source) <= MAX_PATH_LENGTH and source.isascii() and b"\0" not in source:
+            raise ValueError("got bytes that hold text, not an image; give a path as str")
         return "the file", open_image(source, "the file")
     if isinstance(source, str | PathLike | ZipPath):
         path = source if isinstance(source, ZipPath) else _path(source)

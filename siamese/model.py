@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,11 +22,15 @@ from siamese.faces.cover import mark_covered
 from siamese.faces.detection import Landmarks
 from siamese.network import SiameseNetwork
 from siamese.record import Record
+from siamese.search.embedding import MIN_FACE_SCORE
+from siamese.search.find import DEFAULT_LIMIT, Matches, find
+from siamese.search.people import People, group_people
+from siamese.search.photos import Photos, open_photos
+from siamese.search.strictness import FIND_FMR, GROUP_FMR
 from siamese.wording import VERDICT_PROBABILITY
 
 BATCH_SIZE = 32  # photos per batch in `Model.embed`
 NO_FACE = "No face was found in the {} photo. Use a photo in which the whole face is large and well lit."
-MIN_FACE_SCORE = 0.9  # of faces other than the main one of a photo; below it, many detections are no faces
 
 
 # After a fork, PyTorch's threads do not exist in the child, which would wait for them for ever.
@@ -200,6 +204,43 @@ class Model:
             warnings=tuple(warnings),
             model=self.id,
         )
+
+    def find(
+        self,
+        portraits: images.ImageSource | Iterable[images.ImageSource],
+        photos: Photos,
+        *,
+        fmr: float = FIND_FMR,
+        limit: int = DEFAULT_LIMIT,
+    ) -> Matches:
+        """Find a person in many photos.
+
+        Args:
+            portraits: a photo of the person, or several, which count together. Their main faces are used.
+            photos: a folder or zip archive, whose faces are kept in an index so that the next search is fast; an index;
+                or images.
+            fmr: expected number of false matches among all faces. See `search_threshold`.
+            limit: how many faces to return, at most.
+
+        Raises:
+            FileNotFoundError, ValueError, OSError: if a portrait, the photos or the index cannot be used.
+        """
+        several: list[Any] = [portraits] if images.is_single_image(portraits) else list(cast(Iterable, portraits))
+        with open_photos(self, photos) as collection:
+            return find(self, several, collection, fmr, limit)
+
+    def group(self, photos: Photos, *, fmr: float = GROUP_FMR) -> People:
+        """Group the faces of many photos by person.
+
+        Args:
+            photos: see `find`.
+            fmr: expected number of false matches of a face among all faces. See `search_threshold`.
+
+        Raises:
+            FileNotFoundError, ValueError, OSError: if the photos or the index cannot be used.
+        """
+        with open_photos(self, photos) as collection:
+            return group_people(self, collection, fmr)
 
     def _no_face(self, found: list[list[Face]], fmr: float | None) -> Comparison:
         """Return the answer for photos of which at least one shows no face."""

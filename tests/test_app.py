@@ -167,6 +167,7 @@ from pathlib import Path
 
 import app
 from gradio_client import Client, handle_file
+from siamese.page.cleanup import start_cleanup
 
 folder, secret, *pair = map(Path, sys.argv[1:])
 examples = {file.read_bytes() for file in pair[1].parent.glob("*.jpg")}
@@ -184,7 +185,6 @@ def kept_sessions():
     return sum("base64" in str(session.config_values) for session in app.demo.state_holder.session_data.values())
 
 
-app.demo.delete_cache = (1, 3)
 app.launch(prevent_thread_lock=True, quiet=True)
 client = Client(app.demo.local_url, verbose=False)
 client.predict(*map(handle_file, pair), api_name="/compare")
@@ -193,9 +193,10 @@ try:
     client.predict(handle_file(secret), handle_file(pair[1]), api_name="/compare")
 except Exception as error:
     refusal = str(error)
-(folder / "gradio" / "tmp0123").write_bytes(b"the first half of a photo")
+(Path(app.demo.GRADIO_CACHE) / "tmp0123").write_bytes(b"the first half of a photo")
 app.demo.state_holder["a visitor"]._update_value_in_config(app.compared._id, "data:image/png;base64,")
 before = {"files": kept_files(), "sessions": kept_sessions(), "refusal": refusal}
+start_cleanup(app.demo, pair[1].parent.glob("*.jpg"), interval=1, max_age=3)
 for _ in range(100):
     if not (kept_files() or kept_sessions()):
         break
@@ -284,3 +285,34 @@ def test_other_files_are_not_served(page):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{page}/gradio_api/file={ROOT / path}")
         assert refused.value.code == 403
+
+
+HOLD_A_FOLDER = """
+import sys, time
+from siamese.page.cleanup import use_own_uploads_folder
+
+folder = use_own_uploads_folder()
+(folder / "upload").mkdir()
+(folder / "upload" / "photo.jpg").write_bytes(b"a face")
+print(folder, flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_uploads_of_a_killed_page_are_deleted_at_the_next_start(tmp_path):
+    def start(seconds: int) -> tuple[subprocess.Popen, Path]:
+        environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path)}
+        command = [sys.executable, "-c", HOLD_A_FOLDER, str(seconds)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+        return process, Path(process.stdout.readline().strip())
+
+    (killed, old), (running, other) = start(600), start(600)
+    killed.kill()
+    killed.wait()
+    assert (old / "upload" / "photo.jpg").exists()
+    ended, own = start(0)
+    ended.wait()
+    assert [old.exists(), own.exists(), (other / "upload" / "photo.jpg").exists()] == [False, False, True]
+    running.kill()
+    running.wait()
+    assert [path for path in tmp_path.iterdir()] == [other]

@@ -12,12 +12,11 @@ import torch
 
 from siamese import SiameseNetwork, calibration, cli, distance
 from siamese.loss import all_pairs_loss
+from siamese.processes import broadcast_object, is_main_process
 from siamese.record import Record
 from siamese.training.distributed import (
     all_gather,
-    broadcast_object,
     convert_sync_batchnorm,
-    is_main_process,
     join,
     local_slice,
     sum_gradients,

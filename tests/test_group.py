@@ -6,30 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from siamese import load
 from siamese.search import group
 
 from .conftest import EXAMPLES
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_clusters_equal_those_of_scipy(seed):
-    rng = np.random.default_rng(seed)
-    points = rng.normal(size=(40, 3)) + 4 * rng.integers(0, 4, (40, 1))
-    distances = np.linalg.norm(points[:, None] - points, axis=-1)
-    for threshold in (0.5, 1.5, 3.0, 100.0):
-        expected = fcluster(linkage(squareform(distances), "average"), threshold, "distance")
-        clusters = group.cluster(distances, threshold)
-        assert sorted(clusters) == sorted(np.flatnonzero(expected == number).tolist() for number in np.unique(expected))
-        assert [len(rows) for rows in clusters] == sorted(map(len, clusters), reverse=True)
-
-
-def test_clusters_of_no_face_and_of_one_face():
-    assert group.cluster(np.empty((0, 0)), 1.0) == []
-    assert group.cluster(np.zeros((1, 1)), 1.0) == [[0]]
 
 
 def test_all_faces_of_all_photos_are_grouped(tmp_path):
@@ -38,7 +19,7 @@ def test_all_faces_of_all_photos_are_grouped(tmp_path):
     photo = Image.new("RGB", (1000, 500))
     for x, name in ((0, "biden.jpg"), (500, "collins.jpg")):
         photo.paste(Image.open(EXAMPLES / name).resize((500, 500)), (x, 0))
-    (tmp_path / "song.jpg").write_bytes(b"la la la")
+    (tmp_path / "song.jpg").write_bytes(b"\xff\xfe\x00 la la la")
     blank = Image.new("RGB", (300, 300))
     photos = [("two", photo), ("song.jpg", tmp_path / "song.jpg"), ("b", EXAMPLES / "biden.jpg"), ("blank", blank)]
     found = group.group(model, photos, progress.append)

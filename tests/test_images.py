@@ -143,7 +143,7 @@ def truncated_jpeg() -> bytes:
     ("content", "says"),
     [
         (b"", "empty"),
-        (b"not an image", "contains text"),
+        (b"not an image\0", "not an image"),
         (b"la la la" * 1000, "not an image"),
         (b"\0\0\0\x14ftypqt  " + bytes(500), "not an image"),  # a video
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n" + bytes(range(256)), "not an image"),  # Ghostscript

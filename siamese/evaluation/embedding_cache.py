@@ -1,7 +1,6 @@
 """Embed many photographs, with a cache on disk."""
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from siamese import backbones, images, network
 from siamese.faces import alignment, detection, face, mtcnn, pyramid
 from siamese.files import cache_folder, write_atomically
 from siamese.model import Model
+from siamese.search.embedder import digest
 
 BATCH_SIZE = 32  # photographs that are embedded together
 SAVE_EVERY = 256  # new embeddings
@@ -103,14 +103,8 @@ class _Cache:
 
 def _cache_key(model: Model) -> str:
     """Hash all that an embedding depends on besides the photograph: weights, settings, and the code involved."""
-    digest = hashlib.sha256()
-    net = model.network
-    settings = type(net.backbone).__name__, net.mirror, net.unit, net.reference_norm, model.template
-    digest.update(json.dumps(settings).encode())
-    for name, tensor in sorted(net.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    key = digest(model)
     if model.align == "faces":
-        digest.update((network.bundled_weights("mtcnn") / "model.safetensors").read_bytes())
         for module in (alignment, backbones, detection, face, images, mtcnn, network, pyramid):
-            digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()[:16]
+            key.update(Path(str(module.__file__)).read_bytes())
+    return key.hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +10,9 @@ import numpy as np
 from siamese import images
 from siamese.calibration import Calibration
 from siamese.faces import Face
-from siamese.model import Model
+from siamese.search.embedder import Embedder
 from siamese.search.group import Group, group
+from siamese.search.strictness import probability_among
 
 PORTRAIT = "the portrait"  # its name in error messages
 
@@ -28,8 +28,7 @@ class FoundFace:
         count: number of faces in the photo.
         face: the face.
         dissimilarity: distance from the face of the portrait, ≥ 0.
-        probability: that it is the person of the portrait, in [0, 1]. It assumes that the photos are as likely as not
-            to show the person, and that each face is equally likely to be that person.
+        probability: that it is the person of the portrait, if one of the faces is expected to be, in [0, 1].
     """
 
     photo: int
@@ -72,7 +71,7 @@ class Found:
 
 
 def find_in_photos(
-    model: Model,
+    model: Embedder,
     portrait: images.ImageSource,
     photos: Sequence[tuple[str, images.ImageSource]],
     progress: Callable[[int], None] = lambda done: None,
@@ -109,15 +108,15 @@ def pair_quality(first: Face, second: Face) -> tuple[float, float] | None:
 def _compare(calibration: Calibration, searched: Group, row: int, count: int) -> FoundFace:
     """Compare the main face of the portrait, the first of the group, with one of `count` others."""
     portrait, face, photo = searched.faces[0], searched.faces[row], searched.photos[row]
-    distance = float(searched.distances[0, row])
+    distance = np.asarray(np.linalg.norm(searched.z[0] - searched.z[row]))
     quality = pair_quality(portrait, face)
-    log_odds = calibration.log_odds(distance, quality) - math.log(count)
+    probability = probability_among(calibration, distance, None if quality is None else np.array(quality), count)
     return FoundFace(
         photo=photo - 1,
         name=searched.names[row],
         number=row - searched.photos.index(photo) + 1,
         count=searched.photos.count(photo),
         face=face,
-        dissimilarity=distance,
-        probability=float(0.5 * (1 + np.tanh(log_odds / 2))),
+        dissimilarity=float(distance),
+        probability=float(probability),
     )

@@ -1,9 +1,7 @@
-"""Group the faces of many photos by person."""
+"""Group the faces of a few photos by person, and keep the crop of each face and the distance of each pair."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from siamese import images
+from siamese.calibration import Calibration
 from siamese.faces import Face
-from siamese.model import Model
+from siamese.search.embedder import Embedder
+from siamese.search.embedding import embed_photos
+from siamese.search.output import write_csv
+from siamese.search.people import partition
 
 MAX_FACES = 200
-# Other faces of a photo than its main one need this score. Below it, many detections are no faces.
-MIN_FACE_SCORE = 0.9
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,31 @@ class Group:
         faces: N faces, photo by photo.
         photos: for each face the index of its photo.
         names: for each face the name of its photo.
-        distances: (N, N) float32, dissimilarity of each pair of faces.
+        z: (N, D) float32, their embeddings.
+        calibration: of the network.
         problems: sentences about photos that were left out; often empty.
     """
 
     faces: tuple[Face, ...]
     photos: tuple[int, ...]
     names: tuple[str, ...]
-    distances: np.ndarray
+    z: np.ndarray
+    calibration: Calibration
     problems: tuple[str, ...] = ()
 
+    @property
+    def distances(self) -> np.ndarray:
+        """The dissimilarity of each pair of faces, (N, N) float32."""
+        return np.linalg.norm(self.z[:, None] - self.z, axis=-1)
+
     def people(self, threshold: float) -> list[list[int]]:
-        """Return for each person the indices of their faces, the person with the most faces first, see `cluster`."""
-        return cluster(self.distances, threshold)
+        """Return for each person the indices of their faces, the person with the most faces first, see `partition`.
+
+        Faces that are too poor to tell who it is come last, each on its own.
+        """
+        quality = np.array([np.nan if face.quality is None else face.quality for face in self.faces], np.float32)
+        people, left_over = partition(self.z, quality, self.calibration, threshold)
+        return people + [[row] for row in left_over]
 
     def labels(self) -> list[str]:
         """Return a name for each face: the name of its photo, numbered if several faces have that name."""
@@ -70,17 +82,14 @@ class Group:
         Args:
             people: from `people`.
         """
-        labels, file = self.labels(), io.StringIO()
+        labels, distances = self.labels(), self.distances
         person_of = {face: person for person, faces in enumerate(people, 1) for face in faces}
-        writer = csv.writer(file)
-        writer.writerow(["face", "person", *labels])
-        for face, label in enumerate(labels):
-            writer.writerow([label, person_of[face], *(f"{value:.4f}" for value in self.distances[face])])
-        return file.getvalue()
+        rows = [[label, person_of[face], *(f"{x:.4f}" for x in distances[face])] for face, label in enumerate(labels)]
+        return write_csv(["face", "person", *labels], rows)
 
 
 def group(
-    model: Model,
+    model: Embedder,
     photos: Sequence[tuple[str, images.ImageSource]],
     progress: Callable[[int], None] = lambda done: None,
 ) -> Group:
@@ -99,50 +108,17 @@ def group(
     embeddings: list[np.ndarray] = []
     problems: list[str] = []
     for index, (name, photo) in enumerate(photos):
-        try:
-            detected = model.detect([photo])[0]
-            found = detected[:1] + [face for face in detected[1:] if (face.score or 0) >= MIN_FACE_SCORE]
-            if found:
-                z, embedded = model.embed_faces(found)
-                faces += embedded
-                indices += [index] * len(found)
-                embeddings.append(z)
-            else:
-                problems.append(f"No face was found in {name}.")
-        except (ValueError, FileNotFoundError) as error:
-            problems.append(f"{error}.")
+        (found,) = embed_photos(model, [photo])
+        faces += found.faces
+        indices += [index] * len(found.faces)
+        embeddings.append(found.z)
+        if not found.faces:
+            problems.append(f"{found.problem}." if found.problem else f"No face was found in {name}.")
         progress(index + 1)
         if len(faces) > MAX_FACES:
             problems.append(f"Only the first {MAX_FACES} faces are shown, up to {name}.")
             break
-    rows = np.concatenate(embeddings)[:MAX_FACES] if embeddings else np.empty((0, 1), np.float32)
+    z = np.concatenate([np.empty((0, model.network.embedding_dim), np.float32), *embeddings])[:MAX_FACES]
     names = tuple(photos[index][0] for index in indices[:MAX_FACES])
-    distances = np.linalg.norm(rows[:, None] - rows, axis=-1)
-    return Group(tuple(faces[:MAX_FACES]), tuple(indices[:MAX_FACES]), names, distances, tuple(problems))
-
-
-def cluster(distances: np.ndarray, threshold: float) -> list[list[int]]:
-    """Cluster with average linkage: merge the two closest clusters until their mean distance exceeds the threshold.
-
-    Sokal and Michener, "A Statistical Method for Evaluating Systematic Relationships", 1958.
-
-    Args:
-        distances: (N, N) float ≥ 0, symmetric.
-        threshold: largest mean distance between the members of two clusters that are merged.
-
-    Returns:
-        The clusters as lists of row indices, the largest first.
-    """
-    between = distances.astype(float)
-    np.fill_diagonal(between, np.inf)
-    clusters = [[row] for row in range(len(between))]
-    for _ in clusters[1:]:
-        a, b = divmod(int(between.argmin()), len(between))
-        if between[a, b] > threshold:
-            break
-        size_a, size_b = len(clusters[a]), len(clusters[b])
-        between[a] = between[:, a] = (size_a * between[a] + size_b * between[b]) / (size_a + size_b)
-        between[a, a] = between[b] = between[:, b] = np.inf
-        clusters[a] += clusters[b]
-        clusters[b] = []
-    return sorted((sorted(rows) for rows in clusters if rows), key=len, reverse=True)
+    kept = tuple(faces[:MAX_FACES]), tuple(indices[:MAX_FACES])
+    return Group(*kept, names, z, model.calibration, tuple(problems))

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from siamese.network import pick_device
-
-T = TypeVar("T")
 
 
 def join(device: str) -> torch.device:
@@ -38,42 +35,6 @@ def join(device: str) -> torch.device:
     # Without this, a process that exits before the others can be aborted by its communication threads.
     atexit.register(state.destroy_process_group)
     return torch.device(state.device or "cpu")
-
-
-def is_main_process() -> bool:
-    """Return whether this process writes files and prints."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def broadcast_object(value: T) -> T:
-    """Return the value of the main process, which must be picklable, with tensors on the CPU."""
-    if not dist.is_initialized():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
-
-
-def run_on_main(function: Callable[[], T]) -> T:
-    """Run a function on the main process. If it fails, the other processes exit silently.
-
-    Returns:
-        The function's value, which must be picklable, on all processes.
-
-    Raises:
-        ValueError, OSError: from `function`, on the main process.
-        SystemExit: on the other processes, if `function` failed.
-    """
-    value, failure = None, None
-    if is_main_process():
-        try:
-            value = function()
-        except (ValueError, OSError) as error:
-            failure = error
-    value, failed = broadcast_object((value, failure is not None))
-    if failed:
-        raise failure or SystemExit(2)
-    return cast(T, value)
 
 
 def local_slice(count: int) -> slice:

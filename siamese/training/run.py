@@ -20,10 +20,11 @@ from siamese.evaluation.people import UNKNOWN_NAMES_NOTE
 from siamese.evaluation.plane import measure_plane
 from siamese.faces.alignment import TEMPLATE
 from siamese.network import SiameseNetwork
+from siamese.processes import is_main_process, run_on_main
 from siamese.record import DataSource, LossCurve, People, Record, Report
 from siamese.training.config import TrainConfig
 from siamese.training.cross_validation import cross_validate
-from siamese.training.distributed import is_main_process, join, run_on_main
+from siamese.training.distributed import join
 from siamese.training.output import (
     CHECKPOINTS,
     TENSORBOARD,

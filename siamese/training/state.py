@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese.files import write_atomically
-from siamese.training.distributed import broadcast_object, is_main_process
+from siamese.processes import broadcast_object, is_main_process
 
 PATIENCE = 5  # epochs without a lower validation error before training stops
 

@@ -22,15 +22,9 @@ from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.model import Model
 from siamese.network import SiameseNetwork
+from siamese.processes import broadcast_object, is_main_process
 from siamese.training.config import TrainConfig
-from siamese.training.distributed import (
-    all_gather,
-    broadcast_object,
-    convert_sync_batchnorm,
-    is_main_process,
-    local_slice,
-    sum_gradients,
-)
+from siamese.training.distributed import all_gather, convert_sync_batchnorm, local_slice, sum_gradients
 from siamese.training.modern import ModernRecipe
 from siamese.training.recipe import Batch, Recipe
 from siamese.training.state import State, load_checkpoint, save_checkpoint

@@ -1,0 +1,175 @@
+"""The commands siamese embed | find | group."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siamese.cli import DEFAULT_WEIGHTS, DEVICE_HELP, WEIGHTS_HELP, _add, _load
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from siamese.cli import Commands, _Parser
+    from siamese.model import Model
+    from siamese.search.index import Index
+    from siamese.search.people import People
+    from siamese.search.update import Progress, Update
+
+SHOWN = 20  # problems, and people, on the screen
+PHOTOS_HELP = "a folder or zip archive of photos, which is indexed first, or an index"
+
+
+def add_embed(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "embed",
+        _embed,
+        "make an index of the faces in a folder of photos",
+        "Make an index of the faces in a folder of photos and in the zip archives in it, or bring it up to date: only "
+        "new and changed photos are read. To use several GPUs, run `accelerate launch -m siamese embed FOLDER`.",
+    )
+    command.add_argument("folder", type=Path, help="a folder or zip archive of photos")
+    command.add_argument("--out", type=Path, metavar="INDEX", help="folder of the index (default: in ~/.cache/siamese)")
+    _add_network(command)
+
+
+def add_find(commands: Commands) -> None:
+    command = _add(commands, "find", _find, "find a person in many photos")
+    command.add_argument(
+        "portraits", nargs="+", metavar="PORTRAIT", help="photos of the person; several count together"
+    )
+    command.add_argument("photos", metavar="FOLDER|INDEX", help=PHOTOS_HELP)
+    command.add_argument("--limit", type=int, default=20, metavar="N", help="faces to list (default: %(default)s)")
+    _add_fmr(command, 0.01, "expected number of false matches among all faces, at most")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.add_argument("--html", type=Path, metavar="FILE", help="also write a page with the faces")
+    _add_network(command)
+
+
+def add_group(commands: Commands) -> None:
+    command = _add(commands, "group", _group, "group the faces in many photos by person")
+    command.add_argument("photos", metavar="FOLDER|INDEX", help=PHOTOS_HELP)
+    _add_fmr(command, 0.1, "expected number of false matches of a face among all faces, at most")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="also write a table of the faces")
+    folders = command.add_mutually_exclusive_group()
+    folders.add_argument("--copy", type=Path, metavar="DIR", help="write a folder for each person with their photos")
+    folders.add_argument("--link", type=Path, metavar="DIR", help="the same with links to the photos")
+    _add_network(command)
+
+
+def _add_fmr(command: _Parser, default: float, meaning: str) -> None:
+    command.add_argument("--fmr", type=float, default=default, metavar="R", help=f"{meaning} (default: %(default)s)")
+
+
+def _add_network(command: _Parser) -> None:
+    command.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"{WEIGHTS_HELP} (default: %(default)s)")
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+
+
+def _embed(args: argparse.Namespace) -> None:
+    from siamese.processes import is_main_process, join
+    from siamese.search.update import update_index
+
+    model = _load(args.weights, join(args.device))
+    with _progress(is_main_process()) as progress:
+        update = update_index(model, args.folder, args.out, progress)
+    if update:
+        _report(update)
+
+
+def _report(update: Update) -> None:
+    changes = f"{update.embedded:,} new or changed, {update.forgotten:,} deleted, {update.others:,} other files"
+    print(f"{update.photos:,} photos, {update.faces:,} faces ({changes})")
+    _shorten("Photos without a face", update.without_faces)
+    _shorten("Not read", [f"{path}: {text}" for path, text in update.problems])
+    print(f"Index: {update.index}", file=sys.stderr)
+    if update.created:
+        print(
+            f"It holds biometric data of the people in the photos. To delete it: rm -r '{update.index}'",
+            file=sys.stderr,
+        )
+
+
+def _shorten(title: str, lines: list[str]) -> None:
+    if lines:
+        print(f"{title} ({len(lines):,}):")
+        for line in lines[:SHOWN]:
+            print(f"  {line}")
+        if len(lines) > SHOWN:
+            print(f"  … and {len(lines) - SHOWN:,} more")
+
+
+def _open(photos: str, model: Model) -> Index:
+    from siamese.search.photos import open_index
+
+    with _progress() as progress:
+        return open_index(model, Path(photos), progress)
+
+
+@contextmanager
+def _progress(visible: bool = True) -> Iterator[Progress]:
+    """Show a progress bar if stderr is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" photos", desc="embedding", disable=None if visible else True) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
+
+
+def _find(args: argparse.Namespace) -> None:
+    from siamese import wording
+    from siamese.search.find import find
+    from siamese.search.output import matches_html
+
+    model = _load(args.weights, args.device)
+    with _open(args.photos, model) as index:
+        found = find(model, args.portraits, index, args.fmr, args.limit)
+        if args.html:
+            args.html.write_text(matches_html(found, index.source), "utf-8")
+    if args.json:
+        print(json.dumps(found.to_dict()))
+        return
+    print(found)
+    for face in found.ranked:
+        box = f"  [{', '.join(f'{x:.0f}' for x in face.box)}]" if face.box else ""
+        mark = "match" if face.match else ""
+        print(f"  {mark:5}  {wording.percent(face.probability):>10}  {face.dissimilarity:.3f}  {face.photo}{box}")
+    for warning in found.warnings:
+        print(f"Note: {warning}")
+
+
+def _group(args: argparse.Namespace) -> None:
+    from siamese.search.output import people_csv, write_folders
+    from siamese.search.people import group_people
+
+    model = _load(args.weights, args.device)
+    with _open(args.photos, model) as index:
+        people, source = group_people(model, index, args.fmr), index.source
+    if args.csv:
+        args.csv.write_text(people_csv(people), "utf-8", newline="")
+    if target := args.copy or args.link:
+        write_folders(people, source, target, link=bool(args.link))
+    if args.json:
+        print(json.dumps(people.to_dict()))
+    else:
+        _print_people(people)
+
+
+def _print_people(people: People) -> None:
+    print(f"{people.faces:,} faces: {people}")
+    for number, faces in enumerate(people.people[:SHOWN], 1):
+        photos = list(dict.fromkeys(face.photo for face in faces))
+        more = f" … {len(photos)} in all" if len(photos) > 5 else ""
+        print(f"  Person {number}: {', '.join(photos[:5])}{more}")
+    if len(people.people) > SHOWN:
+        print(f"  … and {len(people.people) - SHOWN:,} more; --csv FILE lists all")

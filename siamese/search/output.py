@@ -1,0 +1,137 @@
+"""Write what a search found: as CSV, as one HTML page, or as a folder for each person."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from siamese import images, wording
+from siamese.search.find import Match, Matches
+from siamese.search.people import People
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+THUMBNAIL_PIXELS = 160
+MARGIN = 0.3  # around a face in a thumbnail, in sides of its box
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
+ol { display: flex; flex-wrap: wrap; gap: 1rem; list-style: none; padding: 0 }
+li { width: 160px; overflow-wrap: anywhere; font-size: 14px }
+li.match img { outline: 4px solid #4f46e5 }
+img { border-radius: 8px; display: block; margin-bottom: 0.4rem }
+"""
+
+
+def write_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Return a CSV table. Texts that a spreadsheet would run as a formula get an apostrophe in front."""
+    file = io.StringIO()
+    csv.writer(file).writerows([[_harmless(cell) for cell in row] for row in (header, *rows)])
+    return file.getvalue()
+
+
+def people_csv(people: People) -> str:
+    """Return a table with one row per face: person (from 1; empty if left over), photo, face, box and quality."""
+    numbered = [(number, face) for number, faces in enumerate(people.people, 1) for face in faces]
+    rows = [
+        [number, face.photo, face.number, *(face.box or [""] * 4), "" if face.quality is None else face.quality]
+        for number, face in [*numbered, *(("", face) for face in people.left_over)]
+    ]
+    return write_csv(["person", "photo", "face", "left", "top", "right", "bottom", "quality"], rows)
+
+
+def matches_html(found: Matches, source: Path) -> str:
+    """Return one page with a thumbnail of each face. It needs no other file.
+
+    Args:
+        found: from `find`, in an index.
+        source: the folder or zip archive that was indexed.
+    """
+    items = "".join(
+        f'<li class="{"match" if face.match else ""}"><img src="{_thumbnail(face, source)}" alt="Face" width="160">'
+        f"<b>{wording.percent(face.probability)}</b> · {face.dissimilarity:.3f}<br>{escape(face.photo)}</li>\n"
+        for face in found.ranked
+    )
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Faces found</title><style>{STYLE}</style>
+<h1>{escape(str(found))}</h1>
+<p>A match (outlined) has a dissimilarity of at most {found.threshold:.3f}. The percentage is the probability that a
+face is this person, if one of the {found.faces:,} faces is expected to be.</p>
+<ol>
+{items}</ol>
+</html>
+"""
+
+
+def write_folders(people: People, source: Path, target: Path, link: bool) -> None:
+    """Write one folder for each person, with their photos: `person-0001/PHOTO`.
+
+    Args:
+        people: from an index.
+        source: the folder or zip archive that was indexed.
+        target: a new or empty folder.
+        link: write symbolic links to the photos, not copies.
+
+    Raises:
+        ValueError: if `target` is not empty or is inside `source`, or photos in a zip archive should be linked.
+    """
+    if target.resolve().is_relative_to(source):
+        raise ValueError(f"{target} is inside the folder of the photos, and would be searched next time; give another")
+    if target.exists() and any(target.iterdir()):
+        raise ValueError(f"{target} is not empty; give a new folder")
+    digits = len(str(len(people.people)))
+    for number, faces in enumerate(people.people, 1):
+        folder = target / f"person-{number:0{digits}}"
+        folder.mkdir(parents=True)
+        for photo in dict.fromkeys(face.photo for face in faces):  # each photo once
+            place = folder / photo.replace("/", "_")
+            if not link:
+                with place.open("wb") as file:
+                    file.write(read_photo(source, photo))
+            elif (source / photo).is_file():
+                place.symlink_to(source / photo)
+            else:
+                raise ValueError(f"{photo} is in a zip archive and cannot be linked; use --copy")
+
+
+def read_photo(source: Path, photo: str) -> bytes:
+    """Return the content of a photo of an index, also from a zip archive.
+
+    Raises:
+        FileNotFoundError: if it does not exist any more.
+    """
+    file = source
+    parts = PurePosixPath(photo).parts
+    for number, part in enumerate(parts):
+        if file.is_file():
+            with zipfile.ZipFile(file) as archive:
+                return archive.read("/".join(parts[number:]))
+        file = file / part
+    return file.read_bytes()
+
+
+def _thumbnail(face: Match, source: Path) -> str:
+    """Return a face as a data URI; an empty image if its photo has been deleted."""
+    try:
+        photo = images.read(read_photo(source, face.photo))
+    except (OSError, KeyError, ValueError):
+        photo, box = Image.new("RGB", (1, 1), "white"), None
+    else:
+        box = face.box
+    if box:
+        left, top, right, bottom = box
+        margin = MARGIN * max(right - left, bottom - top)
+        photo = photo.crop((round(left - margin), round(top - margin), round(right + margin), round(bottom + margin)))
+    photo.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    file = io.BytesIO()
+    photo.save(file, "JPEG")
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell

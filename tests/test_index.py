@@ -1,0 +1,328 @@
+"""The index of a folder: what is in it, and what happens if a run is interrupted or something is in the way."""
+
+import os
+import resource
+import signal
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamese import load
+from siamese.search import embedding, scan, update
+from siamese.search.index import Index
+from siamese.search.index_writer import IndexWriter
+from siamese.search.update import update_index
+
+from .command import forks
+from .conftest import EXAMPLES, free_port
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    """A small network that compares whole images."""
+    return load(trained, device="cpu")
+
+
+@pytest.fixture
+def photos(digits, tmp_path):
+    """A folder tree of 80 images."""
+    folder = tmp_path / "photos"
+    for file in digits.glob("*/*.png"):
+        (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (folder / file.parent.name / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "index"
+
+
+def content(place, model) -> dict[tuple[str, int], np.ndarray]:
+    """Return the embedding of each face by its photo and number, and check that rows and files fit together."""
+    with Index(place, model) as index:
+        z, faces = index.vectors(), index.faces()
+        np.testing.assert_array_equal(np.load(place / "vectors.npy", mmap_mode="r")[: len(z)], z)
+        assert len(index) == len(faces) == len(z) == len(index.qualities())
+        return {(face.photo, face.number): row for face, row in zip(faces, z, strict=True)}
+
+
+def same(first, second) -> bool:
+    return first.keys() == second.keys() and all(np.allclose(first[key], second[key], atol=1e-5) for key in first)
+
+
+def test_index_holds_the_embeddings_of_model_embed(model, photos, place):
+    result = update_index(model, photos, place)
+    assert (result.photos, result.embedded, result.faces, result.forgotten, result.created) == (80, 80, 80, 0, True)
+    assert (result.problems, result.without_faces, result.others) == ([], [], 0)
+    found = content(place, model)
+    files = sorted(photos.glob("*/*.png"))
+    expected = dict(zip([(f"{file.parent.name}/{file.name}", 1) for file in files], model.embed(files), strict=True))
+    assert same(found, expected)
+    assert place.stat().st_mode & 0o077 == 0
+
+
+def test_second_run_reads_only_new_and_changed_files_and_forgets_deleted_ones(model, photos, place, monkeypatch):
+    update_index(model, photos, place)
+    read = []
+    read_photo = scan.Photo.read
+    monkeypatch.setattr(scan.Photo, "read", lambda photo: read.append(photo.path) or read_photo(photo))
+    assert update_index(model, photos, place).embedded == 0
+    before = content(place, model)
+    (photos / "0" / "0.png").write_bytes((photos / "1" / "0.png").read_bytes() + b" ")
+    (photos / "new.png").write_bytes((photos / "2" / "0.png").read_bytes())
+    for number in range(8):
+        (photos / "5" / f"{number}.png").unlink()
+    result = update_index(model, photos, place)
+    assert sorted(read) == ["0/0.png", "new.png"]
+    assert (result.photos, result.embedded, result.forgotten, result.faces) == (73, 2, 8, 73)
+    after = content(place, model)
+    assert np.load(place / "vectors.npy").shape == (73, 2)
+    np.testing.assert_allclose(after["0/0.png", 1], before["1/0.png", 1], atol=1e-5)
+    np.testing.assert_allclose(after["new.png", 1], before["2/0.png", 1], atol=1e-5)
+    kept = {key: z for key, z in before.items() if not key[0].startswith("5/") and key != ("0/0.png", 1)}
+    assert same(kept, {key: after[key] for key in kept})
+
+
+def killed(place, source, trained, name: str, count: int) -> None:
+    """Update an index, and kill this process at the call of a method of the index with this number."""
+    calls = iter(range(count))
+    method = getattr(IndexWriter, name)
+
+    def call(*arguments):
+        if next(calls, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return method(*arguments)
+
+    setattr(IndexWriter, name, call)
+    embedding.BATCH_SIZE = 8
+    update_index(load(trained, device="cpu"), source, place)
+
+
+@pytest.mark.parametrize(("name", "count"), [("_write", 0), ("_write", 3), ("_transaction", 4), ("compact", 0)])
+def test_run_after_a_killed_one_makes_the_same_index(model, photos, place, trained, tmp_path, name, count):
+    update_index(model, photos, tmp_path / "expected")
+    process = forks.Process(target=killed, args=(place, photos, trained, name, count))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    with Index(place, model) as index:
+        done = len(index)
+        assert done % 8 == 0
+        assert sum(len(z) for _, z in index.blocks()) == done
+    assert update_index(model, photos, place).embedded == 80 - done
+    assert same(content(place, model), content(tmp_path / "expected", model))
+
+
+def test_killed_compaction_loses_nothing(model, photos, place, monkeypatch):
+    update_index(model, photos, place)
+    for number in range(8):
+        (photos / "0" / f"{number}.png").unlink()
+    monkeypatch.setattr(IndexWriter, "_transaction", interrupt_after(IndexWriter._transaction, 1))
+    with pytest.raises(KeyboardInterrupt):
+        update_index(model, photos, place)
+    monkeypatch.undo()
+    with Index(place, model) as index:
+        assert (len(index), sum(len(z) for _, z in index.blocks())) == (72, 72)
+        gaps = {face.photo: z for face, z in zip(index.faces(), index.vectors(), strict=True)}
+    update_index(model, photos, place)
+    assert same({(photo, 1): z for photo, z in gaps.items()}, content(place, model))
+    assert np.load(place / "vectors.npy").shape == (72, 2)
+
+
+def interrupt_after(method, count):
+    calls = iter(range(count))
+
+    def call(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return method(*arguments)
+
+    return call
+
+
+def full_disk(place, source, trained, message) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))
+    embedding.BATCH_SIZE = 8
+    try:
+        update_index(load(trained, device="cpu"), source, place)
+    except OSError as error:
+        message.put(str(error))
+
+
+def test_full_disk_is_one_sentence_and_loses_nothing(model, photos, place, trained, tmp_path):
+    message = forks.Queue()
+    process = forks.Process(target=full_disk, args=(place, photos, trained, message))
+    process.start()
+    text = message.get(timeout=120)
+    process.join()
+    assert "disk" in text
+    assert str(place) in text
+    assert "\n" not in text
+    result = update_index(model, photos, place)
+    assert result.photos == result.faces == 80
+    update_index(model, photos, tmp_path / "expected")
+    assert same(content(place, model), content(tmp_path / "expected", model))
+
+
+def test_other_networks_and_other_folders_are_refused(model, photos, place):
+    update_index(model, photos, place)
+    other = load("weights/att", device="cpu")
+    with pytest.raises(ValueError, match="another network, digits"):
+        update_index(other, photos, place)
+    with pytest.raises(ValueError, match="another network"):
+        Index(place, other)
+    with pytest.raises(ValueError, match=f"is the index of {photos}"):
+        update_index(model, photos / "0", place)
+    with pytest.raises(FileNotFoundError, match="holds no index"):
+        Index(photos, model)
+    (place / "faces.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(ValueError, match="damaged"):
+        Index(place, model)
+
+
+def test_two_runs_at_once_are_refused(model, photos, place, trained, siamese):
+    update_index(model, photos, place)
+    command = "embed", photos, "--out", place, "--weights", trained
+    with IndexWriter(place, model, photos):
+        run = siamese(*command)
+        assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+        assert "in use by another run" in run.stderr
+        with pytest.raises(OSError, match="in use"):
+            Index(place, model)
+    with Index(place, model), Index(place, model):  # readers do not disturb each other
+        assert "in use by another run" in siamese(*command).stderr
+    assert siamese(*command).returncode == 0
+
+
+def test_what_cannot_be_read_is_listed(model, photos, place):
+    (photos / "loop").symlink_to(photos)
+    (photos / "self.png").symlink_to("self.png")
+    (photos / "again").symlink_to(photos / "3")
+    os.mkfifo(photos / "pipe.png")
+    os.mkfifo(photos / "pipe.zip")
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    (photos / "broken.zip").write_bytes(b"PK")
+    (photos / "notes.txt").write_text("notes")
+    (photos / ".hidden.png").write_bytes((photos / "0" / "0.png").read_bytes())
+    outside = photos.parent / "outside"
+    (photos / "9").rename(outside)
+    (photos / "linked").symlink_to(outside)
+    result = update_index(model, photos, place)
+    problems = dict(result.problems)
+    assert sorted(problems) == ["broken.png", "broken.zip", "pipe.png", "pipe.zip", "self.png"]
+    assert "can be read" in problems["broken.png"]
+    assert "regular file" in problems["pipe.png"]
+    assert (result.faces, result.others) == (80, 1)
+    assert ("linked/0.png", 1) in content(place, model)
+    (photos / "broken.png").write_bytes((photos / "0" / "0.png").read_bytes())
+    (photos / "self.png").unlink()
+    result = update_index(model, photos, place)
+    assert sorted(dict(result.problems)) == ["broken.zip", "pipe.png", "pipe.zip"]
+    assert (result.faces, result.embedded) == (81, 1)
+
+
+def test_photos_in_a_folder_that_cannot_be_opened_are_kept(model, photos, place, monkeypatch):
+    update_index(model, photos, place)
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("/4"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = update_index(model, photos, place)
+    assert result.problems == [("4", "the folder cannot be opened (Permission denied)")]
+    assert (result.faces, result.forgotten) == (80, 0)
+    monkeypatch.undo()
+    result = update_index(model, photos, place)
+    assert (result.problems, result.embedded, result.faces) == ([], 0, 80)
+
+
+def test_photo_that_is_deleted_during_the_run_is_listed(model, photos, place):
+    last = photos / "9" / "7.png"
+    result = update_index(model, photos, place, lambda done, total: last.unlink(missing_ok=True))
+    assert result.problems == [("9/7.png", "it was deleted before it was read")]
+    assert result.faces == 79
+    assert update_index(model, photos, place).problems == []
+
+
+def test_missing_folder_does_not_empty_the_index(model, photos, place):
+    update_index(model, photos, place)
+    photos.rename(photos.parent / "away")
+    with pytest.raises(FileNotFoundError):
+        update_index(model, photos, place)
+    assert len(content(place, model)) == 80
+
+
+def test_zip_archives_are_folders(model, photos, place, tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in sorted(photos.glob("*/*.png")):
+            archive.write(file, file.relative_to(photos))
+        archive.writestr("__MACOSX/0/._0.png", b"x")
+        archive.writestr("notes.txt", b"x")
+    update_index(model, photos, place)
+    expected = content(place, model)
+    result = update_index(model, tmp_path / "all.zip", tmp_path / "zipped")
+    assert (result.photos, result.others) == (80, 1)
+    assert same(content(tmp_path / "zipped", model), expected)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "all.zip").rename(tmp_path / "tree" / "all.zip")
+    update_index(model, tmp_path / "tree", tmp_path / "nested")
+    nested = content(tmp_path / "nested", model)
+    assert same({(photo.removeprefix("all.zip/"), number): z for (photo, number), z in nested.items()}, expected)
+    assert update_index(model, tmp_path / "tree", tmp_path / "nested").embedded == 0
+
+
+def test_faces_of_large_rotated_photos_are_those_of_detect(tmp_path):
+    model = load(device="cpu")
+    photo = Image.open(EXAMPLES / "obama-standing.jpg")
+    large = photo.resize((photo.width * 8, photo.height * 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be rotated by 90 degrees
+    (tmp_path / "photos").mkdir()
+    large.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "photos" / "large.jpg", exif=exif)
+    assert max(large.size) >= 2 * embedding.MAX_PHOTO_SIDE
+    update_index(model, tmp_path / "photos", tmp_path / "index")
+    (expected,) = model.detect([tmp_path / "photos" / "large.jpg"])[0]
+    with Index(tmp_path / "index", model) as index:
+        (face,) = index.faces()
+    np.testing.assert_allclose(face.box, expected.box, rtol=1e-4)
+    np.testing.assert_allclose(face.landmarks, expected.landmarks, rtol=1e-4)
+
+
+def work(rank: int, port: int, source, place, trained) -> None:
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ.update(ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    from siamese import cli
+
+    embedding.BATCH_SIZE = 8
+    code = cli.main(["embed", str(source), "--out", str(place), "--weights", str(trained), "--device", "cpu"])
+    raise SystemExit(code)
+
+
+def two_processes(*arguments) -> list[int]:
+    port = free_port()
+    processes = [forks.Process(target=work, args=(rank, port, *arguments)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def test_two_processes_make_the_index_of_one(model, photos, place, trained, tmp_path):
+    update_index(model, photos, tmp_path / "expected")
+    # What a killed run of several processes has left is taken over, and not read again.
+    with IndexWriter(place / f"{update.PART}1", model, photos) as part:
+        listed = scan.scan(photos).photos
+        part.add(next(iter(embedding.embed_files(model, listed[:8]))))
+    assert two_processes(photos, place, trained) == [0, 0]
+    assert same(content(place, model), content(tmp_path / "expected", model))
+    assert not list(place.glob(f"{update.PART}*"))
+    with IndexWriter(place, model, photos):
+        assert two_processes(photos, place, trained) == [2, 2]

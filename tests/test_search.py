@@ -1,0 +1,255 @@
+"""Finding a person, and grouping people."""
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamese import load
+from siamese.calibration import Calibration, OperatingPoint
+from siamese.search.collection import FoundFace
+from siamese.search.find import nearest
+from siamese.search.output import people_csv, write_csv, write_folders
+from siamese.search.people import People, partition
+from siamese.search.strictness import probability_among, search_threshold
+
+from .conftest import EXAMPLES
+
+OBAMA = {"obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load(device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_find_ranks_the_faces_of_a_folder(model):
+    found = model.find(EXAMPLES / "obama-portrait.jpg", EXAMPLES)
+    assert found.ranked[0].photo == "obama-portrait.jpg"
+    assert {face.photo for face in found.matches} == OBAMA
+    assert (found.faces, len(found.ranked)) == (5, 5)
+    for face in found.ranked:
+        answer = model.compare(EXAMPLES / "obama-portrait.jpg", EXAMPLES / face.photo)
+        assert face.dissimilarity == pytest.approx(answer.dissimilarity, abs=1e-4)
+        assert face.box == pytest.approx(answer.faces[1].box, rel=1e-3)
+    assert found.threshold == pytest.approx(model.calibration.distance_at(0.75))  # strict enough for five faces
+    assert model.find(EXAMPLES / "biden.jpg", EXAMPLES, limit=2).ranked[0].photo == "biden.jpg"
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_find_in_images_is_find_in_their_folder(model):
+    files = sorted(EXAMPLES.glob("*.jpg"))
+    in_folder, in_list = (model.find(EXAMPLES / "collins.jpg", photos) for photos in (EXAMPLES, files))
+    for face, other in zip(in_folder.ranked, in_list.ranked, strict=True):
+        assert other.photo == str(EXAMPLES / face.photo)
+        assert other.dissimilarity == pytest.approx(face.dissimilarity, abs=1e-4)
+    pictures = [Image.open(file) for file in files]
+    assert model.find(pictures[0], pictures).ranked[0].photo == "photo 1"
+    with pytest.raises(ValueError, match="put it into a list"):
+        model.find(pictures[0], pictures[0])
+
+
+def test_several_portraits_count_together(model):
+    portraits = [EXAMPLES / "obama-portrait.jpg", EXAMPLES / "obama-speaking.jpg"]
+    together = model.find(portraits, [EXAMPLES / "obama-standing.jpg"]).ranked[0].dissimilarity
+    each = [model.find(file, [EXAMPLES / "obama-standing.jpg"]).ranked[0].dissimilarity for file in portraits]
+    z = model.embed(portraits)
+    query = z.mean(0) / np.linalg.norm(z.mean(0))
+    assert together == pytest.approx(
+        np.linalg.norm(query - model.embed([EXAMPLES / "obama-standing.jpg"])[0]), abs=1e-4
+    )
+    assert together < min(each)
+
+
+def test_portraits_without_a_face_and_poor_ones(model, tmp_path):
+    blank = Image.new("RGB", (200, 200))
+    found = model.find([blank, EXAMPLES / "biden.jpg"], [EXAMPLES / "biden.jpg"])
+    assert len(found.matches) == 1
+    assert re.match("Portrait 1 shows no face", found.warnings[0])
+    with pytest.raises(ValueError, match="no face"):
+        model.find(blank, [EXAMPLES / "biden.jpg"])
+    with pytest.raises(FileNotFoundError):
+        model.find(tmp_path / "missing.jpg", [EXAMPLES / "biden.jpg"])
+    image = Image.open(EXAMPLES / "biden.jpg")
+    poor = image.resize((image.width // 14, image.height // 14)).resize(image.size)
+    found = model.find(poor, [EXAMPLES / "biden.jpg"])
+    assert found.warnings
+    assert not found.matches
+    assert not model.find(EXAMPLES / "biden.jpg", [poor]).matches
+
+
+def test_no_faces_at_all(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for photos in ([], tmp_path / "empty"):
+        found = model.find(EXAMPLES / "biden.jpg", photos)
+        assert (found.ranked, found.faces) == ((), 0)
+        assert model.group(photos).people == ()
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_nearest_equals_sorting_all_distances(unit):
+    rng = np.random.default_rng(0)
+    z, query = rng.normal(size=(1000, 16)).astype(np.float32), rng.normal(size=16).astype(np.float32)
+    if unit:
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
+    blocks = [(np.arange(start, start + 100), z[start : start + 100]) for start in range(0, 1000, 100)]
+    rows, distances = nearest(query, blocks, 30, unit)
+    expected = np.linalg.norm(z - query, axis=1)
+    assert rows.tolist() == np.argsort(expected)[:30].tolist()
+    np.testing.assert_allclose(distances, np.sort(expected)[:30], rtol=1e-5)
+
+
+POINTS = tuple(OperatingPoint(10.0**-k, 1.2 - k / 10, k / 100) for k in (2, 3, 4))
+
+
+def test_threshold_of_a_search_keeps_the_false_match_rate_for_all_faces():
+    calibration = Calibration(30, 30, operating_points=POINTS)
+    assert search_threshold(calibration, 1, 1e-3) == pytest.approx(0.9)
+    assert search_threshold(calibration, 100, 0.01) == pytest.approx(0.8)
+    assert search_threshold(calibration, 10_000, 0.01) == pytest.approx(0.6)  # extrapolated
+    for count in (0, 1):
+        assert search_threshold(calibration, count, 0.5) == pytest.approx(calibration.distance_at(0.75))
+    with pytest.raises(ValueError, match="above 0"):
+        search_threshold(calibration, 10, 0.0)
+
+
+def test_threshold_without_measured_rates_and_probability_have_the_odds_of_one_in_all():
+    calibration = Calibration(30, 30)
+    for count in (1, 100):
+        threshold = search_threshold(calibration, count, 0.1)
+        assert probability_among(calibration, np.array(threshold), None, count) == pytest.approx(0.75)
+    assert probability_among(calibration, np.array(0.9), None, 1) == pytest.approx(calibration.probability(0.9).item())
+    odds = math.exp(3) / 50
+    assert probability_among(calibration, np.array(0.9), None, 50) == pytest.approx(odds / (1 + odds))
+
+
+def test_probability_of_good_faces_is_from_the_measured_rates():
+    calibration = Calibration(30, 30, operating_points=POINTS, min_quality=0.5)
+    ratios = 0.01 / 0.009, 0.01 / 0.0009  # between the operating points, at 0.95 and 0.85
+    for distance, ratio in ((0.95, ratios[0]), (0.85, ratios[1]), (0.75, 10 * ratios[1]), (1.05, ratios[0] / 10)):
+        expected = ratio / 1000 / (1 + ratio / 1000)
+        good = probability_among(calibration, np.array([distance]), np.array([[1, 0.5]]), 1000)
+        assert good == pytest.approx(expected)
+        assert probability_among(calibration, np.array([distance]), None, 1000) == pytest.approx(expected)
+    odds = float(np.exp(calibration.log_odds(0.7))) / 1000
+    poor = probability_among(calibration, np.array([0.7]), np.array([[1, 0.4]]), 1000)
+    assert poor == pytest.approx(odds / (1 + odds))
+
+
+def test_poor_faces_join_no_clusters_but_are_assigned_or_left_over():
+    calibration = Calibration(30, 30, operating_points=POINTS, min_quality=0.6)
+    far = np.eye(8, dtype=np.float32) * 2
+    bridge = (far[0] + far[1]) / 2  # poor, and between two people
+    z = np.stack([far[0], far[0] + 0.01, far[1], far[1] + 0.01, bridge, far[0] - 0.02, far[5]])
+    quality = np.array([1, 1, 1, 1, 0.5, 0.5, 0.5], np.float32)
+    people, left_over = partition(z, quality, calibration, 1.0)
+    assert people == [[0, 1, 5], [2, 3]]
+    assert left_over == [4, 6]
+    people, left_over = partition(z, np.full(7, np.nan, np.float32), calibration, 1.0)
+    assert (sum(map(len, people)), left_over) == (7, [])
+    assert partition(z[4:], quality[4:], calibration, 1.0) == ([], [0, 1, 2])
+
+
+def test_group_of_a_folder_and_of_images(model):
+    for photos in (EXAMPLES, sorted(EXAMPLES.glob("*.jpg"))):
+        people = model.group(photos)
+        names = [{face.photo.rpartition("/")[2] for face in faces} for faces in people.people]
+        assert names == [OBAMA, {"biden.jpg"}, {"collins.jpg"}]
+        assert people.left_over == ()
+        json.dumps(people.to_dict(), allow_nan=False)
+
+
+FACE = FoundFace("a/b.jpg", 1, (1.0, 2.0, 3.0, 4.0), None, 0.99, 0.9)
+
+
+def test_csv_cells_are_no_formulas():
+    text = write_csv(["=a"], [["+1"], ["-1"], ["@x"], ["ok"], [-1], [1.5]])
+    assert [row[0] for row in csv.reader(text.splitlines())] == ["'=a", "'+1", "'-1", "'@x", "ok", "-1", "1.5"]
+    people = People(((FACE, replace(FACE, photo="=cmd.jpg")),), (replace(FACE, number=2),), 1.0, 0.01)
+    header, *rows = csv.reader(people_csv(people).splitlines())
+    assert [dict(zip(header, row, strict=True))["person"] for row in rows] == ["1", "1", ""]
+    assert [row[1] for row in rows] == ["a/b.jpg", "'=cmd.jpg", "a/b.jpg"]
+
+
+def test_folders_of_people_hold_copies_or_links(model, tmp_path, siamese):
+    photos = tmp_path / "photos"
+    (photos / "sub").mkdir(parents=True)
+    for file in EXAMPLES.glob("*.jpg"):
+        shutil.copy(file, photos / "sub")
+    shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
+    for flag, source, target in (
+        ("--copy", photos, "copies"),
+        ("--link", photos, "links"),
+        ("--copy", tmp_path / "photos.zip", "unpacked"),
+    ):
+        assert siamese("group", source, flag, tmp_path / target).returncode == 0
+        folders = sorted((tmp_path / target).iterdir())
+        assert [folder.name for folder in folders] == ["person-1", "person-2", "person-3"]
+        assert {file.name for file in folders[0].iterdir()} == {f"sub_{name}" for name in OBAMA}
+        for file in (tmp_path / target).glob("*/*"):
+            assert file.is_symlink() == (target == "links")
+            assert file.read_bytes() == (EXAMPLES / file.name.removeprefix("sub_")).read_bytes()
+    people = model.group(photos)
+    for target, source, message in (
+        (tmp_path / "copies", photos, "not empty"),
+        (photos / "people", photos, "inside the folder"),
+        (tmp_path / "new", tmp_path / "photos.zip", "zip archive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_folders(people, source, target, link=True)
+
+
+def test_commands_print_a_table_json_html_and_csv(tmp_path, siamese):
+    run = siamese("embed", EXAMPLES)
+    assert run.returncode == 0
+    (index,) = (tmp_path / "cache" / "siamese" / "indexes").iterdir()
+    assert run.stdout.startswith("5 photos, 5 faces (5 new or changed, 0 deleted")
+    assert f"rm -r '{index}'" in run.stderr
+    assert "biometric" not in siamese("embed", EXAMPLES).stderr  # only the first time
+    html = tmp_path / "found.html"
+    run = siamese("find", EXAMPLES / "obama-speaking.jpg", EXAMPLES / "obama-standing.jpg", EXAMPLES, "--html", html)
+    assert run.stdout.splitlines()[0].startswith("3 matches among 5 faces")
+    assert [line.split()[0] for line in run.stdout.splitlines()[1:4]] == ["match"] * 3
+    assert html.read_text().count("data:image/jpeg") == 5
+    assert not re.search(r'(src|href)="(?!data:)', html.read_text())
+    found = json.loads(siamese("find", EXAMPLES / "biden.jpg", index, "--limit", "1", "--json").stdout)
+    assert [face["photo"] for face in found["ranked"]] == ["biden.jpg"]
+    run = siamese("group", index, "--csv", tmp_path / "people.csv")
+    assert "5 faces: 3 people" in run.stdout
+    assert len((tmp_path / "people.csv").read_text().splitlines()) == 6
+    people = json.loads(siamese("group", index, "--json").stdout)["people"]
+    assert [len(faces) for faces in people] == [3, 1, 1]
+
+
+def test_html_page_shows_a_deleted_photo_as_an_empty_image(tmp_path, siamese):
+    photos = tmp_path / "photos"
+    shutil.copytree(EXAMPLES, photos)
+    siamese("embed", photos, "--out", tmp_path / "index")
+    os.remove(photos / "biden.jpg")
+    html = tmp_path / "found.html"
+    assert siamese("find", EXAMPLES / "biden.jpg", tmp_path / "index", "--html", html).returncode == 0
+    assert html.read_text().count("data:image/jpeg") == 5
+
+
+def test_errors_are_one_sentence(tmp_path, siamese):
+    for command in (
+        ("embed", tmp_path / "missing"),
+        ("embed", EXAMPLES / "biden.jpg"),
+        ("find", tmp_path / "missing.jpg", EXAMPLES),
+        ("find", EXAMPLES / "biden.jpg", EXAMPLES, "--fmr", "0"),
+        ("group", tmp_path / "missing"),
+    ):
+        run = siamese(*command)
+        assert (run.returncode, run.stderr.count("\n")) == (2, 1)
