@@ -233,7 +233,9 @@ def test_installed_package_has_no_page(server, monkeypatch, tmp_path):
 def test_examples_of_the_page_are_deployed():
     import app
 
-    examples = {Path(photo).relative_to(ROOT).as_posix() for pair in app.EXAMPLES for photo in pair}
+    photos = [photo for pair in app.EXAMPLES for photo in (pair.first, pair.second)]
+    photos += [*app.FIND_EXAMPLE, *app.GROUP_EXAMPLE]
+    examples = {photo.relative_to(ROOT).as_posix() for photo in photos}
     assert examples <= space.plan("USER/SPACE").files.keys()
 
 
