@@ -169,15 +169,20 @@ def measure(place: str, what: str) -> None:
     query, quality, _ = embed_portraits(model, [PORTRAIT])
     before = rss()
     with Index(Path(place), model) as index:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         if what == "find":
             find_embedding(model, query, quality, index, FIND_FMR, 20)
         else:
             people = group_people(model, index)
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    extra = {} if what == "find" else {"people": len(people.people)}
-    print(json.dumps({"seconds": round(seconds, 3), "before_mb": round(before), "peak_mb": round(peak), **extra}))
+    result = {
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(cpu, 3),
+        "before_mb": round(before),
+        "peak_mb": round(peak),
+    }
+    print(json.dumps(result if what == "find" else {**result, "people": len(people.people)}))
 
 
 def scale(args: argparse.Namespace) -> dict:
@@ -192,7 +197,7 @@ def scale(args: argparse.Namespace) -> dict:
                         subprocess.run(
                             [sys.executable, "-c", code], cwd=ROOT / "benchmarks", stdout=subprocess.PIPE, check=True
                         )
-                        for _ in range(3 if what == "find" else 1)
+                        for _ in range(5 if what == "find" else 1)
                     ]
                     result[what][str(count)] = min((json.loads(r.stdout) for r in run), key=lambda r: r["seconds"])
                     print(what, count, result[what][str(count)], flush=True)

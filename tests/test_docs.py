@@ -29,8 +29,9 @@ every_document = pytest.mark.parametrize("name", DOCUMENTS)
 
 
 @pytest.fixture(autouse=True)
-def at_root(monkeypatch):
+def at_root(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # for the indexes of folders
 
 
 def test_make_docs_changes_nothing(monkeypatch):
@@ -66,6 +67,15 @@ def output(do) -> str:
     return out.getvalue()
 
 
+def test_an_index_can_be_put_into_a_vector_database(tmp_path, monkeypatch):
+    pytest.importorskip("lancedb", reason="needs the extra search")
+    (code,) = (code for _, code in FENCED.findall(DOCUMENTS["docs/search.md"]) if "import lancedb" in code)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    names = ["obama-portrait.jpg", "obama-standing.jpg", "obama-speaking.jpg"]
+    assert [line.split()[0] for line in output(lambda: exec(code, {})).splitlines()] == names
+
+
 @every_document
 def test_links_lead_to_files_and_headings(name):
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", DOCUMENTS[name]):
@@ -81,12 +91,15 @@ def test_readme_is_short():
     assert len(text.split()) <= 1100
 
 
-@pytest.mark.parametrize("command", ["compare", "train", "evaluate", "export", "push", "deploy"])
+@pytest.mark.parametrize(
+    "command", ["compare", "embed", "find", "group", "train", "evaluate", "export", "push", "deploy"]
+)
 def test_api_page_lists_every_option_of_a_command(command, capsys):
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help"}
-    section = re.search(rf"^### {command}$(.*?)^##", DOCUMENTS["docs/api.md"], re.DOTALL | re.MULTILINE)[1]
+    pages = DOCUMENTS["docs/api.md"] + DOCUMENTS["docs/search.md"]
+    section = re.search(rf"^### {command}$(.*?)^##", pages, re.DOTALL | re.MULTILINE)[1]
     assert set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE)) == options
 
 

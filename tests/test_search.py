@@ -22,6 +22,7 @@ from siamese.search.strictness import probability_among, search_threshold
 
 from .conftest import EXAMPLES
 
+NAMES = ("biden.jpg", "collins.jpg", "obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg")
 OBAMA = {"obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg"}
 
 
@@ -30,13 +31,22 @@ def model():
     return load(device="cpu")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Five photos of three people, each with one face."""
+    result = tmp_path_factory.mktemp("photos")
+    for name in NAMES:
+        shutil.copy(EXAMPLES / name, result)
+    return result
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_find_ranks_the_faces_of_a_folder(model):
-    found = model.find(EXAMPLES / "obama-portrait.jpg", EXAMPLES)
+def test_find_ranks_the_faces_of_a_folder(model, folder):
+    found = model.find(EXAMPLES / "obama-portrait.jpg", folder)
     assert found.ranked[0].photo == "obama-portrait.jpg"
     assert {face.photo for face in found.matches} == OBAMA
     assert (found.faces, len(found.ranked)) == (5, 5)
@@ -45,15 +55,15 @@ def test_find_ranks_the_faces_of_a_folder(model):
         assert face.dissimilarity == pytest.approx(answer.dissimilarity, abs=1e-4)
         assert face.box == pytest.approx(answer.faces[1].box, rel=1e-3)
     assert found.threshold == pytest.approx(model.calibration.distance_at(0.75))  # strict enough for five faces
-    assert model.find(EXAMPLES / "biden.jpg", EXAMPLES, limit=2).ranked[0].photo == "biden.jpg"
+    assert model.find(EXAMPLES / "biden.jpg", folder, limit=2).ranked[0].photo == "biden.jpg"
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_find_in_images_is_find_in_their_folder(model):
-    files = sorted(EXAMPLES.glob("*.jpg"))
-    in_folder, in_list = (model.find(EXAMPLES / "collins.jpg", photos) for photos in (EXAMPLES, files))
+def test_find_in_images_is_find_in_their_folder(model, folder):
+    files = sorted(folder.glob("*.jpg"))
+    in_folder, in_list = (model.find(EXAMPLES / "collins.jpg", photos) for photos in (folder, files))
     for face, other in zip(in_folder.ranked, in_list.ranked, strict=True):
-        assert other.photo == str(EXAMPLES / face.photo)
+        assert other.photo == str(folder / face.photo)
         assert other.dissimilarity == pytest.approx(face.dissimilarity, abs=1e-4)
     pictures = [Image.open(file) for file in files]
     assert model.find(pictures[0], pictures).ranked[0].photo == "photo 1"
@@ -162,8 +172,8 @@ def test_poor_faces_join_no_clusters_but_are_assigned_or_left_over():
     assert partition(z[4:], quality[4:], calibration, 1.0) == ([], [0, 1, 2])
 
 
-def test_group_of_a_folder_and_of_images(model):
-    for photos in (EXAMPLES, sorted(EXAMPLES.glob("*.jpg"))):
+def test_group_of_a_folder_and_of_images(model, folder):
+    for photos in (folder, sorted(folder.glob("*.jpg"))):
         people = model.group(photos)
         names = [{face.photo.rpartition("/")[2] for face in faces} for faces in people.people]
         assert names == [OBAMA, {"biden.jpg"}, {"collins.jpg"}]
@@ -183,10 +193,10 @@ def test_csv_cells_are_no_formulas():
     assert [row[1] for row in rows] == ["a/b.jpg", "'=cmd.jpg", "a/b.jpg"]
 
 
-def test_folders_of_people_hold_copies_or_links(model, tmp_path, siamese):
+def test_folders_of_people_hold_copies_or_links(model, folder, tmp_path, siamese):
     photos = tmp_path / "photos"
     (photos / "sub").mkdir(parents=True)
-    for file in EXAMPLES.glob("*.jpg"):
+    for file in folder.glob("*.jpg"):
         shutil.copy(file, photos / "sub")
     shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
     for flag, source, target in (
@@ -211,15 +221,15 @@ def test_folders_of_people_hold_copies_or_links(model, tmp_path, siamese):
             write_folders(people, source, target, link=True)
 
 
-def test_commands_print_a_table_json_html_and_csv(tmp_path, siamese):
-    run = siamese("embed", EXAMPLES)
+def test_commands_print_a_table_json_html_and_csv(folder, tmp_path, siamese):
+    run = siamese("embed", folder)
     assert run.returncode == 0
     (index,) = (tmp_path / "cache" / "siamese" / "indexes").iterdir()
     assert run.stdout.startswith("5 photos, 5 faces (5 new or changed, 0 deleted")
     assert f"rm -r '{index}'" in run.stderr
-    assert "biometric" not in siamese("embed", EXAMPLES).stderr  # only the first time
+    assert "biometric" not in siamese("embed", folder).stderr  # only the first time
     html = tmp_path / "found.html"
-    run = siamese("find", EXAMPLES / "obama-speaking.jpg", EXAMPLES / "obama-standing.jpg", EXAMPLES, "--html", html)
+    run = siamese("find", EXAMPLES / "obama-speaking.jpg", EXAMPLES / "obama-standing.jpg", folder, "--html", html)
     assert run.stdout.splitlines()[0].startswith("3 matches among 5 faces")
     assert [line.split()[0] for line in run.stdout.splitlines()[1:4]] == ["match"] * 3
     assert html.read_text().count("data:image/jpeg") == 5
@@ -233,9 +243,9 @@ def test_commands_print_a_table_json_html_and_csv(tmp_path, siamese):
     assert [len(faces) for faces in people] == [3, 1, 1]
 
 
-def test_html_page_shows_a_deleted_photo_as_an_empty_image(tmp_path, siamese):
+def test_html_page_shows_a_deleted_photo_as_an_empty_image(folder, tmp_path, siamese):
     photos = tmp_path / "photos"
-    shutil.copytree(EXAMPLES, photos)
+    shutil.copytree(folder, photos)
     siamese("embed", photos, "--out", tmp_path / "index")
     os.remove(photos / "biden.jpg")
     html = tmp_path / "found.html"
@@ -243,12 +253,12 @@ def test_html_page_shows_a_deleted_photo_as_an_empty_image(tmp_path, siamese):
     assert html.read_text().count("data:image/jpeg") == 5
 
 
-def test_errors_are_one_sentence(tmp_path, siamese):
+def test_errors_are_one_sentence(folder, tmp_path, siamese):
     for command in (
         ("embed", tmp_path / "missing"),
         ("embed", EXAMPLES / "biden.jpg"),
-        ("find", tmp_path / "missing.jpg", EXAMPLES),
-        ("find", EXAMPLES / "biden.jpg", EXAMPLES, "--fmr", "0"),
+        ("find", tmp_path / "missing.jpg", folder),
+        ("find", EXAMPLES / "biden.jpg", folder, "--fmr", "0"),
         ("group", tmp_path / "missing"),
     ):
         run = siamese(*command)

@@ -10,6 +10,7 @@ from difficult_pairs_blocks import difficult_pairs, difficult_pairs_basis, diffi
 from group_photos_blocks import group_photos
 from markdown_format import bullets, one_in, paragraph, table
 from measurements import dlib, faces, results
+from search_blocks import SEARCH_BLOCKS
 
 from siamese.hub.card import degraded_table
 from siamese.wording import VERDICT_PROBABILITY
@@ -274,5 +275,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
         *(failures_short, difficult_pairs, difficult_pairs_rates, difficult_pairs_basis),
         *(fine_tuning, tutorial_recipe, tutorial_calibration, modern_recipe, digits, memory, train_speed),
         *(train_speed_notes, space),
+        *SEARCH_BLOCKS,
     )
 }
