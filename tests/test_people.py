@@ -14,6 +14,7 @@ from siamese.page import people
 from siamese.page.names import MAX_LENGTH, short_names
 from siamese.search.find_in_photos import find_in_photos
 from siamese.search.group import group
+from siamese.search.strictness import probability_among
 from siamese.wording import FACES
 
 from .conftest import EXAMPLES
@@ -111,8 +112,9 @@ def test_find_ranks_the_person_of_the_portrait_first(model):
     expected = model.compare(EXAMPLES / "obama-portrait.jpg", PAIR[0])
     (biden,) = [face for face in found.faces if face.photo == 1]
     assert biden.dissimilarity == pytest.approx(expected.dissimilarity, rel=1e-3)
-    odds = expected.probability / (1 - expected.probability) / len(found.faces)
-    assert biden.probability == pytest.approx(odds / (1 + odds), rel=0.05)
+    quality = np.array([face.quality for face in expected.faces])
+    among = probability_among(model.calibration, np.array(expected.dissimilarity), quality, count=5)
+    assert biden.probability == pytest.approx(float(among), rel=0.05)
 
 
 def test_find_names_photos_that_are_left_out_and_refuses_a_portrait_without_a_face(model, tmp_path):
