@@ -385,7 +385,7 @@ def test_missing_tensorboard_is_reported_before_any_work(digits, tmp_path, monke
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory) -> Path:
-    """A folder of five people with two photos each: the examples, and their mirror images with other brightness."""
+    """A folder of six people with two photos each: the examples, and their mirror images with other brightness."""
     folder = tmp_path_factory.mktemp("family")
     for file in EXAMPLES.glob("*.jpg"):
         (folder / file.stem).mkdir()
