@@ -303,7 +303,7 @@ def group_photos(files: list[str] | None, false_match_rate: float | None = None)
         false_match_rate: how strictly faces are grouped, see `compare`; empty for the default.
 
     Returns:
-        faces (for each face the name and index of its photo, its box, and its person, a number from 0), dissimilarities
+        faces (for each face the name and index of its photo, its box, and its person, a number from 1), dissimilarities
         (of each pair of faces), threshold (the mean dissimilarity up to which groups of faces are merged), warnings.
     """
     try:

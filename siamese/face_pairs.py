@@ -1,16 +1,21 @@
-"""The probability that two photos show the same person, if each of them may show several faces."""
+"""Compare two photos that may show several faces: which faces to compare, and P(same) for the photos."""
 
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from siamese import wording
 from siamese.calibration import Calibration
+from siamese.faces import Face
 from siamese.wording import VERDICT_PROBABILITY
 
 VERDICT_ODDS = VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY)
+MIN_FACE_SCORE = 0.9  # of faces other than the main one of a photo; below it, many detections are no faces
 LOWEST_ODDS = 1e-12  # for which a threshold is computed
 
 
@@ -85,3 +90,42 @@ def closest_pair(
         None if margin is None else (probability(best - margin), probability(best + margin)),
         threshold,
     )
+
+
+def face_numbers(face: int | tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
+    """Return the requested face of each photo, from 1; None for all.
+
+    Raises:
+        ValueError: if there are not two numbers.
+    """
+    numbers = tuple(face) if isinstance(face, Sequence) else (face, face)
+    if len(numbers) != 2:
+        raise ValueError(f"face must be one number, or one for each of the two photos, got {face!r}")
+    first, second = (None if number is None else operator.index(number) for number in numbers)
+    return first, second
+
+
+def rows_to_compare(faces: list[Face], number: int | None, photo: str) -> list[int]:
+    """Return which faces of a photo to compare, from 0: the requested one, or all that are certainly faces.
+
+    Raises:
+        ValueError: if the photo does not show the requested face.
+    """
+    if number is None:
+        return [row for row, face in enumerate(faces) if row == 0 or (face.score or 0) >= MIN_FACE_SCORE]
+    if faces and not 1 <= number <= len(faces):
+        expected = f"1 to {len(faces)}" if len(faces) > 1 else "1"
+        plural = "s" if len(faces) > 1 else ""
+        raise ValueError(f"the {photo} photo shows {len(faces)} face{plural}: face must be {expected}, got {number}")
+    return [number - 1] if faces else []
+
+
+def name_left_out(found: list[list[Face]], rows: list[list[int]], chosen: tuple[int | None, int | None]) -> list[str]:
+    """Name the faces that were too poor to compare."""
+    sentences = []
+    for photo, faces, compared, number in zip(wording.PHOTOS, found, rows, chosen, strict=True):
+        others = [row + 1 for row in range(len(faces)) if row not in compared]
+        if others and number is None:
+            subject = f"faces {wording.listed(others)} are" if len(others) > 1 else f"face {others[0]} is"
+            sentences.append(f"In the {photo} photo, {subject} too poor to compare.")
+    return sentences

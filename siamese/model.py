@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,13 +15,12 @@ import torch
 from siamese import images, wording
 from siamese.calibration import Calibration
 from siamese.comparison import Comparison
-from siamese.face_pairs import closest_pair
+from siamese.face_pairs import closest_pair, face_numbers, name_left_out, rows_to_compare
 from siamese.faces import Face, detect, quality_warnings
 from siamese.faces.cover import mark_covered
 from siamese.faces.detection import Landmarks
 from siamese.network import SiameseNetwork
 from siamese.record import Record
-from siamese.search.embedding import MIN_FACE_SCORE
 from siamese.search.find import DEFAULT_LIMIT, Matches, find
 from siamese.search.people import People, group_people
 from siamese.search.photos import Photos, open_photos
@@ -160,13 +158,13 @@ class Model:
             ValueError: if an image cannot be read, a face number is out of range, or the false-match rate was not
                 measured.
         """
-        chosen = _face_numbers(face)
+        chosen = face_numbers(face)
         if self.align == "none" and any(chosen):
             raise ValueError("this network compares whole images; omit face")
         if fmr is not None:
             fmr = self.calibration.operating_point(fmr).fmr
         found = self.detect([a, b])
-        rows = [_rows(*photo) for photo in zip(found, chosen, wording.PHOTOS, strict=True)]
+        rows = [rows_to_compare(*photo) for photo in zip(found, chosen, wording.PHOTOS, strict=True)]
         if not all(rows):
             return self._no_face(found, fmr)
         places = [(photo, row) for photo in (0, 1) for row in rows[photo]]
@@ -183,7 +181,7 @@ class Model:
         found[0][numbers[0]], found[1][numbers[1]] = face1, face2
 
         warnings = ["Both images are identical."] if face1.crop.tobytes() == face2.crop.tobytes() else []
-        warnings += _left_out(found, rows, chosen)
+        warnings += name_left_out(found, rows, chosen)
         if self.align == "faces":
             warnings += quality_warnings(face1, "first") + quality_warnings(face2, "second")
         is_same = pair.distance <= pair.threshold
@@ -244,22 +242,24 @@ class Model:
 
     def _no_face(self, found: list[list[Face]], fmr: float | None) -> Comparison:
         """Return the answer for photos of which at least one shows no face."""
+        calibration, faceless = (
+            self.calibration,
+            [name for name, faces in zip(wording.PHOTOS, found, strict=True) if not faces],
+        )
         return Comparison(
             verdict="no face",
             probability=math.nan,
             confidence_interval=None,
             dissimilarity=math.nan,
-            threshold=self.calibration.operating_point(fmr).distance
+            threshold=calibration.operating_point(fmr).distance
             if fmr
-            else self.calibration.distance_at(VERDICT_PROBABILITY),
+            else calibration.distance_at(VERDICT_PROBABILITY),
             fmr=fmr,
             faces=(found[0][0] if found[0] else None, found[1][0] if found[1] else None),
             numbers=(1, 1),
             pairs=0,
             found=(_with_box(found[0]), _with_box(found[1])),
-            warnings=tuple(
-                NO_FACE.format(photo) for photo, faces in zip(wording.PHOTOS, found, strict=True) if not faces
-            ),
+            warnings=tuple(map(NO_FACE.format, faceless)),
             model=self.id,
         )
 
@@ -270,45 +270,6 @@ class Model:
         """
         quality = np.array([math.inf if face.quality is None else face.quality for face in faces])
         return quality >= min(self.calibration.min_quality, quality.max())
-
-
-def _face_numbers(face: int | tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
-    """Return the requested face of each photo, from 1; None for all.
-
-    Raises:
-        ValueError: if there are not two numbers.
-    """
-    numbers = tuple(face) if isinstance(face, Sequence) else (face, face)
-    if len(numbers) != 2:
-        raise ValueError(f"face must be one number, or one for each of the two photos, got {face!r}")
-    first, second = (None if number is None else operator.index(number) for number in numbers)
-    return first, second
-
-
-def _rows(faces: list[Face], number: int | None, photo: str) -> list[int]:
-    """Return which faces of a photo to compare, from 0: the requested one, or all that are certainly faces.
-
-    Raises:
-        ValueError: if the photo does not show the requested face.
-    """
-    if number is None:
-        return [row for row, face in enumerate(faces) if row == 0 or (face.score or 0) >= MIN_FACE_SCORE]
-    if faces and not 1 <= number <= len(faces):
-        expected = f"1 to {len(faces)}" if len(faces) > 1 else "1"
-        plural = "s" if len(faces) > 1 else ""
-        raise ValueError(f"the {photo} photo shows {len(faces)} face{plural}: face must be {expected}, got {number}")
-    return [number - 1] if faces else []
-
-
-def _left_out(found: list[list[Face]], rows: list[list[int]], chosen: tuple[int | None, int | None]) -> list[str]:
-    """Name the faces that were too poor to compare."""
-    sentences = []
-    for photo, faces, compared, number in zip(wording.PHOTOS, found, rows, chosen, strict=True):
-        others = [row + 1 for row in range(len(faces)) if row not in compared]
-        if others and number is None:
-            subject = f"faces {wording.listed(others)} are" if len(others) > 1 else f"face {others[0]} is"
-            sentences.append(f"In the {photo} photo, {subject} too poor to compare.")
-    return sentences
 
 
 def _with_box(faces: list[Face]) -> tuple[Face, ...]:

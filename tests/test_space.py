@@ -233,7 +233,9 @@ def test_installed_package_has_no_page(server, monkeypatch, tmp_path):
 def test_examples_of_the_page_are_deployed():
     import app
 
-    examples = {Path(photo).relative_to(ROOT).as_posix() for pair in app.EXAMPLES for photo in pair}
+    photos = [photo for pair in app.EXAMPLES for photo in (pair.first, pair.second)]
+    photos += [*app.FIND_EXAMPLE, *app.GROUP_EXAMPLE]
+    examples = {photo.relative_to(ROOT).as_posix() for photo in photos}
     assert examples <= space.plan("USER/SPACE").files.keys()
 
 
@@ -365,7 +367,8 @@ def test_requirements_are_what_the_page_imports():
     wanted = [re.match(r"(\w+)[>=]=[\d.]+  # \w+", line) for line in lines if not line.startswith("#")]
     assert all(wanted), "each with a comment"
     installed = {match[1].replace("pillow", "PIL") for match in wanted}
-    installed -= {"jinja2", "torchvision"}  # huggingface_hub imports jinja2; only torchvision's library is loaded
+    # huggingface_hub imports jinja2, and the commands import tqdm; only torchvision's library is loaded.
+    installed -= {"jinja2", "torchvision", "tqdm"}
     # Fitting a calibration, which needs scikit-learn, is part of training.
     assert packages - sys.stdlib_module_names - {"siamese", "sklearn", "threadpoolctl"} == installed
 

@@ -30,15 +30,23 @@ def wait_until_ready() -> None:
 
 
 def take_screenshot(file: Path) -> None:
-    """Click the first example and save the whole page."""
+    """Click the first example and save the photos, the verdict and the faces."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1040, "height": 900})
         tab.goto(ADDRESS)
         tab.locator(".examples button").nth(0).click()
         expect(tab.locator(".answer .verdict")).to_be_visible(timeout=30_000)
+        expect(tab.locator("#compared .wipe")).to_be_visible(timeout=30_000)
         tab.wait_for_timeout(1000)  # until the images are drawn
-        tab.screenshot(path=file, full_page=True)
+        top, bottom = tab.locator("#photos").bounding_box(), tab.locator("#compared").bounding_box()
+        assert top
+        assert bottom
+        tab.screenshot(
+            path=file,
+            full_page=True,
+            clip={"x": 0, "y": top["y"] - 16, "width": 1040, "height": bottom["y"] + bottom["height"] - top["y"] + 32},
+        )
         browser.close()
 
 

@@ -33,7 +33,7 @@ class Example(NamedTuple):
     """A pair of example photos.
 
     Attributes:
-        caption: what to look at; a few words that do not give the answer away.
+        caption: what the photos show, in a few words.
         first, second: paths of the photos.
     """
 

@@ -14,13 +14,12 @@ import torch
 from PIL import Image
 
 from siamese import images
+from siamese.face_pairs import MIN_FACE_SCORE
 from siamese.faces import Face
 from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.search.embedder import Embedder
 from siamese.search.scan import Photo
 
-# Other faces of a photo than its main one need this score. Below it, many detections are no faces.
-MIN_FACE_SCORE = 0.9
 BATCH_SIZE = 16  # photos that are searched for faces together
 MAX_THREADS = 8
 

@@ -64,7 +64,7 @@ class Group:
 
     def to_dict(self, threshold: float) -> dict:
         """Return the faces with the number of their person, and all dissimilarities, for JSON."""
-        person_of = {face: person for person, faces in enumerate(self.people(threshold)) for face in faces}
+        person_of = {face: person for person, faces in enumerate(self.people(threshold), 1) for face in faces}
         faces = [
             {"photo": self.names[row], "index": self.photos[row], "box": face.box, "person": person_of[row]}
             for row, face in enumerate(self.faces)

@@ -10,17 +10,22 @@ def networks_run_inside_gpu_functions() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     import app
 
-    pair = app.EXAMPLES[0]
+    pair = [str(photo) for photo in app.EXAMPLES[0][1:]]
     assert app.compare.duration == 15
     assert app.group_photos.duration(pair) == 7
-    card, compared = app.show_answer(*pair, (0, 0), 0.0)
-    assert app.on_photo(*pair, 0.0) == ((0, 0), card, compared)
-    assert app.on_photo(None, None, 0.0)[2] == ""
-    assert app.on_strictness(*pair, (0, 0), 0.0) == card
+    (_, card, among, _), (*_, compared) = app.on_photo(*pair, 0.0)
+    assert "verdict" in card
+    assert "wipe" in compared
+    assert list(app.on_photo(None, None, 0.0)) == [(app.ALL_FACES, "", "", "")]
+    assert app.on_strictness(*pair, app.ALL_FACES, 0.0) == (card, among)
     assert app.compare(*pair)["verdict"] == "same"
     assert len(app.group_photos(pair)["faces"]) == 2
-    assert len(app.on_files(pair, 0.0, app.gr.Progress())[0].faces) == 2
-    assert "svg" in app.on_about(*pair, (0, 0))
+    *_, (_, found, _, _) = app.on_files(pair, 0.0, app.gr.Progress())
+    assert len(found.faces) == 2
+    assert len(app.find(pair, pair[0])["faces"]) == 2
+    *_, (best, _) = app.on_find(pair, pair[0], app.gr.Progress())
+    assert "Found" in best
+    assert "svg" in app.on_about(*pair, app.ALL_FACES)
     assert "missing" in message(app.compare, pair[0], None)
     assert "outside a GPU function" in message(app.model.embed, pair)
 

@@ -1,10 +1,12 @@
 """A replacement of the package `spaces` that behaves like ZeroGPU, without a GPU.
 
-A decorated function runs in a forked process; its arguments and its result or exception pass through a pipe. Networks
+A decorated function runs in a forked process; its arguments and its result or exception pass through a pipe; a
+generator runs to its end there. Networks
 raise an exception outside of such a function, where ZeroGPU has no GPU.
 """
 
 import functools
+import inspect
 import multiprocessing
 import pickle
 
@@ -27,9 +29,9 @@ def GPU(duration):
             process.start()
             succeeded, result = ours.recv()
             process.join()
-            if succeeded:
-                return result
-            raise result
+            if not succeeded:
+                raise result
+            return iter(result) if inspect.isgeneratorfunction(function) else result
 
         run.duration = duration
         return run
@@ -41,7 +43,8 @@ def work(function, args, pipe):
     global is_inside
     is_inside = True
     try:
-        answer = True, function(*pickle.loads(args))
+        result = function(*pickle.loads(args))
+        answer = True, list(result) if inspect.isgenerator(result) else result
     except Exception as error:
         answer = False, error
     pipe.send(answer)
