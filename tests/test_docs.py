@@ -228,6 +228,27 @@ def test_page_is_fast_and_does_not_leak_memory():
     assert {page["cores"], result("peers")["speed"]["cores"], result("space")["cores"]} == {2}
 
 
+def test_search_keeps_its_promises():
+    measured = result("search")
+    assert measured["speed"]["times_faster"] > 2
+    assert measured["embed"]["photos"] == measured["group"]["photos"] == measured["find"]["faces"] + 1 == 13_233
+    find, group = measured["find"], measured["group"]
+    assert find["siamese"]["recall_at_1"] > find["face_recognition"]["recall_at_1"] + 0.05
+    for rate in ("0.1", "0.01"):
+        assert find["rates"][rate]["with_more_than_announced"] < 2 * float(rate)
+    for part in find["probability"]:
+        assert part["same"] == pytest.approx(part["announced"], abs=0.06)
+    peers = group["face_recognition"].values()
+    assert group["siamese"]["0.1"]["f"] > max(scores["f"] for scores in peers) + 0.04
+    assert abs(group["siamese"]["0.1"]["groups"] / group["people"] - 1) < 0.05
+    scale = measured["scale"]
+    grouped, searched = scale["group"]["100000"], scale["find"]["1000000"]
+    assert grouped["seconds"] < 15 * 60
+    assert grouped["peak_mb"] < 1500
+    assert searched["seconds"] < 1
+    assert searched["peak_mb"] - searched["before_mb"] < 300
+
+
 def test_heat_maps_mark_what_changes_the_distance():
     change = result("saliency")["change"]["blurred"]
     for kind in ("genuine", "impostor"):

@@ -3,19 +3,7 @@
 from markdown_format import bullets, paragraph, table
 from measurements import results
 
-from siamese.search.strictness import FIND_FMR, GROUP_FMR
-
-
-def search_short() -> str:
-    found, grouped = results("search")["find"], results("search")["group"]
-    rate, peer = found["rates"][f"{FIND_FMR:g}"], best_whispers(grouped)
-    return paragraph(
-        f"""Among the {found["faces"]:,} other photos of LFW, the closest one shows the person of the portrait in
-        {found["siamese"]["recall_at_1"]:.1%} of {found["siamese"]["searches"]:,} searches, and {rate["found"]:.0%} of
-        the person's photos are matches; {rate["with_any"]:.1%} of the searches have a false match. Grouping all photos
-        by person has a B-cubed F of {grouped["siamese"][f"{GROUP_FMR:g}"]["f"]:.3f}; face_recognition has
-        {peer["f"]:.3f} at its best threshold."""
-    )
+from siamese.search.strictness import GROUP_FMR
 
 
 def search_find() -> str:
@@ -108,7 +96,8 @@ def search_scale() -> str:
     for what, title in (("find", "find one person"), ("group", "group all")):
         for count, at in results("search")["scale"][what].items():
             memory = max(0, at["peak_mb"] - at["before_mb"])
-            rows.append([title, f"{int(count):,}", f"{at['seconds']:.2g} s", f"{memory} MB"])
+            seconds = f"{at['seconds']:.0f} s" if at["seconds"] >= 10 else f"{at['seconds']:.2g} s"
+            rows.append([title, f"{int(count):,}", seconds, f"{memory} MB"])
     return table(["", "faces", "time", "memory above the empty process"], rows)
 
 
@@ -120,7 +109,6 @@ def search_scale_basis() -> str:
 
 
 SEARCH_BLOCKS = (
-    search_short,
     search_find,
     search_strictness,
     search_probability,
