@@ -66,9 +66,10 @@ class Matches:
 
     def __str__(self) -> str:
         count = len(self.matches)
+        may_be_more = count == len(self.ranked) < self.faces
         return (
-            f"{count} match{'' if count == 1 else 'es'} among {self.faces:,} face{'' if self.faces == 1 else 's'}; "
-            f"expect at most {self.fmr:g} false matches"
+            f"{'at least ' if may_be_more else ''}{count} match{'' if count == 1 else 'es'} among {self.faces:,} "
+            f"face{'' if self.faces == 1 else 's'}; expect at most {self.fmr:g} false matches"
         )
 
     def to_dict(self) -> dict:
