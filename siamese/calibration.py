@@ -50,7 +50,7 @@ class Calibration:
         slope: > 0, the decrease of the log-odds per unit of distance for two images of quality 1.
         intercept: > 0, the log-odds at distance 0 for two images of quality 1.
         poor_slope: four coefficients of p; empty if the network has no quality scores.
-        poor_intercept: likewise.
+        poor_intercept: four coefficients of p; empty if the network has no quality scores.
         lowest_quality: lower qualities are treated like this one, because the calibration was not fitted on them.
         covariance: of (intercept, poor_intercept, slope, poor_slope), (2, 2) or (10, 10); None if it was not estimated.
         operating_points: thresholds at chosen false-match rates, the highest rate first; empty if not measured.
