@@ -289,7 +289,7 @@ def report(progress: gr.Progress, files: list[str]) -> Callable[[int], None]:
 
 
 def merge_distance(fmr: float | None) -> float:
-    """Return the mean distance up to which two groups of faces are merged."""
+    """Return the root mean square distance up to which two groups of faces are merged."""
     calibration = model.calibration
     return calibration.operating_point(fmr).distance if fmr else calibration.distance_at(VERDICT_PROBABILITY)
 
@@ -304,7 +304,8 @@ def group_photos(files: list[str] | None, false_match_rate: float | None = None)
 
     Returns:
         faces (for each face the name and index of its photo, its box, and its person, a number from 1), dissimilarities
-        (of each pair of faces), threshold (the mean dissimilarity up to which groups of faces are merged), warnings.
+        (of each pair of faces), threshold (the root mean square dissimilarity up to which groups of faces are merged),
+        warnings.
     """
     try:
         if not files:
@@ -348,7 +349,7 @@ def on_pair(found: Group | None, fmr: float, event: gr.EventData) -> str:
     """Compare the two faces of the group that are chosen."""
     if not found or len(event.faces) < 2:
         return ""
-    return people.pair(found, tuple(event.faces), model.calibration, fmr or None, words)
+    return people.pair(found, tuple(event.faces), fmr or None, words)
 
 
 # -- Layout ----------------------------------------------------------------------------------------------------------
@@ -392,18 +393,15 @@ with Page(title=TITLE, analytics_enabled=False) as demo:
             portrait, searched = photo_input("Portrait"), photos_input("Photos to search")
         if tutorial_model:
             find_example = gr.HTML(people.example(FIND_EXAMPLE, "One of a group"), js_on_load=CHOOSE)
-            find_example.select(on_find_example, None, [portrait, searched], queue=False, **QUIET)
         best = gr.HTML(find_hint(None, None), js_on_load="announceAnswers(element)")
         boxes = gr.HTML()
-        gr.on(
-            [portrait.change, searched.change],
-            on_find,
-            [searched, portrait],
-            [best, boxes],
-            trigger_mode="always_last",
-            show_progress_on=best,
-            **PRIVATE_GROUP,
-        )
+        search: Any = PRIVATE_GROUP | {"show_progress_on": best, "trigger_mode": "always_last"}
+        # Not their changes: an example changes both, which would search twice.
+        given = [portrait.input, portrait.clear, searched.upload, searched.delete, searched.clear]
+        gr.on(given, on_find, [searched, portrait], [best, boxes], **search)
+        if tutorial_model:
+            added = find_example.select(on_find_example, None, [portrait, searched], queue=False, **QUIET)
+            added.then(on_find, [searched, portrait], [best, boxes], **search)
 
     with gr.Tab("Group", elem_id="group"):
         files = photos_input(f"Up to {MAX_PHOTOS} photos")
@@ -428,7 +426,9 @@ with Page(title=TITLE, analytics_enabled=False) as demo:
             **PRIVATE_GROUP,
         )
         group_fmr.change(on_group_strictness, [files, found, group_fmr], [grouped, pair], **QUIET)
-        grouped.select(on_pair, [found, group_fmr], pair, trigger_mode="always_last", **QUIET)
+        # Each click counts, in order: "always_last" would repeat the data of an earlier click.
+        in_order: Any = QUIET | {"trigger_mode": "multiple", "concurrency_limit": 1, "concurrency_id": "pair"}
+        grouped.select(on_pair, [found, group_fmr], pair, **in_order)
 
     with gr.Tab("About") as about:
         gr.Markdown(text.performance(model, words))

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -25,11 +26,6 @@ PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
 @pytest.fixture(scope="module")
 def client(page):
     return Client(page, verbose=False)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return siamese.load()
 
 
 def test_compare_returns_the_fields_of_a_comparison(client, model):
@@ -107,6 +103,21 @@ def test_values_of_a_wrong_type_are_answered_with_a_sentence(client, capfd, endp
     with pytest.raises(AppError, match=r"wrong type|is a number"):
         client.predict(*values, api_name=endpoint)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_files_that_are_no_photos_are_named_and_left_out(client, tmp_path):
+    (tmp_path / "stray.MOV").write_bytes(b"\0\0\0\x14ftypqt  " + bytes(500))
+    shutil.copy(PAIR[0], tmp_path / "nosuffix")
+    photo = Image.open(PAIR[1]).convert("RGB")
+    photo.save(tmp_path / "photo.qoi")
+    photo.save(tmp_path / "photo.mpo", save_all=True, append_images=[photo])
+    files = [handle_file(tmp_path / name) for name in ("stray.MOV", "nosuffix", "photo.qoi", "photo.mpo")]
+    for answer in (
+        client.predict(files, api_name="/group"),
+        client.predict(files, handle_file(PAIR[0]), api_name="/find"),
+    ):
+        assert {face["photo"] for face in answer["faces"]} == {"nosuffix", "photo.mpo"}
+        assert [warning.split()[0] for warning in answer["warnings"]] == ["stray.MOV", "photo.qoi"]
 
 
 def test_group_sorts_faces_by_person(client, model, tmp_path):

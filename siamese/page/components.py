@@ -6,7 +6,7 @@ import gradio as gr
 
 from siamese.model import Model
 from siamese.page.charts import PairDistances, rate
-from siamese.page.photo import Photo
+from siamese.page.photo import Photo, Photos
 from siamese.wording import VERDICT_PROBABILITY, Vocabulary
 
 STRICTNESS = {"Strict": 1e-3, "Very strict": 1e-5}  # false-match rates
@@ -37,9 +37,9 @@ def photo_input(label: str) -> Photo:
     )
 
 
-def photos_input(label: str) -> gr.File:
+def photos_input(label: str) -> Photos:
     """Return an input for several photos. The page draws them itself, so the list of files is hidden, see app.css."""
-    return gr.File(
+    return Photos(
         label=label,
         file_count="multiple",
         file_types=["image"],
