@@ -28,6 +28,7 @@ from siamese.evaluation.embedding_cache import embed_files
 from siamese.evaluation.lfw import person
 from siamese.face_pairs import closest_pair
 from siamese.model import Model
+from siamese.page.reliability import wilson
 from siamese.wording import VERDICT_PROBABILITY
 
 GROUP_PHOTOS = 300
@@ -124,14 +125,10 @@ def measure_rates(model: Model, lfw: Lfw, people: dict[str, list[str]]) -> dict:
         count["default"] += pair.probability >= VERDICT_PROBABILITY
         for rate in RATES if pair.distance <= model.calibration.operating_points[0].distance else ():
             count[rate] += pair.distance <= model.calibration.distance_at_fmr(rate / len(group))
-    return {str(rate): {"rate": count[rate] / DRAWS, "interval": wilson(count[rate])} for rate in ("default", *RATES)}
-
-
-def wilson(count: int) -> list[float]:
-    """Return the 95 % confidence interval of a share of `DRAWS` (Wilson, 1927)."""
-    share, squared = count / DRAWS, 1.96**2 / DRAWS
-    middle, margin = share + squared / 2, math.sqrt(squared * share * (1 - share) + squared**2 / 4)
-    return [(middle - margin) / (1 + squared), (middle + margin) / (1 + squared)]
+    return {
+        str(rate): {"rate": count[rate] / DRAWS, "interval": list(wilson(int(count[rate]), DRAWS))}
+        for rate in ("default", *RATES)
+    }
 
 
 def main() -> None:

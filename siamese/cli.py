@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from siamese.model import Model
 
-    Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+    Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 DEFAULT_WEIGHTS = "weights/faces"
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
@@ -67,13 +67,13 @@ def main(argv: list[str] | None = None) -> int:
     return code or 0
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n       See `{self.prog} --help`.\n")
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="siamese", description="Do two photos show the same person? Use and train Siamese networks.")
+def _parser() -> Parser:
+    parser = Parser(prog="siamese", description="Do two photos show the same person? Use and train Siamese networks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     from siamese.cli_search import add_embed, add_find, add_group  # it needs this module
@@ -93,9 +93,9 @@ def _parser() -> _Parser:
     return parser
 
 
-def _add(
+def add_command(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], help: str, description: str = ""
-) -> _Parser:
+) -> Parser:
     command = commands.add_parser(name, help=help, description=description or f"{help[0].upper()}{help[1:]}.")
     command.set_defaults(run=run)
     return command
@@ -105,7 +105,7 @@ def _add(
 
 
 def _add_compare(commands: Commands) -> None:
-    command = _add(commands, "compare", _compare, "compare two photos")
+    command = add_command(commands, "compare", _compare, "compare two photos")
     command.add_argument("a", help="a photo, in any format that Pillow reads")
     command.add_argument("b", help="another photo; the order does not matter")
     command.add_argument(
@@ -129,7 +129,7 @@ def _add_compare(commands: Commands) -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     """Print the answer. Returns 1 if a photo shows no face, else 0."""
-    model = _load(args.weights, args.device)
+    model = load_model(args.weights, args.device)
     first, second = (number or None for number in args.face)
     answer = model.compare(args.a, args.b, face=(first, second), fmr=args.fmr)
     if args.json:
@@ -148,7 +148,7 @@ def _compare(args: argparse.Namespace) -> int:
     return 1 if answer.verdict == "no face" else 0
 
 
-def _load(weights: str, device: str) -> Model:
+def load_model(weights: str, device: str) -> Model:
     from siamese import checkpoint
 
     model = checkpoint.load(weights, device=device)
@@ -161,7 +161,7 @@ def _load(weights: str, device: str) -> Model:
 
 
 def _add_train(commands: Commands) -> None:
-    command = _add(commands, "train", _train, "train, test and calibrate a network on a folder of people")
+    command = add_command(commands, "train", _train, "train, test and calibrate a network on a folder of people")
     command.add_argument("--data", required=True, help=DATA_HELP)
     command.add_argument("--out", type=Path, help="result folder (default: runs/NAME_OF_THE_DATA)")
     types = get_type_hints(TrainConfig)
@@ -206,7 +206,7 @@ def _people(title: str, names: list[str] | list[int]) -> str:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    command = _add(commands, "evaluate", _evaluate, "measure a network on people it was not trained on")
+    command = add_command(commands, "evaluate", _evaluate, "measure a network on people it was not trained on")
     command.add_argument("weights", help=WEIGHTS_HELP)
     command.add_argument("--data", required=True, help=f'{DATA_HELP}; or "lfw" (in SIAMESE_DATA), or a folder with LFW')
     command.add_argument("--folds", type=int, help="LFW only: how many of the ten folds to run (default: all)")
@@ -221,7 +221,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from siamese.evaluation.people import evaluate_folder
     from siamese.hub.card import metrics_table
 
-    model = _load(args.weights, args.device)
+    model = load_model(args.weights, args.device)
     if lfw := find_lfw(args.data):
         result = evaluate_lfw(model, lfw, args.folds, not args.no_cache)
         protocol = result.protocol
@@ -241,7 +241,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _add_export(commands: Commands) -> None:
-    command = _add(
+    command = add_command(
         commands,
         "export",
         _export,
@@ -258,7 +258,7 @@ def _add_export(commands: Commands) -> None:
 def _export(args: argparse.Namespace) -> None:
     from siamese.export import to_onnx
 
-    difference = to_onnx(_load(args.weights, "cpu"), args.onnx)
+    difference = to_onnx(load_model(args.weights, "cpu"), args.onnx)
     print(f"Written to {args.onnx}. Its embeddings differ from PyTorch's by at most {difference:.0e}.")
 
 
@@ -266,7 +266,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _add_push(commands: Commands) -> None:
-    command = _add(
+    command = add_command(
         commands,
         "push",
         _push,
@@ -288,7 +288,7 @@ def _push(args: argparse.Namespace) -> None:
 
 
 def _add_deploy(commands: Commands) -> None:
-    command = _add(
+    command = add_command(
         commands,
         "deploy",
         _deploy,

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese.cli import DEFAULT_WEIGHTS, DEVICE_HELP, WEIGHTS_HELP, _add, _load
+from siamese.cli import DEFAULT_WEIGHTS, DEVICE_HELP, WEIGHTS_HELP, add_command, load_model
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from siamese.cli import Commands, _Parser
+    from siamese.cli import Commands, Parser
     from siamese.model import Model
     from siamese.search.index import Index
     from siamese.search.people import People
@@ -25,7 +25,7 @@ PHOTOS_HELP = "a folder or zip archive of photos, which is indexed first, or an 
 
 
 def add_embed(commands: Commands) -> None:
-    command = _add(
+    command = add_command(
         commands,
         "embed",
         _embed,
@@ -39,7 +39,7 @@ def add_embed(commands: Commands) -> None:
 
 
 def add_find(commands: Commands) -> None:
-    command = _add(commands, "find", _find, "find a person in many photos")
+    command = add_command(commands, "find", _find, "find a person in many photos")
     command.add_argument(
         "portraits", nargs="+", metavar="PORTRAIT", help="photos of the person; several count together"
     )
@@ -52,7 +52,7 @@ def add_find(commands: Commands) -> None:
 
 
 def add_group(commands: Commands) -> None:
-    command = _add(commands, "group", _group, "group the faces in many photos by person")
+    command = add_command(commands, "group", _group, "group the faces in many photos by person")
     command.add_argument("photos", metavar="FOLDER|INDEX", help=PHOTOS_HELP)
     _add_fmr(command, 0.1, "expected number of false matches of a face among all faces, at most")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -63,11 +63,11 @@ def add_group(commands: Commands) -> None:
     _add_network(command)
 
 
-def _add_fmr(command: _Parser, default: float, meaning: str) -> None:
+def _add_fmr(command: Parser, default: float, meaning: str) -> None:
     command.add_argument("--fmr", type=float, default=default, metavar="R", help=f"{meaning} (default: %(default)s)")
 
 
-def _add_network(command: _Parser) -> None:
+def _add_network(command: Parser) -> None:
     command.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"{WEIGHTS_HELP} (default: %(default)s)")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
@@ -76,7 +76,7 @@ def _embed(args: argparse.Namespace) -> None:
     from siamese.processes import is_main_process, join
     from siamese.search.update import update_index
 
-    model = _load(args.weights, join(args.device))
+    model = load_model(args.weights, join(args.device))
     with _progress(is_main_process()) as progress:
         update = update_index(model, args.folder, args.out, progress)
     if update:
@@ -131,7 +131,7 @@ def _find(args: argparse.Namespace) -> None:
     from siamese.search.find import find
     from siamese.search.output import matches_html
 
-    model = _load(args.weights, args.device)
+    model = load_model(args.weights, args.device)
     with _open(args.photos, model) as index:
         found = find(model, args.portraits, index, args.fmr, args.limit)
         if args.html:
@@ -152,7 +152,7 @@ def _group(args: argparse.Namespace) -> None:
     from siamese.search.output import people_csv, write_folders
     from siamese.search.people import group_people
 
-    model = _load(args.weights, args.device)
+    model = load_model(args.weights, args.device)
     with _open(args.photos, model) as index:
         people, source = group_people(model, index, args.fmr), index.source
     if args.csv:

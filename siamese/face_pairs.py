@@ -12,7 +12,7 @@ import numpy as np
 from siamese import wording
 from siamese.calibration import Calibration
 from siamese.faces import Face
-from siamese.wording import VERDICT_PROBABILITY
+from siamese.wording import VERDICT_PROBABILITY, Verdict, verdict_of
 
 VERDICT_ODDS = VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY)
 MIN_FACE_SCORE = 0.9  # of faces other than the main one of a photo; below it, many detections are no faces
@@ -26,19 +26,21 @@ class ClosestPair:
     Attributes:
         rows: which face of each photo, from 0.
         distance: Euclidean distance of the two embeddings, ≥ 0.
-        quality: the lower quality of the two faces; None if the network has no quality scores.
         probability: P(same) of the photos, in [0, 1].
         confidence_interval: 95 % confidence interval of `probability`; None if it is not known.
         threshold: the distance up to which the photos show the same person: at odds of 3 to 1, or at the requested
             false-match rate.
+        verdict: at this threshold. A requested false-match rate also needs faces of `Calibration.min_quality`.
+        is_too_poor: whether the two faces are too poor for the requested false-match rate.
     """
 
     rows: tuple[int, int]
     distance: float
-    quality: float | None
     probability: float
     confidence_interval: tuple[float, float] | None
     threshold: float
+    verdict: Verdict
+    is_too_poor: bool
 
 
 def closest_pair(
@@ -82,13 +84,17 @@ def closest_pair(
         threshold = calibration.operating_point(fmr).distance
     else:
         threshold = calibration.distance_at_fmr(calibration.operating_point(fmr).fmr / log_odds.size)
+    is_too_poor = fmr is not None and pair_quality is not None and pair_quality.min() < calibration.min_quality
+    is_same = closest <= threshold and not is_too_poor
+    verdict = verdict_of(probability(best))
     return ClosestPair(
         (row, column),
         closest,
-        None if pair_quality is None else float(pair_quality.min()),
         probability(best),
         None if margin is None else (probability(best - margin), probability(best + margin)),
         threshold,
+        "same" if is_same else "unsure" if verdict == "same" else verdict,
+        bool(is_too_poor),
     )
 
 

@@ -184,12 +184,10 @@ class Model:
         warnings += name_left_out(found, rows, chosen)
         if self.align == "faces":
             warnings += quality_warnings(face1, "first") + quality_warnings(face2, "second")
-        is_same = pair.distance <= pair.threshold
-        if fmr and pair.quality is not None and pair.quality < self.calibration.min_quality:
+        if fmr and pair.is_too_poor:
             warnings.append(f"The photos are too poor for a false-match rate of {wording.one_in(fmr)}.")
-            is_same = False
         return Comparison(
-            verdict="same" if is_same else "different" if pair.probability <= 1 - VERDICT_PROBABILITY else "unsure",
+            verdict=pair.verdict,
             probability=pair.probability,
             confidence_interval=pair.confidence_interval,
             dissimilarity=pair.distance,

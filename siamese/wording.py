@@ -37,6 +37,13 @@ FACES = Vocabulary("face", "person", "people")
 IMAGES = Vocabulary("image", "class", "classes")
 
 
+def verdict_of(probability: float) -> Verdict:
+    """Return the verdict at odds of at least 3 to 1, for P(same) in [0, 1]."""
+    if probability >= VERDICT_PROBABILITY:
+        return "same"
+    return "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure"
+
+
 def describe_verdict(verdict: Verdict, probability: float, fmr: float | None, words: Vocabulary) -> str:
     """Return a verdict in words.
 

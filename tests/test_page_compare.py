@@ -4,23 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter
 
-from siamese import load
 from siamese.faces.alignment import TEMPLATE
 from siamese.page import charts, compare, faces
 from siamese.saliency import region_means
 from siamese.wording import FACES
 
 from .conftest import EXAMPLES
-from .test_page import WellFormed
+from .html_checks import WellFormed
 
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load()
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +32,23 @@ def test_answer_shows_its_numbers(model, answer):
 
 
 @pytest.mark.parametrize(
-    ("warning", "wish"),
+    ("change", "wish"),
     [
-        ("The face in the first photo is small: 20 pixels.", "larger"),
-        ("The face in the second photo seems to be covered around the mouth.", "mask"),
-        ("The face in the first photo is turned far to the side.", "front"),
-        ("Both images are identical.", "sharp"),
+        (lambda photo: photo.filter(ImageFilter.GaussianBlur(7)), "sharper"),
+        (lambda photo: photo.resize((48, 60)), "larger"),
+        (lambda photo: ImageEnhance.Brightness(photo).enhance(0.1), "brighter"),
+        (lambda photo: photo, "large, sharp and from the front"),
     ],
+    ids=["blurred", "small", "dark", "good"],
 )
-def test_advice_depends_on_the_cause(answer, warning, wish):
-    assert wish in compare.advice(replace(answer, verdict="unsure", warnings=(warning,)))
+def test_advice_depends_on_the_cause(model, change, wish):
+    photo = Image.open(PAIR[0]).convert("RGB")
+    assert wish in compare.advice(model.compare(change(photo), PAIR[1]))
+
+
+def test_advice_about_a_covered_face(answer):
+    covered = replace(answer.faces[0], covered=("mouth",))
+    assert "mask" in compare.advice(replace(answer, faces=(covered, answer.faces[1])))
 
 
 def test_threshold_below_zero_is_not_drawn(model):

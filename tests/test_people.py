@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese import load
 from siamese.page import find as finding
 from siamese.page import people
 from siamese.page.names import MAX_LENGTH, short_names
@@ -22,11 +21,6 @@ from .html_checks import WellFormed
 
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
 GROUP = EXAMPLES / "edited" / "group.jpg"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +84,7 @@ def test_archive_has_each_photo_in_the_folder_of_each_of_its_people(model, three
 def test_pair_agrees_with_a_comparison_of_the_photos(model, three, fmr):
     for chosen, files in (((0, 1), PAIR), ((0, 2), (PAIR[0], PAIR[0]))):
         answer = model.compare(*files, fmr=fmr)
-        drawn = people.pair(three, chosen, model.calibration, fmr, FACES)
+        drawn = people.pair(three, chosen, fmr, FACES)
         WellFormed(drawn)
         assert f'class="answer {answer.verdict}"' in drawn
         assert abs(float(re.search(r"Dissimilarity: ([\d.]+)", drawn)[1]) - answer.dissimilarity) < 0.011

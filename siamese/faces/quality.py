@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from siamese.faces.face import Face
 from siamese.network import POOR_QUALITY
+
+Cause = Literal["covered", "small", "blurred", "dark", "turned", "poor"]
 
 SMALL_FACE_PIXELS = 60  # `Face.size`
 BLURRED_SHARPNESS = 0.19  # see `sharpness`
@@ -13,10 +17,34 @@ DARK_GRAY_LEVEL = 40  # mean, of 255
 TURNED_RATIO = 0.5  # `Face.turn`
 
 
-def quality_warnings(face: Face, name: str) -> list[str]:
-    """Describe what makes a face hard to compare.
+def quality_causes(face: Face) -> list[Cause]:
+    """Return what makes a detected face hard to compare.
 
-    A face with a known quality of at least `POOR_QUALITY` gets no warning, unless a part of it is covered.
+    A face with a known quality of at least `POOR_QUALITY` has no cause, unless a part of it is covered.
+    """
+    size, turn = face.size, face.turn
+    assert size is not None, "the face was detected"
+    assert turn is not None, "the face was detected"
+    causes: list[Cause] = ["covered"] if face.covered else []
+    if face.quality is not None and face.quality >= POOR_QUALITY:
+        return causes
+    margin = face.crop.height // 8  # background
+    gray = np.asarray(face.crop.convert("L"), dtype=float)[margin:-margin, margin:-margin]
+    if size < SMALL_FACE_PIXELS:
+        causes.append("small")
+    elif sharpness(gray) < BLURRED_SHARPNESS:
+        causes.append("blurred")
+    if gray.mean() < DARK_GRAY_LEVEL:
+        causes.append("dark")
+    if turn > TURNED_RATIO:
+        causes.append("turned")
+    if face.quality is not None and not causes:
+        causes.append("poor")
+    return causes
+
+
+def quality_warnings(face: Face, name: str) -> list[str]:
+    """Describe what makes a face hard to compare, see `quality_causes`.
 
     Args:
         face: a detected face.
@@ -25,28 +53,15 @@ def quality_warnings(face: Face, name: str) -> list[str]:
     Returns:
         Sentences for the user; empty for most faces.
     """
-    size, turn = face.size, face.turn
-    assert size is not None, "the face was detected"
-    assert turn is not None, "the face was detected"
-    warnings = []
-    place = f"face in the {name} photo"
-    if face.covered:
-        warnings.append(f"The {place} seems to be covered around the {' and the '.join(face.covered)}.")
-    if face.quality is not None and face.quality >= POOR_QUALITY:
-        return warnings
-    margin = face.crop.height // 8  # background
-    gray = np.asarray(face.crop.convert("L"), dtype=float)[margin:-margin, margin:-margin]
-    if size < SMALL_FACE_PIXELS:
-        warnings.append(f"The {place} is small: {size:.0f} pixels.")
-    elif sharpness(gray) < BLURRED_SHARPNESS:
-        warnings.append(f"The {place} is blurred.")
-    if gray.mean() < DARK_GRAY_LEVEL:
-        warnings.append(f"The {place} is very dark.")
-    if turn > TURNED_RATIO:
-        warnings.append(f"The {place} is turned far to the side.")
-    if face.quality is not None and not any(place in warning for warning in warnings):
-        warnings.append(f"The {place} is hard to recognise: the photo is of poor quality.")
-    return warnings
+    sentences: dict[Cause, str] = {
+        "covered": f"seems to be covered around the {' and the '.join(face.covered)}.",
+        "small": f"is small: {face.size:.0f} pixels.",
+        "blurred": "is blurred.",
+        "dark": "is very dark.",
+        "turned": "is turned far to the side.",
+        "poor": "is hard to recognise: the photo is of poor quality.",
+    }
+    return [f"The face in the {name} photo {sentences[cause]}" for cause in quality_causes(face)]
 
 
 def sharpness(gray: np.ndarray) -> float:

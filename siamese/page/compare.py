@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from siamese import wording
 from siamese.comparison import Comparison
+from siamese.faces.quality import Cause, quality_causes
 from siamese.images import data_uri
 from siamese.page.charts import PairDistances, rank, scale
 from siamese.page.html import message, symbol
@@ -18,14 +19,14 @@ from siamese.wording import Vocabulary
 
 THUMBNAIL_PIXELS = 128
 
-# What to try if the answer is "unsure", by a phrase of the warning that names the cause, see `quality_warnings`.
-ADVICE = {
-    "is small": "in which the face is larger",
-    "is blurred": "that is sharper",
-    "is very dark": "that is brighter",
-    "is turned": "from the front",
-    "to be covered": "without a mask or dark glasses",
-    "poor quality": "of better quality",
+# What to try if the answer is "unsure".
+ADVICE: dict[Cause, str] = {
+    "small": "in which the face is larger",
+    "blurred": "that is sharper",
+    "dark": "that is brighter",
+    "turned": "from the front",
+    "covered": "without a mask or dark glasses",
+    "poor": "of better quality",
 }
 
 
@@ -138,9 +139,9 @@ def _chance(chance: str, answer: Comparison, words: Vocabulary) -> str:
 
 
 def advice(answer: Comparison) -> str:
-    """Say what to try if the answer is "unsure": what the warnings suggest, else a better photo in general."""
-    warnings = " ".join(answer.warnings)
-    wanted = [wish for cause, wish in ADVICE.items() if cause in warnings]
+    """Say what to try if the answer is "unsure": what would help most, else a better photo in general."""
+    causes = {cause for face in answer.faces if face and face.box for cause in quality_causes(face)}
+    wanted = [wish for cause, wish in ADVICE.items() if cause in causes]
     if not wanted:
         return "Try another photo of one of them: large, sharp and from the front."
     return f"Try another photo: one {wording.listed(wanted)}."

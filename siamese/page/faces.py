@@ -14,10 +14,8 @@ from siamese.images import data_uri
 from siamese.saliency import region_means
 from siamese.wording import Vocabulary
 
-MORE_ALIKE_COLOUR, LESS_ALIKE_COLOUR = (
-    (0, 150, 136),
-    (200, 30, 200),
-)  # teal, magenta: far from gray, and color-blind safe
+# Teal and magenta: far from skin, and different for people who are colour-blind.
+MORE_ALIKE_COLOUR, LESS_ALIKE_COLOUR = (0, 150, 136), (200, 30, 200)
 MIN_REGION_MEAN = 0.1  # of a region that is named; the largest absolute value of a map is 1
 NAMED_REGIONS = 2
 

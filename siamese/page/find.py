@@ -10,7 +10,6 @@ from siamese.images import data_uri
 from siamese.page.faces import place_box
 from siamese.page.html import message, symbol
 from siamese.search.find_in_photos import Found, FoundFace
-from siamese.wording import VERDICT_PROBABILITY, Verdict
 
 PREVIEW_PIXELS = 640  # longest side of a photo, at least
 
@@ -22,7 +21,7 @@ def answer(found: Found, words: wording.Vocabulary) -> str:
     if not found.faces:
         return message(" ".join((f"The photos show no {words.item}.", *found.problems)), "no face")
     best = found.faces[0]
-    state = verdict(best)
+    state = wording.verdict_of(best.probability)
     crops = [
         f'<img src="{data_uri(face.crop, "WEBP")}" alt="{alt}">'
         for face, alt in ((found.portrait, "The face of the portrait"), (best.face, "The most likely face"))
@@ -34,13 +33,6 @@ def answer(found: Found, words: wording.Vocabulary) -> str:
   <p>The most likely {words.item} is in {escape(best.name)}:
     <b>{wording.percent(best.probability)}</b> likely {words.same}.</p>
   {problems}</div>"""
-
-
-def verdict(face: FoundFace) -> Verdict:
-    """Return whether a face is the person of the portrait, at odds of at least 3 to 1."""
-    if face.probability >= VERDICT_PROBABILITY:
-        return "same"
-    return "different" if face.probability <= 1 - VERDICT_PROBABILITY else "unsure"
 
 
 def photos(found: Found, files: Sequence[str]) -> str:
@@ -58,7 +50,8 @@ def _photo(found: Found, number: int, file: str) -> str:
     image, reduced = images.read_reduced(file, PREVIEW_PIXELS)
     faces = [face for face in found.faces if face.photo == number]
     boxes = "".join(
-        f'<span class="box {verdict(face)}{" best" if face is found.faces[0] else ""}" style="{place}">'
+        f'<span class="box {wording.verdict_of(face.probability)} {"best" if face is found.faces[0] else ""}" '
+        f'style="{place}">'
         f"<span>{_likelihood(face)}</span></span>"
         for face in reversed(faces)  # the most likely one on top
         if face.face.box and (place := place_box(face.face.box, image.width * reduced, image.height * reduced))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
+from siamese import comparison
+
 # Each state of the page has its own symbol.
 _DRAWING = '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round">{}</svg>'
-SYMBOLS = {
-    "same": "=",
-    "different": "≠",
-    "unsure": "?",
+SYMBOLS = comparison.SYMBOLS | {
     "hint": "+",
     "problem": "!",
     "no face": _DRAWING.format('<circle cx="12" cy="12" r="8.5"/><path d="M9 10v.1M15 10v.1M9 15.5h6M3 21 21 3"/>'),

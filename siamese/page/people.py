@@ -12,14 +12,13 @@ import numpy as np
 from PIL import Image
 
 from siamese import images, wording
-from siamese.calibration import Calibration
+from siamese.face_pairs import closest_pair
 from siamese.images import data_uri
 from siamese.page.compare import thumbnail
 from siamese.page.html import message, symbol
 from siamese.page.names import short_names
-from siamese.search.find_in_photos import pair_quality
 from siamese.search.group import Group
-from siamese.wording import VERDICT_PROBABILITY, Verdict, Vocabulary
+from siamese.wording import Vocabulary
 
 TILE_PIXELS = 84  # faces of a group
 THUMBNAIL_PIXELS = 96  # longest side of a photo, at least
@@ -52,7 +51,7 @@ def people(group: Group, threshold: float, files: Sequence[str], words: Vocabula
 
     Args:
         group: the faces.
-        threshold: mean distance up to which groups of faces are merged.
+        threshold: root mean square distance up to which groups of faces are merged.
         files: paths of the uploads, which `group.photos` indexes.
         words: what the network compares.
     """
@@ -74,8 +73,8 @@ def people(group: Group, threshold: float, files: Sequence[str], words: Vocabula
     return f"""
 <div class="answer">
   <p class="verdict">{_count(len(clusters), words.one, words.many)}</p>
-  <p>{count} in {_count(len(set(group.photos)), "photo")}. Two groups are merged if the mean dissimilarity of their
-    {words.item}s is at most {threshold:.2f}.</p>
+  <p>{count} in {_count(len(set(group.photos)), "photo")}. Two groups are merged if the dissimilarity of their
+    {words.item}s is at most {threshold:.2f} on average (root mean square).</p>
   {f"<ul>{problems}</ul>" if problems else ""}
 </div>
 <div class="people">
@@ -124,46 +123,28 @@ def archive(group: Group, clusters: list[list[int]], files: Sequence[str], words
     return list(entries.items())
 
 
-def pair(group: Group, chosen: tuple[int, int], calibration: Calibration, fmr: float | None, words: Vocabulary) -> str:
+def pair(group: Group, chosen: tuple[int, int], fmr: float | None, words: Vocabulary) -> str:
     """Draw the comparison of two faces of a group.
 
     Args:
         group: the faces.
         chosen: indices of the two faces.
-        calibration: of the network.
         fmr: the requested false-match rate; None for the default.
         words: what the network compares.
     """
-    first, second = (group.faces[number] for number in chosen)
-    distance = float(group.distances[chosen])
-    quality = pair_quality(first, second)
-    probability = float(calibration.probability(distance, quality))
-    verdict = _verdict(calibration, distance, quality, probability, fmr)
+    z1, z2 = (group.z[[number]] for number in chosen)
+    known = [group.faces[number].quality for number in chosen]
+    quality = None if None in known else (np.array(known[:1]), np.array(known[1:]))
+    closest = closest_pair(group.calibration, (z1, z2), quality, fmr)
     crops = [
-        f'<img src="{data_uri(face.crop, "WEBP")}" alt="Face in {escape(group.labels()[number])}">'
-        for face, number in zip((first, second), chosen, strict=True)
+        f'<img src="{data_uri(group.faces[number].crop, "WEBP")}" alt="Face in {escape(group.labels()[number])}">'
+        for number in chosen
     ]
-    chance = wording.describe_probability(verdict, probability, words)
+    chance = wording.describe_probability(closest.verdict, closest.probability, words)
     return f"""
-<div class="answer {verdict}"><div class="pair">{symbol(verdict).join(crops)}</div>
-  <p class="verdict">{wording.describe_verdict(verdict, probability, fmr, words)}</p>
-  <p>{chance[0].upper()}{chance[1:]}. Dissimilarity: {distance:.2f}</p></div>"""
-
-
-def _verdict(
-    calibration: Calibration,
-    distance: float,
-    quality: tuple[float, float] | None,
-    probability: float,
-    fmr: float | None,
-) -> Verdict:
-    """Return the verdict as in `Model.compare`."""
-    if fmr:
-        good = quality is None or min(quality) >= calibration.min_quality
-        is_same = good and distance <= calibration.operating_point(fmr).distance
-    else:
-        is_same = probability >= VERDICT_PROBABILITY
-    return "same" if is_same else "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure"
+<div class="answer {closest.verdict}"><div class="pair">{symbol(closest.verdict).join(crops)}</div>
+  <p class="verdict">{wording.describe_verdict(closest.verdict, closest.probability, fmr, words)}</p>
+  <p>{chance[0].upper()}{chance[1:]}. Dissimilarity: {closest.distance:.2f}</p></div>"""
 
 
 def matrix(group: Group, order: list[int], threshold: float) -> Image.Image:

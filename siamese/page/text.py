@@ -7,7 +7,7 @@ import re
 from siamese.checkpoint import find_weights
 from siamese.model import Model
 from siamese.record import Record
-from siamese.wording import FACES, IMAGES, Vocabulary
+from siamese.wording import FACES, IMAGES, Vocabulary, one_in
 
 LFW = "http://vis-www.cs.umass.edu/lfw/"
 LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
@@ -127,7 +127,7 @@ def _operating_points(model: Model) -> str:
     if not model.calibration.operating_points:
         return ""
     rows = "\n".join(
-        f"| 1 in {round(1 / point.fmr):,} | {point.distance:.2f} | {point.fnmr:.1%} |"
+        f"| {one_in(point.fmr)} | {point.distance:.2f} | {point.fnmr:.1%} |"
         for point in model.calibration.operating_points
     )
     return f"| false-match rate | threshold | matches missed |\n|---|---|---|\n{rows}"

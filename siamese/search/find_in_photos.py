@@ -98,19 +98,12 @@ def find_in_photos(
     return Found(searched.faces[0], tuple(ranked), ((several,) if first > 1 else ()) + searched.problems)
 
 
-def pair_quality(first: Face, second: Face) -> tuple[float, float] | None:
-    """Return the qualities of two faces; None if the network has no quality scores."""
-    if first.quality is None or second.quality is None:
-        return None
-    return first.quality, second.quality
-
-
 def _compare(calibration: Calibration, searched: Group, row: int, count: int) -> FoundFace:
     """Compare the main face of the portrait, the first of the group, with one of `count` others."""
     portrait, face, photo = searched.faces[0], searched.faces[row], searched.photos[row]
     distance = np.asarray(np.linalg.norm(searched.z[0] - searched.z[row]))
-    quality = pair_quality(portrait, face)
-    probability = probability_among(calibration, distance, None if quality is None else np.array(quality), count)
+    known = portrait.quality, face.quality
+    probability = probability_among(calibration, distance, None if None in known else np.array(known), count)
     return FoundFace(
         photo=photo - 1,
         name=searched.names[row],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import zipfile
@@ -128,9 +127,7 @@ def _thumbnail(face: Match, source: Path) -> str:
         margin = MARGIN * max(right - left, bottom - top)
         photo = photo.crop((round(left - margin), round(top - margin), round(right + margin), round(bottom + margin)))
     photo.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    file = io.BytesIO()
-    photo.save(file, "JPEG")
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return images.data_uri(photo, "JPEG")
 
 
 def _harmless(cell: object) -> object:
