@@ -14,9 +14,10 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from sklearn.datasets import load_digits
 
-from siamese import cli
+from siamese import Model, cli, load
 from siamese.data.att import ATT_FILE
 from siamese.data.dataset import IdentityDataset, load_dataset
+from siamese.page.charts import PairDistances
 
 from .browser import ANSWER, ARGUMENTS, CHROMIUM
 from .command import Run
@@ -31,6 +32,18 @@ def few_bootstrap_samples():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("siamese.calibration.BOOTSTRAP_SAMPLES", 10)
         yield
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """The face network."""
+    return load()
+
+
+@pytest.fixture(scope="session")
+def pairs(model) -> PairDistances:
+    """Test pairs of the face network."""
+    return PairDistances(model.record.curves)
 
 
 @pytest.fixture(scope="session")

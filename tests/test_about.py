@@ -17,16 +17,6 @@ from siamese.wording import FACES, IMAGES
 from .html_checks import WellFormed
 
 
-@pytest.fixture(scope="module")
-def model():
-    return load()
-
-
-@pytest.fixture(scope="module")
-def pairs(model):
-    return charts.PairDistances(model.record.curves)
-
-
 @pytest.mark.parametrize("weights", ["weights/faces", "weights/att"])
 def test_performance_states_the_measured_accuracy(weights):
     model = load(weights)

@@ -30,11 +30,6 @@ ATT = bundled_weights("att")
 A, B = EXAMPLES / "obama-portrait.jpg", EXAMPLES / "biden.jpg"
 
 
-@pytest.fixture(scope="module")
-def model():
-    return load()
-
-
 def test_default_weights(model):
     assert model.name == str(ROOT / "weights" / "faces")
     assert model.align == "faces"

@@ -2,24 +2,11 @@
 
 import re
 
-import pytest
-
-from siamese import load
 from siamese.page import charts, text
 
 from .html_checks import WellFormed
 
 FACES = text.FACES
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load()
-
-
-@pytest.fixture(scope="module")
-def pairs(model):
-    return charts.PairDistances(model.record.curves)
 
 
 def test_histograms_give_the_measured_error_rates(model, pairs):

@@ -16,11 +16,6 @@ from .conftest import EXAMPLES
 PEOPLE = ("biden", "obama-standing")  # two men
 
 
-@pytest.fixture(scope="module")
-def model():
-    return load()
-
-
 def degrade(name: str, kind: str) -> Image.Image:
     photo = images.read(EXAMPLES / f"{name}.jpg")
     return DEGRADATIONS[kind](photo, find_faces([photo])[0][0])

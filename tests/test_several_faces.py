@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese import Calibration, load, wording
+from siamese import Calibration, wording
 from siamese.calibration import OperatingPoint
 from siamese.face_pairs import closest_pair
 
@@ -29,11 +29,6 @@ CALIBRATION = Calibration(
 def unit_vectors(rng: np.random.Generator, count: int) -> np.ndarray:
     z = rng.normal(size=(count, 4))
     return z / np.linalg.norm(z, axis=1, keepdims=True)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load()
 
 
 @pytest.fixture(scope="module")
