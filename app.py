@@ -15,6 +15,7 @@ from siamese import images
 from siamese.checkpoint import DEFAULT
 from siamese.comparison import Comparison
 from siamese.faces import mtcnn
+from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.model import NO_FACE
 from siamese.network import bundled_weights
 from siamese.page import charts, faces, html, people, reliability, text, tutorial
@@ -23,6 +24,7 @@ from siamese.page.cleanup import limit_memory_growth, start_cleanup, use_own_upl
 from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, photos_input, strictness_radio
 from siamese.page.requests import Page
+from siamese.page.uploads import ReadPhoto, Upload, read_together
 from siamese.saliency import saliency_maps
 from siamese.search.find_in_photos import find_in_photos
 from siamese.search.group import Group, group
@@ -74,8 +76,10 @@ ALL_FACES: Numbers = (None, None)
 # -- Functions -------------------------------------------------------------------------------------------------------
 
 
-def compare_photos(first: str | None, second: str | None, numbers: Numbers, fmr: float | None) -> Comparison:
-    """Compare two uploads.
+def compare_photos(
+    first: Upload | None, second: Upload | None, numbers: Numbers, fmr: float | None
+) -> tuple[Comparison, list[ReadPhoto]]:
+    """Read and compare two uploads.
 
     Raises:
         ValueError: what is wrong with them, for the visitor.
@@ -83,24 +87,27 @@ def compare_photos(first: str | None, second: str | None, numbers: Numbers, fmr:
     if not first or not second:
         raise ValueError(f"The {'second' if first else 'first'} photo is missing")
     try:
-        return model.compare(first, second, face=numbers, fmr=fmr or None)
+        photos = read_together([first, second], MAX_PHOTO_SIDE if words is FACES else None)
     except FileNotFoundError as error:
         raise ValueError(DELETED) from error
+    return model.compare(*photos, face=numbers, fmr=fmr or None), photos
 
 
-def answer_or_message(first: str, second: str, numbers: Numbers, fmr: float | None) -> Comparison | str:
-    """Compare two uploads. Returns the HTML of a message if there is no answer."""
+def answer_or_message(
+    first: Upload, second: Upload, numbers: Numbers, fmr: float | None
+) -> tuple[Comparison, list[ReadPhoto]] | str:
+    """Read and compare two uploads. Returns the HTML of a message if there is no answer."""
     try:
-        answer = compare_photos(first, second, numbers, fmr)
+        answer, photos = compare_photos(first, second, numbers, fmr)
     except ValueError as error:
         return html.message(f"{error}.", "problem")
-    return html.message(str(answer), "no face") if answer.verdict == "no face" else answer
+    return html.message(str(answer), "no face") if answer.verdict == "no face" else (answer, photos)
 
 
 @gpu
 def compare(
-    first: str | None,
-    second: str | None,
+    first: Upload | None,
+    second: Upload | None,
     first_face: int | None = None,
     second_face: int | None = None,
     false_match_rate: float | None = None,
@@ -123,12 +130,13 @@ def compare(
         found (all faces in each photo), warnings, model.
     """
     try:
-        return compare_photos(first, second, (first_face or None, second_face or None), false_match_rate).to_dict()
+        answer, _ = compare_photos(first, second, (first_face or None, second_face or None), false_match_rate)
+        return answer.to_dict()
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error  # not logged: it may contain a file name
 
 
-def draw_answer(answer: Comparison, photos: tuple[str, str], *choice: object) -> tuple[str, str]:
+def draw_answer(answer: Comparison, photos: tuple[Upload, Upload], *choice: object) -> tuple[str, str]:
     """Draw the verdict, and the distance among those of test pairs."""
     return (
         for_photos(answer_card(answer, words), photos, *choice),
@@ -137,25 +145,26 @@ def draw_answer(answer: Comparison, photos: tuple[str, str], *choice: object) ->
 
 
 @gpu
-def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) -> Iterator[tuple]:
+def show_answer(first: Upload, second: Upload, numbers: Numbers, fmr: float | None) -> Iterator[tuple]:
     """Draw the answer, and then the compared faces."""
-    answer = answer_or_message(first, second, numbers, fmr)
-    if isinstance(answer, str):
-        yield numbers, for_photos(answer, (first, second), numbers, fmr), "", ""
+    compared = answer_or_message(first, second, numbers, fmr)
+    if isinstance(compared, str):
+        yield numbers, for_photos(compared, (first, second), numbers, fmr), "", ""
         return
+    answer, photos = compared
     yield numbers, *draw_answer(answer, (first, second), numbers, fmr), gr.skip()
-    photos = [images.read_reduced(photo, PREVIEW_PIXELS) for photo in (first, second)]
     maps = saliency_maps(model, answer)
     assert maps, "there are two faces"
-    drawn = faces.compared(answer, photos, maps, model.template, numbers, words)
+    previews = [photo.read_reduced(PREVIEW_PIXELS) for photo in photos]
+    drawn = faces.compared(answer, previews, maps, model.template, numbers, words)
     yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers)
 
 
 @gpu
-def check_photo(first: str | None, second: str | None) -> str:
+def check_photo(first: Upload | None, second: Upload | None) -> str:
     """Say what is wrong with the only photo; empty if nothing is."""
     try:
-        (found,) = model.detect([first or second])
+        (found,) = model.detect([photo for photo in (first, second) if photo])
     except FileNotFoundError:
         return html.message(f"{DELETED}.", "problem")
     except ValueError as error:
@@ -163,7 +172,7 @@ def check_photo(first: str | None, second: str | None) -> str:
     return "" if found else html.message(NO_FACE.format(PHOTOS[0] if first else PHOTOS[1]), "no face")
 
 
-def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tuple]:
+def on_photo(first: Upload | None, second: Upload | None, fmr: float) -> Iterator[tuple]:
     """Compare two new photos, or check the first one that arrives."""
     if first and second:
         yield from show_answer(first, second, ALL_FACES, fmr)
@@ -172,7 +181,7 @@ def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tupl
         yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", ""
 
 
-def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
+def on_face(first: Upload, second: Upload, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
     """Compare the face that was clicked, or all faces."""
     numbers = (
         ALL_FACES if event.face is None else (event.face, numbers[1]) if event.photo == 0 else (numbers[0], event.face)
@@ -181,14 +190,14 @@ def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.Eve
 
 
 @spaces.GPU(duration=15)
-def on_strictness(first: str | None, second: str | None, numbers: Numbers, fmr: float) -> tuple:
+def on_strictness(first: Upload | None, second: Upload | None, numbers: Numbers, fmr: float) -> tuple:
     """Draw the answer again for another false-match rate; the compared faces stay the same."""
     if not (first and second):
         return gr.skip(), gr.skip()
-    answer = answer_or_message(first, second, numbers, fmr)
-    if isinstance(answer, str):
-        return for_photos(answer, (first, second), numbers, fmr), ""
-    return draw_answer(answer, (first, second), numbers, fmr)
+    compared = answer_or_message(first, second, numbers, fmr)
+    if isinstance(compared, str):
+        return for_photos(compared, (first, second), numbers, fmr), ""
+    return draw_answer(compared[0], (first, second), numbers, fmr)
 
 
 def on_example(event: gr.EventData) -> tuple[str, str]:
@@ -197,7 +206,7 @@ def on_example(event: gr.EventData) -> tuple[str, str]:
     return str(example.first), str(example.second)
 
 
-def on_undrawn(first: str | None, second: str | None) -> str:
+def on_undrawn(first: Upload | None, second: Upload | None) -> str:
     """Draw photos that the browser cannot draw, for example TIFF. Those that cannot be read are left out."""
     previews = []
     for photo in filter(None, (first, second)):
@@ -208,20 +217,21 @@ def on_undrawn(first: str | None, second: str | None) -> str:
 
 
 @gpu
-def on_about(first: str | None, second: str | None, numbers: Numbers) -> str:
+def on_about(first: Upload | None, second: Upload | None, numbers: Numbers) -> str:
     """Draw the compared faces, or those of an example, among the people of the tutorial network."""
     if not (first and second):
-        (first, second), numbers = map(str, EXAMPLES[2][1:]), ALL_FACES
-    answer = answer_or_message(first, second, numbers, None)
-    if isinstance(answer, str):
-        return answer
+        (first, second), numbers = map(Upload, map(str, EXAMPLES[2][1:])), ALL_FACES
+    compared = answer_or_message(first, second, numbers, None)
+    if isinstance(compared, str):
+        return compared
+    answer, photos = compared
     assert tutorial_model, "the tab shows this only for faces"
     boxes = [face.box for face in answer.faces if face and face.box]
-    return tutorial.map_of((first, second), boxes, tutorial_model)
+    return tutorial.map_of(photos, boxes, tutorial_model)
 
 
-def named(files: list[str]) -> list[tuple[str, str]]:
-    """Return the name and path of each upload.
+def named(files: list[Upload]) -> list[tuple[str, Upload]]:
+    """Return the name of each upload, and the upload.
 
     Raises:
         ValueError: if there are too many.
@@ -231,11 +241,11 @@ def named(files: list[str]) -> list[tuple[str, str]]:
             f"These are {len(files)} photos, and this page takes {MAX_PHOTOS} at once. Remove {more}, or run the "
             "command `siamese group` on your computer, which has no limit"
         )
-    return [(Path(file).name, file) for file in files]
+    return [(file.name, file) for file in files]
 
 
 @gpu_for_files
-def find(files: list[str] | None, portrait: str | None) -> dict:
+def find(files: list[Upload] | None, portrait: Upload | None) -> dict:
     """Find the person of a portrait among the faces in up to 40 photos.
 
     Args:
@@ -255,7 +265,11 @@ def find(files: list[str] | None, portrait: str | None) -> dict:
 
 
 @gpu_for_files
-def on_find(files: list[str] | None, portrait: str | None, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008
+def on_find(
+    files: list[Upload] | None,
+    portrait: Upload | None,
+    progress: gr.Progress = gr.Progress(),  # noqa: B008
+) -> Iterator[tuple]:
     """Search the photos for the person of the portrait."""
     drawn = people.thumbnails(files or [])
     if not portrait or not files:
@@ -277,13 +291,13 @@ def on_find_example() -> tuple[str, list[str]]:
     return portrait, photos
 
 
-def find_hint(portrait: str | None, files: list[str] | None) -> str:
+def find_hint(portrait: Upload | None, files: list[Upload] | None) -> str:
     """Say what is missing."""
     missing = "the photos to search" if portrait else "a portrait" if files else "a portrait, and the photos to search"
     return html.message(f"Add {missing}.")
 
 
-def report(progress: gr.Progress, files: list[str]) -> Callable[[int], None]:
+def report(progress: gr.Progress, files: list[Upload]) -> Callable[[int], None]:
     """Return a function that reports how many of the photos are done."""
     return lambda done: progress((done, len(files)), "Detecting faces", unit="photos")
 
@@ -295,7 +309,7 @@ def merge_distance(fmr: float | None) -> float:
 
 
 @gpu_for_files
-def group_photos(files: list[str] | None, false_match_rate: float | None = None) -> dict:
+def group_photos(files: list[Upload] | None, false_match_rate: float | None = None) -> dict:
     """Find the faces in up to 40 photos, and group them by person.
 
     Args:
@@ -316,7 +330,7 @@ def group_photos(files: list[str] | None, false_match_rate: float | None = None)
 
 
 @gpu_for_files
-def on_files(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008
+def on_files(files: list[Upload] | None, fmr: float, progress: gr.Progress = gr.Progress()) -> Iterator[tuple]:  # noqa: B008
     """Draw new files, and then their faces by person."""
     if not files:
         yield "", None, show_group(None, None, fmr), ""
@@ -331,7 +345,7 @@ def on_files(files: list[str] | None, fmr: float, progress: gr.Progress = gr.Pro
     yield gr.skip(), found, show_group(files, found, fmr), ""
 
 
-def show_group(files: list[str] | None, found: Group | None, fmr: float) -> str:
+def show_group(files: list[Upload] | None, found: Group | None, fmr: float) -> str:
     """Draw the faces by person."""
     if files and found:
         return people.people(found, merge_distance(fmr), files, words)
@@ -340,7 +354,7 @@ def show_group(files: list[str] | None, found: Group | None, fmr: float) -> str:
     return html.message(f"Add up to {MAX_PHOTOS} photos to group the {words.item}s by {words.one}.")
 
 
-def on_group_strictness(files: list[str] | None, found: Group | None, fmr: float) -> tuple[str, str]:
+def on_group_strictness(files: list[Upload] | None, found: Group | None, fmr: float) -> tuple[str, str]:
     """Draw the faces again for another false-match rate."""
     return show_group(files, found, fmr), ""
 

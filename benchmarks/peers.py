@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 import siamese
-from siamese import images
+from siamese import images, inputs
 from siamese.data.lfw import Lfw
 from siamese.evaluation.lfw import judge_lfw
 from siamese.files import cache_folder, write_atomically
@@ -63,7 +63,7 @@ def embed_each(name: str, files: dict[str, bytes], embed: Callable[[bytes], np.n
 
 def embed_pixels(content: bytes) -> np.ndarray:
     """Return the 100 × 100 gray pixels of the head, with mean 0 and length 1: (10000,) float32."""
-    head = images.fit(images.read(content).crop(HEAD_BOX), (1, 100, 100))
+    head = inputs.fit(images.read(content).crop(HEAD_BOX), (1, 100, 100))
     values = np.asarray(head, dtype=np.float32).ravel()
     values = values - values.mean()
     return values / np.linalg.norm(values)

@@ -16,6 +16,7 @@ from siamese.wording import VERDICT_PROBABILITY, Verdict, verdict_of
 
 VERDICT_ODDS = VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY)
 MIN_FACE_SCORE = 0.9  # of faces other than the main one of a photo; below it, many detections are no faces
+MAX_FACES = 50  # of a photo that are compared
 LOWEST_ODDS = 1e-12  # for which a threshold is computed
 
 
@@ -114,11 +115,14 @@ def face_numbers(face: int | tuple[int | None, int | None] | None) -> tuple[int 
 def rows_to_compare(faces: list[Face], number: int | None, photo: str) -> list[int]:
     """Return which faces of a photo to compare, from 0: the requested one, or all that are certainly faces.
 
+    Of more than `MAX_FACES` faces, those are the largest.
+
     Raises:
         ValueError: if the photo does not show the requested face.
     """
     if number is None:
-        return [row for row, face in enumerate(faces) if row == 0 or (face.score or 0) >= MIN_FACE_SCORE]
+        largest = faces[:MAX_FACES]
+        return [row for row, face in enumerate(largest) if row == 0 or (face.score or 0) >= MIN_FACE_SCORE]
     if faces and not 1 <= number <= len(faces):
         expected = f"1 to {len(faces)}" if len(faces) > 1 else "1"
         plural = "s" if len(faces) > 1 else ""
@@ -130,8 +134,14 @@ def name_left_out(found: list[list[Face]], rows: list[list[int]], chosen: tuple[
     """Name the faces that were too poor to compare."""
     sentences = []
     for photo, faces, compared, number in zip(wording.PHOTOS, found, rows, chosen, strict=True):
-        others = [row + 1 for row in range(len(faces)) if row not in compared]
-        if others and number is None:
+        if number is not None:
+            continue
+        if len(faces) > MAX_FACES:
+            sentences.append(
+                f"Of the {len(faces)} faces in the {photo} photo, only the {MAX_FACES} largest are compared."
+            )
+        others = [row + 1 for row in range(len(faces[:MAX_FACES])) if row not in compared]
+        if others:
             subject = f"faces {wording.listed(others)} are" if len(others) > 1 else f"face {others[0]} is"
             sentences.append(f"In the {photo} photo, {subject} too poor to compare.")
     return sentences

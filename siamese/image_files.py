@@ -44,6 +44,8 @@ def open_image(content: bytes, name: str) -> Image.Image:
         raise ValueError(
             f"{name} has far more than {MAX_PIXELS // 10**6} million pixels; use a smaller version"
         ) from error
+    except MemoryError as error:
+        raise ValueError(f"{name} needs too much memory; {ADVICE}") from error
     except Exception as error:  # Pillow's parsers raise many types for damaged files
         raise ValueError(f"{name} is not an image that can be read; {ADVICE}") from error
 

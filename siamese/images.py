@@ -1,4 +1,4 @@
-"""Read any image as an upright RGB image, and convert images to network inputs."""
+"""Read any image as an upright RGB image."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ import stat
 import zlib
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, runtime_checkable
 from zipfile import BadZipFile
 from zipfile import Path as ZipPath
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageOps
-from torch import Tensor
 
 from siamese.image_files import ADVICE, MAX_PIXELS, open_image
 
-ImageSource = str | PathLike | ZipPath | bytes | BinaryIO | Image.Image | np.ndarray
+
+@runtime_checkable
+class ReducedReader(Protocol):
+    """An image that can read itself, see `read_reduced`."""
+
+    def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]: ...
+
+
+ImageContent = str | PathLike | ZipPath | bytes | BinaryIO | Image.Image | np.ndarray
+ImageSource = ImageContent | ReducedReader
 
 MIN_SIDE = 8
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
@@ -68,6 +75,8 @@ def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.
     Raises:
         FileNotFoundError, ValueError: see `read`.
     """
+    if isinstance(source, ReducedReader):
+        return source.read_reduced(min_long_side)
     name, image = _open(source)
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -86,6 +95,8 @@ def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.
         return image.convert("RGB"), round(max(width, height) / max(image.size))
     except UnscaledError:
         raise
+    except MemoryError as error:
+        raise ValueError(f"{name} needs too much memory; {ADVICE}") from error
     except Exception as error:  # Pillow's decoders raise many types for damaged files
         if "closed image" in str(error):
             raise ValueError(f"{name} is closed; pass it before closing it") from error
@@ -99,23 +110,6 @@ def is_single_image(source: object) -> bool:
     return isinstance(source, str | PathLike | ZipPath | bytes | Image.Image) or hasattr(source, "read")
 
 
-def fit(image: Image.Image, input_shape: tuple[int, int, int]) -> Image.Image:
-    """Resize an image to a network's input size, with Pillow's antialiased bilinear filter. Proportions are not kept.
-
-    Args:
-        image: from `read`.
-        input_shape: (C, H, W), with C = 1 for gray (ITU-R 601-2 luma) or 3 for RGB.
-    """
-    channels, height, width = input_shape
-    return image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """Return an image of mode "L" or "RGB" as a (C, H, W) uint8 tensor."""
-    array = np.array(image)
-    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
-
-
 def data_uri(image: Image.Image, format: str = "PNG") -> str:
     """Encode an image in a URI, to show it in HTML without storing a file."""
     file = io.BytesIO()
@@ -123,7 +117,7 @@ def data_uri(image: Image.Image, format: str = "PNG") -> str:
     return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _open(source: ImageSource) -> tuple[str, Image.Image]:
+def _open(source: ImageContent) -> tuple[str, Image.Image]:
     """Return a name for error messages, and the image, not decoded yet."""
     if isinstance(source, np.ndarray):
         return "the array", _from_array(source)
@@ -136,8 +130,8 @@ def _open(source: ImageSource) -> tuple[str, Image.Image]:
     if isinstance(source, str | PathLike | ZipPath):
         path = source if isinstance(source, ZipPath) else _path(source)
         return shorten(path.name), open_image(_read_bytes(path), shorten(path.name))
-    if isinstance(source, Tensor):
-        raise ValueError(f"expected an image, got a tensor of shape {tuple(source.shape)}; {ARRAY_ADVICE}")
+    if hasattr(source, "shape"):  # a tensor
+        raise ValueError(f"expected an image, got {type(source).__name__} {tuple(source.shape)}; {ARRAY_ADVICE}")
     if not hasattr(source, "read"):
         raise ValueError(f"expected a path, an image or an array, got {type(source).__name__}")
     with contextlib.suppress(AttributeError, OSError):  # not every stream can seek
@@ -228,7 +222,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     elif image.mode == "F":
         image = Image.fromarray(_scale_floats(np.asarray(image)))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")  # which would copy it
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image)
         image = white
@@ -247,7 +241,8 @@ def _scale_floats(samples: np.ndarray) -> np.ndarray:
     Raises:
         UnscaledError: if they have another range.
     """
-    largest = samples.max()
-    if not 0 <= samples.min() <= largest <= 255:
+    smallest, largest = samples.min(), samples.max()
+    if not 0 <= smallest <= largest <= 255:
         raise UnscaledError("the samples of the image are not in [0, 1] or [0, 255]; scale them first")
-    return (samples * (255 if largest <= 1 else 1)).round().astype(np.uint8)
+    scaled = samples * (255 if largest <= 1 else 1)
+    return scaled.round(out=scaled).astype(np.uint8)

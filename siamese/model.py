@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from siamese import images, wording
+from siamese import images, inputs, wording
 from siamese.calibration import Calibration
 from siamese.comparison import Comparison
 from siamese.face_pairs import closest_pair, face_numbers, name_left_out, rows_to_compare
@@ -28,6 +28,8 @@ from siamese.search.strictness import FIND_FMR, GROUP_FMR
 from siamese.wording import VERDICT_PROBABILITY
 
 BATCH_SIZE = 32  # photos per batch in `Model.embed`
+FACES_AT_ONCE = 8  # on a CPU, whose caches hold the activations of so many
+GPU_FACES_AT_ONCE = 256
 NO_FACE = "No face was found in the {} photo. Use a photo in which the whole face is large and well lit."
 
 
@@ -122,10 +124,12 @@ class Model:
 
     def embed_faces(self, faces: Sequence[Face]) -> tuple[np.ndarray, list[Face]]:
         """Embed N faces from `detect`. Returns (N, D) float32, and the faces with their quality."""
-        crops = [images.to_tensor(face.crop) for face in faces]
+        crops = [inputs.to_tensor(face.crop) for face in faces]
         x = torch.stack(crops) if crops else torch.empty((0, *self.network.input_shape), dtype=torch.uint8)
+        device = self.network.device
         with torch.inference_mode():
-            features = self.network.features(x.to(self.network.device))  # (N, D)
+            parts = x.split(FACES_AT_ONCE if device.type == "cpu" else GPU_FACES_AT_ONCE)
+            features = torch.cat([self.network.features(part.to(device)) for part in parts])  # (N, D)
             z = self.network.head(features).float().cpu().numpy()
             quality = self.network.quality(features)
         if quality is not None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from siamese import images
+from siamese import inputs
 from siamese.comparison import Comparison
 from siamese.faces.detection import Landmarks
 from siamese.model import Model
@@ -35,7 +35,7 @@ def saliency_maps(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndar
     if face1 is None or face2 is None:
         return None
     network = model.network
-    x = torch.stack([images.to_tensor(face.crop) for face in (face1, face2)]).to(network.device)  # (2, C, H, W)
+    x = torch.stack([inputs.to_tensor(face.crop) for face in (face1, face2)]).to(network.device)  # (2, C, H, W)
     with torch.no_grad():
         features, rest = _split_backbone(network, x)  # (B, c, h, w), with B = 4 if mirror images are added, else 2
         blank = features.mean((2, 3), keepdim=True)  # (B, c, 1, 1)

@@ -17,10 +17,12 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import siamese
+from siamese.page.uploads import Upload
 
 from .conftest import EXAMPLES, ROOT, alike
 
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
+UPLOADS = [Upload(str(photo)) for photo in PAIR]
 
 
 @pytest.fixture(scope="module")
@@ -270,8 +272,8 @@ def test_memory_does_not_grow_with_the_number_of_comparisons(start_page):
 def test_environment_variable_selects_the_weights(trained, monkeypatch):
     monkeypatch.setenv("SIAMESE_WEIGHTS", str(trained))
     app = runpy.run_path(str(ROOT / "app.py"))
-    assert alike(app["compare"](*map(str, PAIR)), siamese.load(trained).compare(*PAIR).to_dict())
-    (_, card, _, _), (*_, compared) = app["show_answer"](*map(str, PAIR), (None, None), 0.0)
+    assert alike(app["compare"](*UPLOADS), siamese.load(trained).compare(*PAIR).to_dict())
+    (_, card, _, _), (*_, compared) = app["show_answer"](*UPLOADS, (None, None), 0.0)
     assert "class" in card
     assert "crop" in compared
 
@@ -285,8 +287,8 @@ def test_missing_weights_stop_the_page(monkeypatch):
 def test_deleted_photos_are_explained(monkeypatch, tmp_path):
     monkeypatch.delenv("SIAMESE_WEIGHTS", raising=False)
     app = runpy.run_path(str(ROOT / "app.py"))
-    gone = str(tmp_path / "gone.jpg")
-    ((_, card, _, _),) = app["show_answer"](gone, str(PAIR[1]), (None, None), 0.0)
+    gone = Upload(str(tmp_path / "gone.jpg"))
+    ((_, card, _, _),) = app["show_answer"](gone, UPLOADS[1], (None, None), 0.0)
     assert "deleted" in card
     assert "gone" not in card
 

@@ -10,7 +10,7 @@ import torch
 
 from siamese import checkpoint, export
 from siamese.calibration import Calibration
-from siamese.images import to_tensor
+from siamese.inputs import to_tensor
 from siamese.model import Model
 from siamese.network import SiameseNetwork
 from siamese.record import Record

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from siamese import images
+from siamese import images, inputs
 
 DATA = Path(__file__).parent
 
@@ -292,8 +292,8 @@ def test_rejects_arrays_that_are_not_images(array):
 
 def test_fit_to_gray_and_colour_inputs():
     for channels, mode in ((1, "L"), (3, "RGB")):
-        image = images.fit(PHOTO, (channels, 30, 50))
+        image = inputs.fit(PHOTO, (channels, 30, 50))
         assert (image.mode, image.size) == (mode, (50, 30))
-        tensor = images.to_tensor(image)
+        tensor = inputs.to_tensor(image)
         assert tensor.shape == (channels, 30, 50)
         assert np.array_equal(tensor[0].numpy(), np.asarray(image).reshape(30, 50, -1)[:, :, 0])

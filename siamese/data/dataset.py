@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from siamese import images
+from siamese import inputs
 from siamese.data.att import find_att
 from siamese.data.folders import list_people, natural_order
 from siamese.data.memory import allocate
@@ -177,7 +177,7 @@ def load_dataset(
             (faces,) = detect([people.folders[person] / file], input_shape, template)
             if not faces:
                 raise ValueError(f"no face was found in {file}; remove it")
-            pixels[row] = images.to_tensor(faces[0].crop)
+            pixels[row] = inputs.to_tensor(faces[0].crop)
         except (ValueError, FileNotFoundError) as error:
             problems.append(f"{people.names[person]}: {error}")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from siamese import images
+from siamese import inputs
 from siamese.faces.face import Face, Part
 from siamese.network import SiameseNetwork
 
@@ -48,7 +48,7 @@ def mark_covered(network: SiameseNetwork, faces: Sequence[Face]) -> list[Face]:
     result = list(faces)
     if not checked:
         return result
-    x = torch.stack([images.to_tensor(faces[row].crop) for row in checked])  # (K, C, H, W)
+    x = torch.stack([inputs.to_tensor(faces[row].crop) for row in checked])  # (K, C, H, W)
     versions = [x]
     for region in REGIONS:
         rows = slice(round(region.top * x.shape[2]), round(region.bottom * x.shape[2]))

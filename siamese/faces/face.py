@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from siamese import images
+from siamese import images, inputs
 from siamese.faces.alignment import crop
 from siamese.faces.detection import MAX_PHOTO_SIDE, Box, Detection, Landmarks, find_faces
 
@@ -82,7 +82,7 @@ def detect(
         ValueError: if an image cannot be read.
     """
     if template is None:
-        return [[Face(images.fit(images.read(picture), input_shape))] for picture in pictures]
+        return [[Face(inputs.fit(images.read(picture), input_shape))] for picture in pictures]
     read = [images.read_reduced(picture, MAX_PHOTO_SIDE) for picture in pictures]
     found = find_faces([photo for photo, _ in read], device)
     return [
@@ -95,5 +95,5 @@ def _to_face(
     photo: Image.Image, scale: int, detection: Detection, input_shape: tuple[int, int, int], template: Landmarks
 ) -> Face:
     original = detection.scaled(scale)
-    aligned = images.fit(crop(photo, detection, input_shape[1], template), input_shape)
+    aligned = inputs.fit(crop(photo, detection, input_shape[1], template), input_shape)
     return Face(aligned, original.box, original.landmarks, original.score)

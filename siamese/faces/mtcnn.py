@@ -24,6 +24,8 @@ MIN_SCORE = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}
 # Of the smaller of two boxes. In LFW, different people in front of each other share up to 0.37, and false faces inside
 # a face share 0.6 and more.
 MAX_SHARED = 0.5
+# Boxes of each photo that RNet and ONet look at, the best ones. Most photos have less than a hundred and ten.
+MAX_PROPOSALS, MAX_FACES = 1000, 200
 
 
 class DetectionTensors(NamedTuple):
@@ -109,7 +111,7 @@ def detect(photos: Sequence[Image.Image], smallest: int, device: str | torch.dev
         device: device of the networks.
 
     Returns:
-        B results, on `device`.
+        B results of at most `MAX_FACES` faces, on `device`.
     """
     device = torch.device(device)
     pnet, rnet, onet = networks(device)
@@ -121,6 +123,7 @@ def detect(photos: Sequence[Image.Image], smallest: int, device: str | torch.dev
     kept = scores > MIN_SCORE["rnet"]
     boxes, scores, owner = _moved(boxes[kept], shift[kept]), scores[kept], owner[kept]
     kept = _batched_nms(boxes, scores, owner, 0.7)
+    kept = kept[_are_first(owner[kept], MAX_FACES)]
     boxes, owner = _square(boxes[kept]), owner[kept]
 
     scores, shift, landmarks = _output(onet, crops(levels, boxes, owner, onet.side))
@@ -146,6 +149,7 @@ def _propose(pnet: PNet, levels: Pyramids) -> tuple[Tensor, Tensor]:
     windows, score, shift, level = windows[kept], score[kept], shift[kept], level[kept]
     boxes, owner = _moved(windows * levels.stretch[level], shift), levels.owner[level]
     kept = _batched_nms(boxes, score, owner, 0.7)
+    kept = kept[_are_first(owner[kept], MAX_PROPOSALS)]
     return boxes[kept], owner[kept]
 
 
@@ -189,6 +193,14 @@ def _batched_nms(boxes: Tensor, scores: Tensor, group: Tensor, max_overlap: floa
     corners = boxes.cpu().double()
     apart = group.cpu() * (corners.max() - corners.min() + 1)
     return torch.ops.torchvision.nms(corners + apart[:, None], scores.cpu().double(), max_overlap).to(boxes.device)
+
+
+def _are_first(group: Tensor, limit: int) -> Tensor:
+    """Return whether each box is among the first `limit` of its group, (N,) bool."""
+    order, sizes = group.argsort(stable=True), group.bincount()
+    place = torch.empty_like(group)
+    place[order] = torch.arange(len(group), device=group.device) - (sizes.cumsum(0) - sizes)[group[order]]
+    return place < limit
 
 
 def _moved(boxes: Tensor, shift: Tensor) -> Tensor:

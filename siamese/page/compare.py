@@ -15,6 +15,7 @@ from siamese.faces.quality import Cause, quality_causes
 from siamese.images import data_uri
 from siamese.page.charts import PairDistances, rank, scale
 from siamese.page.html import message, symbol
+from siamese.page.uploads import Upload
 from siamese.wording import Vocabulary
 
 THUMBNAIL_PIXELS = 128
@@ -77,15 +78,15 @@ def states(words: Vocabulary, has_examples: bool) -> str:
     )
 
 
-def for_photos(drawn: str, photos: Sequence[str | None], *choice: object) -> str:
+def for_photos(drawn: str, photos: Sequence[Upload | None], *choice: object) -> str:
     """Mark HTML with the photos that it is for, so that the page never shows it next to others.
 
     Args:
         drawn: HTML.
-        photos: paths of two uploads. Gradio keeps each upload in a folder whose name is a hash of its content.
+        photos: the uploads that it shows.
         choice: what else the HTML depends on. The page then notices each answer, even if two look the same.
     """
-    keys = " ".join(Path(photo).parent.name if photo else "-" for photo in photos)
+    keys = " ".join(photo.key if photo else "-" for photo in photos)
     return f'<div data-photos="{keys}" data-choice="{" ".join(map(str, choice))}">{drawn}</div>'
 
 

@@ -9,6 +9,7 @@ from siamese import images, wording
 from siamese.images import data_uri
 from siamese.page.faces import place_box
 from siamese.page.html import message, symbol
+from siamese.page.uploads import Upload
 from siamese.search.find_in_photos import Found, FoundFace
 
 PREVIEW_PIXELS = 640  # longest side of a photo, at least
@@ -35,18 +36,18 @@ def answer(found: Found, words: wording.Vocabulary) -> str:
   {problems}</div>"""
 
 
-def photos(found: Found, files: Sequence[str]) -> str:
+def photos(found: Found, files: Sequence[Upload]) -> str:
     """Draw the photos with a box and a likelihood for each face, the photo with the most likely face first.
 
     Args:
         found: the faces.
-        files: paths of the uploads, which `FoundFace.photo` indexes.
+        files: the uploads, which `FoundFace.photo` indexes.
     """
     order = dict.fromkeys(face.photo for face in found.faces)
     return f'<div class="searched">{"".join(_photo(found, photo, files[photo]) for photo in order)}</div>'
 
 
-def _photo(found: Found, number: int, file: str) -> str:
+def _photo(found: Found, number: int, file: Upload) -> str:
     image, reduced = images.read_reduced(file, PREVIEW_PIXELS)
     faces = [face for face in found.faces if face.photo == number]
     boxes = "".join(

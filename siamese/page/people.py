@@ -17,6 +17,7 @@ from siamese.images import data_uri
 from siamese.page.compare import thumbnail
 from siamese.page.html import message, symbol
 from siamese.page.names import short_names
+from siamese.page.uploads import Upload
 from siamese.search.group import Group
 from siamese.wording import Vocabulary
 
@@ -31,9 +32,9 @@ def example(photos: Sequence[Path], caption: str) -> str:
   <button type="button" data-example="0"><span>{drawn}</span>{escape(caption)}</button></div>"""
 
 
-def thumbnails(files: Sequence[str]) -> str:
+def thumbnails(files: Sequence[Upload]) -> str:
     """Draw uploads in a row, in place of a list of files. Those that cannot be read are left out."""
-    names = [Path(file).name for file in files]
+    names = [file.name for file in files]
     figures = ""
     for file, name, short in zip(files, names, short_names(names), strict=True):
         try:
@@ -46,13 +47,13 @@ def thumbnails(files: Sequence[str]) -> str:
     return f'<div class="thumbnails">{figures}</div>'
 
 
-def people(group: Group, threshold: float, files: Sequence[str], words: Vocabulary) -> str:
+def people(group: Group, threshold: float, files: Sequence[Upload], words: Vocabulary) -> str:
     """Draw the faces of each person, the dissimilarity of each pair of faces, and links to the numbers and photos.
 
     Args:
         group: the faces.
         threshold: root mean square distance up to which groups of faces are merged.
-        files: paths of the uploads, which `group.photos` indexes.
+        files: the uploads, which `group.photos` indexes.
         words: what the network compares.
     """
     if not group.faces:
@@ -100,7 +101,7 @@ def _tile(group: Group, face: int, label: str, short: str) -> str:
     )
 
 
-def _downloads(group: Group, clusters: list[list[int]], files: Sequence[str], words: Vocabulary) -> str:
+def _downloads(group: Group, clusters: list[list[int]], files: Sequence[Upload], words: Vocabulary) -> str:
     """Draw links. The browser builds the archive from the uploads, see app.js, so the server keeps no copy."""
     csv = base64.b64encode(group.to_csv(clusters).encode()).decode()
     return f"""
@@ -110,16 +111,18 @@ def _downloads(group: Group, clusters: list[list[int]], files: Sequence[str], wo
   <p role="status"></p>"""
 
 
-def archive(group: Group, clusters: list[list[int]], files: Sequence[str], words: Vocabulary) -> list[tuple[str, str]]:
-    """Return the name in the archive and the upload of each photo, once for each person that it shows."""
+def archive(
+    group: Group, clusters: list[list[int]], files: Sequence[Upload], words: Vocabulary
+) -> list[tuple[str, str]]:
+    """Return the name in the archive and the path of each photo, once for each person that it shows."""
     entries: dict[str, str] = {}
     for number, faces in enumerate(clusters, 1):
         for photo in sorted({group.photos[face] for face in faces}):
-            name = Path(files[photo]).name
+            name = files[photo].name
             path = f"{words.one} {number}/{name}"
             if path in entries:  # another photo of this name
                 path = f"{words.one} {number}/{photo + 1} {name}"
-            entries[path] = files[photo]
+            entries[path] = files[photo].path
     return list(entries.items())
 
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 
+from siamese.page.uploads import Upload
+
 
 class Photo(gr.Image):
-    """An image input that returns the path of the upload unchanged, so that `siamese.images` reports its errors."""
+    """An image input that returns the upload unchanged, so that `siamese.images` reports its errors."""
 
     is_template = True  # use the frontend of gr.Image
 
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        return payload.path if payload else None
+    def preprocess(self, payload: ImageData | None) -> Upload | None:  # pyrefly: ignore[bad-override]
+        return Upload(payload.path) if payload and payload.path else None
 
 
 class Photos(gr.File):
-    """An input for several photos that returns their paths. `siamese.images` decides which of them are photos.
+    """An input for several photos that returns the uploads. `siamese.images` decides which of them are photos.
 
     `gr.File` would reject all of them because of one whose name does not end like that of an image.
     """
 
     is_template = True  # use the frontend of gr.File
 
-    def preprocess(self, payload: FileData | ListFiles | None) -> list[str] | None:
+    def preprocess(self, payload: FileData | ListFiles | None) -> list[Upload] | None:  # pyrefly: ignore[bad-override]
         files = payload.root if isinstance(payload, ListFiles) else [payload] if payload else []
-        return [file.path for file in files] or None
+        return [Upload(file.path) for file in files] or None

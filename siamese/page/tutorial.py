@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image
 
@@ -31,11 +30,11 @@ def explanation(tutorial: Model) -> str:
     )
 
 
-def map_of(photos: Sequence[str], boxes: Sequence[Box], tutorial: Model) -> str:
+def map_of(photos: Sequence[images.ImageSource], boxes: Sequence[Box], tutorial: Model) -> str:
     """Draw two faces among the people of the tutorial network, as SVG.
 
     Args:
-        photos: paths of the two photos.
+        photos: the two photos.
         boxes: the faces in them.
         tutorial: the tutorial network.
     """
@@ -46,7 +45,7 @@ def map_of(photos: Sequence[str], boxes: Sequence[Box], tutorial: Model) -> str:
     return plane.draw(tutorial.record.plane, [face.crop for face in faces], z)
 
 
-def portrait(photo: str | Path, box: Box) -> Image.Image:
+def portrait(photo: images.ImageSource, box: Box) -> Image.Image:
     """Crop the head around the box of a face, as in the AT&T portraits."""
     left, top, right, bottom = box
     x, y, height = (left + right) / 2, (top + bottom) / 2, (bottom - top) * 1.4
