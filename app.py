@@ -4,16 +4,19 @@ import contextlib
 import inspect
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import spaces
+from PIL import Image
 
 import siamese
 from siamese import images
 from siamese.checkpoint import DEFAULT
 from siamese.comparison import Comparison
+from siamese.face_pairs import at_fmr
 from siamese.faces import mtcnn
 from siamese.model import NO_FACE
 from siamese.network import bundled_weights
@@ -65,11 +68,27 @@ tutorial_model = siamese.load(bundled_weights("att")) if model.align == "faces" 
 if model.align == "faces":
     mtcnn.networks(model.network.device)
 
-gpu = spaces.GPU(duration=15)  # seconds, at most
-gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()))
+gpu = spaces.GPU(duration=5)  # seconds, at most; a shorter time gives a better place in the queue
+gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()) // 4)
 
 Numbers = tuple[int | None, int | None]  # the chosen face of each photo, from 1; None for all
 ALL_FACES: Numbers = (None, None)
+NO_CROP = Image.new("RGB", (1, 1))
+
+
+class Kept(NamedTuple):
+    """What a session keeps, so that another strictness needs no GPU.
+
+    Attributes:
+        photos: paths of the two uploads.
+        numbers: the chosen faces.
+        answer: without a false-match rate, and with the crops of the compared faces only.
+    """
+
+    photos: tuple[str, str]
+    numbers: Numbers
+    answer: Comparison
+
 
 # -- Functions -------------------------------------------------------------------------------------------------------
 
@@ -88,10 +107,10 @@ def compare_photos(first: str | None, second: str | None, numbers: Numbers, fmr:
         raise ValueError(DELETED) from error
 
 
-def answer_or_message(first: str, second: str, numbers: Numbers, fmr: float | None) -> Comparison | str:
+def answer_or_message(first: str, second: str, numbers: Numbers) -> Comparison | str:
     """Compare two uploads. Returns the HTML of a message if there is no answer."""
     try:
-        answer = compare_photos(first, second, numbers, fmr)
+        answer = compare_photos(first, second, numbers, None)
     except ValueError as error:
         return html.message(f"{error}.", "problem")
     return html.message(str(answer), "no face") if answer.verdict == "no face" else answer
@@ -128,27 +147,36 @@ def compare(
         raise gr.Error(str(error), print_exception=False) from error  # not logged: it may contain a file name
 
 
-def draw_answer(answer: Comparison, photos: tuple[str, str], *choice: object) -> tuple[str, str]:
+def at_strictness(answer: Comparison, fmr: float) -> Comparison:
+    """Return an answer for a false-match rate; 0 stands for the default."""
+    return at_fmr(model.calibration, answer, fmr) if fmr else answer
+
+
+def draw_answer(kept: Kept, fmr: float) -> tuple[str, str]:
     """Draw the verdict, and the distance among those of test pairs."""
+    photos, numbers, answer = kept
+    answer = at_strictness(answer, fmr)
     return (
-        for_photos(answer_card(answer, words), photos, *choice),
-        for_photos(among_pairs(answer, pairs, words), photos, *choice),
+        for_photos(answer_card(answer, words), photos, numbers, fmr),
+        for_photos(among_pairs(answer, pairs, words), photos, numbers, fmr),
     )
 
 
 @gpu
-def show_answer(first: str, second: str, numbers: Numbers, fmr: float | None) -> Iterator[tuple]:
+def show_answer(first: str, second: str, numbers: Numbers, fmr: float) -> Iterator[tuple]:
     """Draw the answer, and then the compared faces."""
-    answer = answer_or_message(first, second, numbers, fmr)
+    answer = answer_or_message(first, second, numbers)
     if isinstance(answer, str):
-        yield numbers, for_photos(answer, (first, second), numbers, fmr), "", ""
+        yield numbers, for_photos(answer, (first, second), numbers, fmr), "", "", None
         return
-    yield numbers, *draw_answer(answer, (first, second), numbers, fmr), gr.skip()
+    found = (tuple(replace(face, crop=NO_CROP) for face in photo) for photo in answer.found)
+    kept = Kept((first, second), numbers, replace(answer, found=tuple(found)))
+    yield numbers, *draw_answer(kept, fmr), gr.skip(), kept
     photos = [images.read_reduced(photo, PREVIEW_PIXELS) for photo in (first, second)]
     maps = saliency_maps(model, answer)
     assert maps, "there are two faces"
-    drawn = faces.compared(answer, photos, maps, model.template, numbers, words)
-    yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers)
+    drawn = faces.compared(at_strictness(answer, fmr), photos, maps, model.template, numbers, words)
+    yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers), gr.skip()
 
 
 @gpu
@@ -169,7 +197,7 @@ def on_photo(first: str | None, second: str | None, fmr: float) -> Iterator[tupl
         yield from show_answer(first, second, ALL_FACES, fmr)
     else:
         problem = check_photo(first, second) if first or second else ""
-        yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", ""
+        yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", "", None
 
 
 def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
@@ -180,15 +208,14 @@ def on_face(first: str, second: str, numbers: Numbers, fmr: float, event: gr.Eve
     yield from show_answer(first, second, numbers, fmr)
 
 
-@spaces.GPU(duration=15)
-def on_strictness(first: str | None, second: str | None, numbers: Numbers, fmr: float) -> tuple:
-    """Draw the answer again for another false-match rate; the compared faces stay the same."""
-    if not (first and second):
-        return gr.skip(), gr.skip()
-    answer = answer_or_message(first, second, numbers, fmr)
-    if isinstance(answer, str):
-        return for_photos(answer, (first, second), numbers, fmr), ""
-    return draw_answer(answer, (first, second), numbers, fmr)
+def on_strictness(
+    first: str | None, second: str | None, numbers: Numbers, kept: Kept | None, fmr: float
+) -> Iterator[tuple]:
+    """Draw the answer again for another false-match rate; without a kept answer, compare the photos again."""
+    if kept and kept[:2] == ((first, second), numbers):
+        yield gr.skip(), *draw_answer(kept, fmr), gr.skip(), gr.skip()
+    elif first and second:
+        yield from show_answer(first, second, numbers, fmr)
 
 
 def on_example(event: gr.EventData) -> tuple[str, str]:
@@ -212,7 +239,7 @@ def on_about(first: str | None, second: str | None, numbers: Numbers) -> str:
     """Draw the compared faces, or those of an example, among the people of the tutorial network."""
     if not (first and second):
         (first, second), numbers = map(str, EXAMPLES[2][1:]), ALL_FACES
-    answer = answer_or_message(first, second, numbers, None)
+    answer = answer_or_message(first, second, numbers)
     if isinstance(answer, str):
         return answer
     assert tutorial_model, "the tab shows this only for faces"
@@ -377,12 +404,12 @@ with Page(title=TITLE, analytics_enabled=False) as demo:
         with gr.Accordion("Stricter?", open=False, elem_id="strictness"):
             fmr = strictness_radio(model, pairs, words)
         previews = gr.HTML(elem_id="previews", js_on_load="showPreviews(element, trigger, watch)")
-        numbers = gr.State(ALL_FACES)
-        shown = [numbers, answer, among, compared]
+        numbers, kept = gr.State(ALL_FACES), gr.State(time_to_live=1800)
+        shown = [numbers, answer, among, compared, kept]
         arrived = gr.on(
             [first.change, second.change], on_photo, [first, second, fmr], shown, trigger_mode="always_last", **QUIET
         )
-        stricter = fmr.change(on_strictness, [first, second, numbers, fmr], [answer, among], **QUIET)
+        stricter = fmr.change(on_strictness, [first, second, numbers, kept, fmr], shown, **QUIET)
         chosen = compared.select(on_face, [first, second, numbers, fmr], shown, **QUIET)
         for event in (arrived, stricter, chosen):
             event.failure(None, js="showFailure")
