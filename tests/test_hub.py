@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from siamese import checkpoint
 from siamese.hub import download
 from siamese.hub.card import model_card
+from siamese.hub.download import hub_id
 from siamese.hub.upload import published_files, upload
 from siamese.page.text import difficult_pairs
 from siamese.record import Confusion, People, Record
@@ -217,6 +218,13 @@ def test_published_files_hold_no_names_and_no_paths(folder, tmp_path):
         assert card == model_card(published, NAME)
         assert f"--init {public}" in card
         assert "| 2 | 9 | 25% | 64 |" in card
+        data = ModelCard(card).data
+        assert (data.base_model, data.datasets) == ("who/it" if public == "who/it@v1" else None, None)
+
+
+def test_base_model_is_an_id_on_the_hub():
+    names = ("who/it", "who/it@v1", "weights/faces", "runs/it", "/home/who/it", "it", "")
+    assert [hub_id(name) for name in names] == ["who/it", "who/it", None, None, None, None, None]
 
 
 @pytest.mark.parametrize("name", ["faces", "att"])
