@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
 
-from siamese import checkpoint
+from siamese import SiameseNetwork, checkpoint
 from siamese.hub import download
 from siamese.hub.card import model_card
 from siamese.hub.download import hub_id
@@ -408,6 +408,16 @@ def test_cards_of_the_bundled_networks(name, monkeypatch):
     assert "face-verification" in data.tags
     values = [result.metric_value for result in data.eval_results]
     assert values[:2] == [round(record.test.auc, 4), round(record.test.eer, 4)]
+
+
+def test_card_of_the_mixin_agrees_with_ours():
+    """`network.push_to_hub` writes a short card; the license of a network is for its author to choose."""
+    short, ours = (
+        SiameseNetwork().generate_model_card().data,
+        ModelCard.load(ROOT / "weights" / "att" / "README.md").data,
+    )
+    assert (short.library_name, short.pipeline_tag, short.license) == (ours.library_name, ours.pipeline_tag, None)
+    assert set(short.tags) <= {*ours.tags, "model_hub_mixin", "pytorch_model_hub_mixin"}
 
 
 def test_card_states_the_rates_of_difficult_pairs_if_they_were_measured():
