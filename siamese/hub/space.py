@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 # The page and the package as pip installs it. Every folder that may hold a user's own photos is listed by file.
 EXAMPLES = (
     *("biden.jpg", "collins.jpg", "hopper.jpg", "obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg"),
-    *("edited/group.jpg", "edited/obama-blurred.jpg", "CREDITS.md"),
+    *("edited/group.jpg", "edited/obama-blurred.jpg", "CREDITS.md", "siamese.ipynb"),
 )
 PATTERNS = (
     *("app.py", "app.css", "app.js", "requirements.txt", "pyproject.toml", "LICENSE"),
