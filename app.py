@@ -4,16 +4,19 @@ import contextlib
 import inspect
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import spaces
+from PIL import Image
 
 import siamese
 from siamese import images
 from siamese.checkpoint import DEFAULT
 from siamese.comparison import Comparison
+from siamese.face_pairs import at_fmr
 from siamese.faces import mtcnn
 from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.model import NO_FACE
@@ -67,11 +70,27 @@ tutorial_model = siamese.load(bundled_weights("att")) if model.align == "faces" 
 if model.align == "faces":
     mtcnn.networks(model.network.device)
 
-gpu = spaces.GPU(duration=15)  # seconds, at most
-gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()))
+gpu = spaces.GPU(duration=5)  # seconds, at most; a shorter time gives a better place in the queue
+gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()) // 4)
 
 Numbers = tuple[int | None, int | None]  # the chosen face of each photo, from 1; None for all
 ALL_FACES: Numbers = (None, None)
+NO_CROP = Image.new("RGB", (1, 1))
+
+
+class Kept(NamedTuple):
+    """What a session keeps, so that another strictness needs no GPU.
+
+    Attributes:
+        photos: the two uploads.
+        numbers: the chosen faces.
+        answer: without a false-match rate, and with the crops of the compared faces only.
+    """
+
+    photos: tuple[Upload, Upload]
+    numbers: Numbers
+    answer: Comparison
+
 
 # -- Functions -------------------------------------------------------------------------------------------------------
 
@@ -93,12 +112,10 @@ def compare_photos(
     return model.compare(*photos, face=numbers, fmr=fmr or None), photos
 
 
-def answer_or_message(
-    first: Upload, second: Upload, numbers: Numbers, fmr: float | None
-) -> tuple[Comparison, list[ReadPhoto]] | str:
+def answer_or_message(first: Upload, second: Upload, numbers: Numbers) -> tuple[Comparison, list[ReadPhoto]] | str:
     """Read and compare two uploads. Returns the HTML of a message if there is no answer."""
     try:
-        answer, photos = compare_photos(first, second, numbers, fmr)
+        answer, photos = compare_photos(first, second, numbers, None)
     except ValueError as error:
         return html.message(f"{error}.", "problem")
     return html.message(str(answer), "no face") if answer.verdict == "no face" else (answer, photos)
@@ -136,28 +153,37 @@ def compare(
         raise gr.Error(str(error), print_exception=False) from error  # not logged: it may contain a file name
 
 
-def draw_answer(answer: Comparison, photos: tuple[Upload, Upload], *choice: object) -> tuple[str, str]:
+def at_strictness(answer: Comparison, fmr: float) -> Comparison:
+    """Return an answer for a false-match rate; 0 stands for the default."""
+    return at_fmr(model.calibration, answer, fmr) if fmr else answer
+
+
+def draw_answer(kept: Kept, fmr: float) -> tuple[str, str]:
     """Draw the verdict, and the distance among those of test pairs."""
+    photos, numbers, answer = kept
+    answer = at_strictness(answer, fmr)
     return (
-        for_photos(answer_card(answer, words), photos, *choice),
-        for_photos(among_pairs(answer, pairs, words), photos, *choice),
+        for_photos(answer_card(answer, words), photos, numbers, fmr),
+        for_photos(among_pairs(answer, pairs, words), photos, numbers, fmr),
     )
 
 
 @gpu
-def show_answer(first: Upload, second: Upload, numbers: Numbers, fmr: float | None) -> Iterator[tuple]:
+def show_answer(first: Upload, second: Upload, numbers: Numbers, fmr: float) -> Iterator[tuple]:
     """Draw the answer, and then the compared faces."""
-    compared = answer_or_message(first, second, numbers, fmr)
+    compared = answer_or_message(first, second, numbers)
     if isinstance(compared, str):
-        yield numbers, for_photos(compared, (first, second), numbers, fmr), "", ""
+        yield numbers, for_photos(compared, (first, second), numbers, fmr), "", "", None
         return
     answer, photos = compared
-    yield numbers, *draw_answer(answer, (first, second), numbers, fmr), gr.skip()
+    found = (tuple(replace(face, crop=NO_CROP) for face in photo) for photo in answer.found)
+    kept = Kept((first, second), numbers, replace(answer, found=tuple(found)))
+    yield numbers, *draw_answer(kept, fmr), gr.skip(), kept
+    previews = [photo.read_reduced(PREVIEW_PIXELS) for photo in photos]
     maps = saliency_maps(model, answer)
     assert maps, "there are two faces"
-    previews = [photo.read_reduced(PREVIEW_PIXELS) for photo in photos]
-    drawn = faces.compared(answer, previews, maps, model.template, numbers, words)
-    yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers)
+    drawn = faces.compared(at_strictness(answer, fmr), previews, maps, model.template, numbers, words)
+    yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers), gr.skip()
 
 
 @gpu
@@ -178,7 +204,7 @@ def on_photo(first: Upload | None, second: Upload | None, fmr: float) -> Iterato
         yield from show_answer(first, second, ALL_FACES, fmr)
     else:
         problem = check_photo(first, second) if first or second else ""
-        yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", ""
+        yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", "", None
 
 
 def on_face(first: Upload, second: Upload, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
@@ -189,15 +215,14 @@ def on_face(first: Upload, second: Upload, numbers: Numbers, fmr: float, event: 
     yield from show_answer(first, second, numbers, fmr)
 
 
-@spaces.GPU(duration=15)
-def on_strictness(first: Upload | None, second: Upload | None, numbers: Numbers, fmr: float) -> tuple:
-    """Draw the answer again for another false-match rate; the compared faces stay the same."""
-    if not (first and second):
-        return gr.skip(), gr.skip()
-    compared = answer_or_message(first, second, numbers, fmr)
-    if isinstance(compared, str):
-        return for_photos(compared, (first, second), numbers, fmr), ""
-    return draw_answer(compared[0], (first, second), numbers, fmr)
+def on_strictness(
+    first: Upload | None, second: Upload | None, numbers: Numbers, kept: Kept | None, fmr: float
+) -> Iterator[tuple]:
+    """Draw the answer again for another false-match rate; without a kept answer, compare the photos again."""
+    if kept and kept[:2] == ((first, second), numbers):
+        yield gr.skip(), *draw_answer(kept, fmr), gr.skip(), gr.skip()
+    elif first and second:
+        yield from show_answer(first, second, numbers, fmr)
 
 
 def on_example(event: gr.EventData) -> tuple[str, str]:
@@ -221,7 +246,7 @@ def on_about(first: Upload | None, second: Upload | None, numbers: Numbers) -> s
     """Draw the compared faces, or those of an example, among the people of the tutorial network."""
     if not (first and second):
         (first, second), numbers = map(Upload, map(str, EXAMPLES[2][1:])), ALL_FACES
-    compared = answer_or_message(first, second, numbers, None)
+    compared = answer_or_message(first, second, numbers)
     if isinstance(compared, str):
         return compared
     answer, photos = compared
@@ -391,12 +416,12 @@ with Page(title=TITLE, analytics_enabled=False) as demo:
         with gr.Accordion("Stricter?", open=False, elem_id="strictness"):
             fmr = strictness_radio(model, pairs, words)
         previews = gr.HTML(elem_id="previews", js_on_load="showPreviews(element, trigger, watch)")
-        numbers = gr.State(ALL_FACES)
-        shown = [numbers, answer, among, compared]
+        numbers, kept = gr.State(ALL_FACES), gr.State(time_to_live=1800)
+        shown = [numbers, answer, among, compared, kept]
         arrived = gr.on(
             [first.change, second.change], on_photo, [first, second, fmr], shown, trigger_mode="always_last", **QUIET
         )
-        stricter = fmr.change(on_strictness, [first, second, numbers, fmr], [answer, among], **QUIET)
+        stricter = fmr.change(on_strictness, [first, second, numbers, kept, fmr], shown, **QUIET)
         chosen = compared.select(on_face, [first, second, numbers, fmr], shown, **QUIET)
         for event in (arrived, stricter, chosen):
             event.failure(None, js="showFailure")

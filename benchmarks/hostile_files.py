@@ -3,7 +3,8 @@
     python benchmarks/hostile_files.py --json benchmarks/results/hostile_files.json [--before CHECKOUT] [--pillow TESTS]
 
 Writes files of up to 10 MB, the limit of an upload, and compares each with an example photo, as the page does. Each
-file has a process of its own, which is killed after a minute of CPU time or at 12 GB of addresses. `--before` measures an older checkout
+file has a process of its own, which is killed after a minute of CPU time or at 12 GB of addresses.
+`--before` measures an older checkout
 too. `--pillow` also measures every picture of Pillow's test suite: give the folder `Tests` of its source archive.
 """
 

@@ -118,11 +118,10 @@ def _locate(weights: str | Path, revision: str | None) -> tuple[str, Path, str |
             raise ValueError(f"{name} is a folder and has no revisions; got revision {revision!r}")
         return name, folder, None, ""
 
-    from siamese.hub.download import download, is_repo_id  # needed only here, and slow to import
+    from siamese.hub.download import download, hub_id  # needed only here, and slow to import
 
     name, _, suffix = name.partition("@")
-    # A mistyped result folder looks like USER/NAME; do not search for it on the Hub.
-    if isinstance(weights, Path) or not is_repo_id(name) or name.startswith(("runs/", "weights/")):
+    if isinstance(weights, Path) or not hub_id(name):
         raise FileNotFoundError(f"there is no folder {weights}; networks on the Hub are named USER/NAME")
     if revision and suffix:
         raise ValueError(f"give one revision, got {suffix!r} and {revision!r}")

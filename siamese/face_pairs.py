@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from siamese import wording
 from siamese.calibration import Calibration
+from siamese.comparison import Comparison
 from siamese.faces import Face
 from siamese.wording import VERDICT_PROBABILITY, Verdict, verdict_of
 
@@ -81,22 +82,53 @@ def closest_pair(
     if fmr is None:
         needed = max(VERDICT_ODDS * log_odds.size - float(np.exp(others).sum()), LOWEST_ODDS)
         threshold = calibration.distance_at(needed / (1 + needed), pair_quality)
-    elif log_odds.size == 1:
-        threshold = calibration.operating_point(fmr).distance
     else:
-        threshold = calibration.distance_at_fmr(calibration.operating_point(fmr).fmr / log_odds.size)
+        threshold = _threshold_at(calibration, fmr, log_odds.size)
     is_too_poor = fmr is not None and pair_quality is not None and pair_quality.min() < calibration.min_quality
-    is_same = closest <= threshold and not is_too_poor
-    verdict = verdict_of(probability(best))
     return ClosestPair(
         (row, column),
         closest,
         probability(best),
         None if margin is None else (probability(best - margin), probability(best + margin)),
         threshold,
-        "same" if is_same else "unsure" if verdict == "same" else verdict,
+        _decide(closest <= threshold and not is_too_poor, probability(best)),
         bool(is_too_poor),
     )
+
+
+def at_fmr(calibration: Calibration, answer: Comparison, fmr: float) -> Comparison:
+    """Return what `Model.compare` answers at a false-match rate, from its answer at odds of 3 to 1.
+
+    Args:
+        calibration: of the network that gave the answer.
+        answer: without a requested false-match rate.
+        fmr: the false-match rate for the photos.
+
+    Raises:
+        ValueError: if the false-match rate was not measured.
+    """
+    threshold = _threshold_at(calibration, fmr, answer.pairs)
+    answer = replace(answer, fmr=calibration.operating_point(fmr).fmr, threshold=threshold)
+    if not answer.pairs:
+        return answer
+    is_too_poor = any(
+        face and face.quality is not None and face.quality < calibration.min_quality for face in answer.faces
+    )
+    verdict = _decide(answer.dissimilarity <= threshold and not is_too_poor, answer.probability)
+    too_poor = (f"The photos are too poor for a false-match rate of {wording.one_in(fmr)}.",) if is_too_poor else ()
+    return replace(answer, verdict=verdict, warnings=answer.warnings + too_poor)
+
+
+def _threshold_at(calibration: Calibration, fmr: float, pairs: int) -> float:
+    """Return the distance up to which the closest of some pairs of faces is the same person."""
+    point = calibration.operating_point(fmr)
+    return point.distance if pairs <= 1 else calibration.distance_at_fmr(point.fmr / pairs)
+
+
+def _decide(is_same: bool, probability: float) -> Verdict:
+    """Return the verdict: "same" only if `is_same`, else what P(same) says, but at most "unsure"."""
+    verdict = verdict_of(probability)
+    return "same" if is_same else "unsure" if verdict == "same" else verdict
 
 
 def face_numbers(face: int | tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:

@@ -15,7 +15,7 @@ import torch
 from siamese import images, inputs, wording
 from siamese.calibration import Calibration
 from siamese.comparison import Comparison
-from siamese.face_pairs import closest_pair, face_numbers, name_left_out, rows_to_compare
+from siamese.face_pairs import at_fmr, closest_pair, face_numbers, name_left_out, rows_to_compare
 from siamese.faces import Face, detect, quality_warnings
 from siamese.faces.cover import mark_covered
 from siamese.faces.detection import Landmarks
@@ -166,11 +166,11 @@ class Model:
         if self.align == "none" and any(chosen):
             raise ValueError("this network compares whole images; omit face")
         if fmr is not None:
-            fmr = self.calibration.operating_point(fmr).fmr
+            self.calibration.operating_point(fmr)  # raises before the photos are read
         found = self.detect([a, b])
         rows = [rows_to_compare(*photo) for photo in zip(found, chosen, wording.PHOTOS, strict=True)]
         if not all(rows):
-            return self._no_face(found, fmr)
+            return self._no_face(found) if fmr is None else at_fmr(self.calibration, self._no_face(found), fmr)
         places = [(photo, row) for photo in (0, 1) for row in rows[photo]]
         z, embedded = self.embed_faces([found[photo][row] for photo, row in places])
         for (photo, row), embedded_face in zip(places, embedded, strict=True):
@@ -179,7 +179,7 @@ class Model:
         rows = [[row for row, kept in zip(rows[photo], good[photo], strict=True) if kept] for photo in (0, 1)]
         z1, z2 = (half[kept] for half, kept in zip(np.split(z, [len(good[0])]), good, strict=True))
         q1, q2 = (np.array([found[photo][row].quality for row in rows[photo]]) for photo in (0, 1))
-        pair = closest_pair(self.calibration, (z1, z2), None if None in (*q1, *q2) else (q1, q2), fmr)
+        pair = closest_pair(self.calibration, (z1, z2), None if None in (*q1, *q2) else (q1, q2), None)
         numbers = rows[0][pair.rows[0]], rows[1][pair.rows[1]]
         face1, face2 = mark_covered(self.network, [found[photo][number] for photo, number in enumerate(numbers)])
         found[0][numbers[0]], found[1][numbers[1]] = face1, face2
@@ -188,15 +188,13 @@ class Model:
         warnings += name_left_out(found, rows, chosen)
         if self.align == "faces":
             warnings += quality_warnings(face1, "first") + quality_warnings(face2, "second")
-        if fmr and pair.is_too_poor:
-            warnings.append(f"The photos are too poor for a false-match rate of {wording.one_in(fmr)}.")
-        return Comparison(
+        answer = Comparison(
             verdict=pair.verdict,
             probability=pair.probability,
             confidence_interval=pair.confidence_interval,
             dissimilarity=pair.distance,
             threshold=pair.threshold,
-            fmr=fmr,
+            fmr=None,
             faces=(face1, face2),
             numbers=(numbers[0] + 1, numbers[1] + 1),
             pairs=len(rows[0]) * len(rows[1]),
@@ -204,6 +202,7 @@ class Model:
             warnings=tuple(warnings),
             model=self.id,
         )
+        return answer if fmr is None else at_fmr(self.calibration, answer, fmr)
 
     def find(
         self,
@@ -242,21 +241,16 @@ class Model:
         with open_photos(self, photos) as collection:
             return group_people(self, collection, fmr)
 
-    def _no_face(self, found: list[list[Face]], fmr: float | None) -> Comparison:
+    def _no_face(self, found: list[list[Face]]) -> Comparison:
         """Return the answer for photos of which at least one shows no face."""
-        calibration, faceless = (
-            self.calibration,
-            [name for name, faces in zip(wording.PHOTOS, found, strict=True) if not faces],
-        )
+        faceless = [name for name, faces in zip(wording.PHOTOS, found, strict=True) if not faces]
         return Comparison(
             verdict="no face",
             probability=math.nan,
             confidence_interval=None,
             dissimilarity=math.nan,
-            threshold=calibration.operating_point(fmr).distance
-            if fmr
-            else calibration.distance_at(VERDICT_PROBABILITY),
-            fmr=fmr,
+            threshold=self.calibration.distance_at(VERDICT_PROBABILITY),
+            fmr=None,
             faces=(found[0][0] if found[0] else None, found[1][0] if found[1] else None),
             numbers=(1, 1),
             pairs=0,

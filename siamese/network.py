@@ -38,6 +38,7 @@ class SiameseNetwork(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="siamese",
+    pipeline_tag="image-feature-extraction",
     tags=["siamese-network", "contrastive-loss", "image-similarity"],
 ):
     """Two branches with shared weights (Bromley et al., NIPS 1993) that output one embedding per image.

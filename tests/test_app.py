@@ -273,7 +273,7 @@ def test_environment_variable_selects_the_weights(trained, monkeypatch):
     monkeypatch.setenv("SIAMESE_WEIGHTS", str(trained))
     app = runpy.run_path(str(ROOT / "app.py"))
     assert alike(app["compare"](*UPLOADS), siamese.load(trained).compare(*PAIR).to_dict())
-    (_, card, _, _), (*_, compared) = app["show_answer"](*UPLOADS, (None, None), 0.0)
+    (_, card, *_), (*_, compared, _) = app["show_answer"](*UPLOADS, (None, None), 0.0)
     assert "class" in card
     assert "crop" in compared
 
@@ -288,7 +288,7 @@ def test_deleted_photos_are_explained(monkeypatch, tmp_path):
     monkeypatch.delenv("SIAMESE_WEIGHTS", raising=False)
     app = runpy.run_path(str(ROOT / "app.py"))
     gone = Upload(str(tmp_path / "gone.jpg"))
-    ((_, card, _, _),) = app["show_answer"](gone, UPLOADS[1], (None, None), 0.0)
+    ((_, card, *_),) = app["show_answer"](gone, UPLOADS[1], (None, None), 0.0)
     assert "deleted" in card
     assert "gone" not in card
 

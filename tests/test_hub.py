@@ -13,9 +13,10 @@ import pytest
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
 
-from siamese import checkpoint
+from siamese import SiameseNetwork, checkpoint
 from siamese.hub import download
 from siamese.hub.card import model_card
+from siamese.hub.download import hub_id
 from siamese.hub.upload import published_files, upload
 from siamese.page.text import difficult_pairs
 from siamese.record import Confusion, People, Record
@@ -217,6 +218,13 @@ def test_published_files_hold_no_names_and_no_paths(folder, tmp_path):
         assert card == model_card(published, NAME)
         assert f"--init {public}" in card
         assert "| 2 | 9 | 25% | 64 |" in card
+        data = ModelCard(card).data
+        assert (data.base_model, data.datasets) == ("who/it" if public == "who/it@v1" else None, None)
+
+
+def test_base_model_is_an_id_on_the_hub():
+    names = ("who/it", "who/it@v1", "weights/faces", "runs/it", "/home/who/it", "it", "")
+    assert [hub_id(name) for name in names] == ["who/it", "who/it", None, None, None, None, None]
 
 
 @pytest.mark.parametrize("name", ["faces", "att"])
@@ -400,6 +408,16 @@ def test_cards_of_the_bundled_networks(name, monkeypatch):
     assert "face-verification" in data.tags
     values = [result.metric_value for result in data.eval_results]
     assert values[:2] == [round(record.test.auc, 4), round(record.test.eer, 4)]
+
+
+def test_card_of_the_mixin_agrees_with_ours():
+    """`network.push_to_hub` writes a short card; the license of a network is for its author to choose."""
+    short, ours = (
+        SiameseNetwork().generate_model_card().data,
+        ModelCard.load(ROOT / "weights" / "att" / "README.md").data,
+    )
+    assert (short.library_name, short.pipeline_tag, short.license) == (ours.library_name, ours.pipeline_tag, None)
+    assert set(short.tags) <= {*ours.tags, "model_hub_mixin", "pytorch_model_hub_mixin"}
 
 
 def test_card_states_the_rates_of_difficult_pairs_if_they_were_measured():

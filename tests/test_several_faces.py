@@ -8,7 +8,9 @@ from PIL import Image
 
 from siamese import Calibration, wording
 from siamese.calibration import OperatingPoint
-from siamese.face_pairs import closest_pair
+from siamese.comparison import Comparison
+from siamese.face_pairs import at_fmr, closest_pair
+from siamese.faces import Face
 
 from .conftest import EXAMPLES
 
@@ -86,6 +88,37 @@ def test_a_false_match_rate_holds_for_the_photos_as_a_whole():
     assert single.threshold == pytest.approx(1.1)
     with pytest.raises(ValueError, match=r"0\.5"):
         closest_pair(CALIBRATION, z, ones, 0.5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("fmr", [1e-2, 1e-4])
+def test_a_kept_answer_gives_the_same_decision_at_another_rate(seed, fmr):
+    """Against a new comparison of the embeddings, with good and poor faces, one pair and several."""
+    rng = np.random.default_rng(seed)
+    z = unit_vectors(rng, rng.integers(1, 4)), unit_vectors(rng, rng.integers(1, 4))
+    z[1][0] = z[0][0] + rng.uniform(0.7, 1.1) * z[1][0]  # alike
+    quality = rng.uniform(0.5, 1, len(z[0])), rng.uniform(0.5, 1, len(z[1]))
+    default, expected = (closest_pair(CALIBRATION, z, quality, rate) for rate in (None, fmr))
+    blank = Image.new("RGB", (1, 1))
+    faces = tuple(Face(blank, quality=q[row]) for q, row in zip(quality, default.rows, strict=True))
+    answer = Comparison(
+        default.verdict,
+        default.probability,
+        default.confidence_interval,
+        default.distance,
+        default.threshold,
+        fmr=None,
+        faces=faces,
+        numbers=(1, 1),
+        pairs=len(z[0]) * len(z[1]),
+        found=((), ()),
+        warnings=("Kept.",),
+        model="",
+    )
+    strict = at_fmr(CALIBRATION, answer, fmr)
+    assert (strict.verdict, strict.threshold, strict.fmr) == (expected.verdict, expected.threshold, fmr)
+    assert len(strict.warnings) == 1 + expected.is_too_poor
+    assert (strict.probability, strict.dissimilarity) == (expected.probability, expected.distance)
 
 
 def test_thresholds_between_and_below_the_measured_rates():

@@ -254,6 +254,19 @@ def test_second_deployment_keeps_the_network_and_other_files(server, folder):
     assert front_matter(server) == project | {"thumbnail": thumbnail}
 
 
+def test_another_network_replaces_the_previous_one(server, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    deploy(folder)
+    previous = {name for name in server.files(SPACE) if name.startswith("runs/network/")}
+    deploy(tmp_path / "other")
+    files, (*_, changed) = server.files(SPACE), server.repositories[SPACE].changed
+    assert {name.split("/")[1] for name in files if name.startswith("runs/")} == {"other"}
+    assert previous < set(changed)  # in the commit that adds the other network
+    upload(folder, "USER/NAME")
+    deploy("USER/NAME")
+    assert not [name for name in server.files(SPACE) if name.startswith("runs/")]
+
+
 def test_paused_space_is_restarted(server, folder):
     deploy(folder)
     server.repositories[SPACE].stages = ["PAUSED"]
@@ -380,6 +393,7 @@ def test_front_matter():
     assert len(front["short_description"]) <= 60
     assert not front.get("models")  # the weights are in the repository
     assert "siamese-network" in front["tags"]
+    assert front["suggested_hardware"] == space.FREE_HARDWARE.value
     for file in (front["app_file"], front["thumbnail"]):
         assert (ROOT / file).is_file()
 

@@ -1,6 +1,5 @@
 """Model cards: the README.md of a trained network, rendered from its record."""
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from siamese.data.att import ATT_NAME
 from siamese.data.lfw import LFW_ALIASES
+from siamese.hub.download import hub_id
 from siamese.page.text import difficult_pairs
 from siamese.record import DegradedResult, Folds, Record, Report, Settings
 
@@ -109,7 +109,7 @@ def _trained(record: Record, settings: Settings, weights: str) -> str:
     # The license of other networks is for their authors to choose.
     license = "mit" if att and not settings.init else None
     card = ModelCard.from_template(
-        _card_data(title, title, license, results, is_faces=people == "people"),
+        _card_data(title, title, license, results, is_faces=people == "people", init=settings.init),
         template_path=str(TEMPLATES / "card_trained.md"),
         title=title,
         record=record,
@@ -132,7 +132,6 @@ def _faces(record: Record, weights: str) -> str:
             "cc0-1.0" if is_dlib else "apache-2.0",
             [("View 2", record.test)],
             is_faces=True,
-            trained=False,
         ),
         template_path=str(TEMPLATES / "card_faces.md"),
         record=record,
@@ -147,7 +146,7 @@ def _faces(record: Record, weights: str) -> str:
 
 
 def _card_data(
-    title: str, data: str, license: str | None, results: list[tuple[str, Report]], is_faces: bool, trained: bool = True
+    title: str, data: str, license: str | None, results: list[tuple[str, Report]], is_faces: bool, init: str = ""
 ) -> ModelCardData:
     """Return the front matter of a card.
 
@@ -157,15 +156,15 @@ def _card_data(
         license: identifier of the Hub.
         results: part of the data set, and metrics.
         is_faces: whether it compares faces.
-        trained: whether the network was trained on other people of `data`.
+        init: the initial weights, a folder or USER/NAME or USER/NAME@REVISION on the Hub; empty for random weights.
     """
-    data_id = re.sub(r"[^a-z0-9]+", "-", data.replace("&", "").lower()).strip("-")
+    # No `datasets`: it holds ids on the Hub, and the data are folders.
     return ModelCardData(
         license=license,
         library_name="siamese",
         pipeline_tag="image-feature-extraction",
         tags=[TAG, "contrastive-loss", "image-similarity", *(["face-verification"] if is_faces else [])],
-        datasets=[data_id] if data_id and trained else None,
+        base_model=hub_id(init),
         metrics=["roc_auc"],
         model_name=f"Siamese network, {title}",
         eval_results=[

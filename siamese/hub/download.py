@@ -44,6 +44,13 @@ def is_repo_id(name: str) -> bool:
     return name.count("/") == 1
 
 
+def hub_id(weights: str) -> str | None:
+    """Return the repository id of weights named USER/NAME or USER/NAME@REVISION; None for a folder."""
+    name = weights.partition("@")[0]
+    # A mistyped result folder looks like USER/NAME.
+    return name if is_repo_id(name) and not name.startswith(("runs/", "weights/")) else None
+
+
 def download(name: str, revision: str | None = None) -> Download:
     """Download a network. If the Hub cannot be reached, use the copy that an earlier call cached.
 

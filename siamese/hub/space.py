@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 # The page and the package as pip installs it. Every folder that may hold a user's own photos is listed by file.
 EXAMPLES = (
     *("biden.jpg", "collins.jpg", "hopper.jpg", "obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg"),
-    *("edited/group.jpg", "edited/obama-blurred.jpg", "CREDITS.md"),
+    *("edited/group.jpg", "edited/obama-blurred.jpg", "CREDITS.md", "siamese.ipynb"),
 )
 PATTERNS = (
     *("app.py", "app.css", "app.js", "requirements.txt", "pyproject.toml", "LICENSE"),
@@ -42,7 +42,7 @@ PATTERNS = (
         for file in (*NETWORK_FILES, *PLOT_FILES, LICENSE_FILE, "README.md")
     ),
 )
-OUR_FOLDERS = ("examples/", "siamese/", "weights/")  # other files in them are deleted from the Space
+OUR_FOLDERS = ("examples/", "runs/", "siamese/", "weights/")  # other files in them are deleted from the Space
 STARTING_STAGES = ("NO_APP_FILE", "BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING")
 POLL_SECONDS = 2
 TIMEOUT_SECONDS = 1200
@@ -145,12 +145,13 @@ def deploy(
         existing = api.list_repo_files(repo_id, repo_type="space")
         operations = [CommitOperationAdd(name, content) for name, content in space.files.items()]
         operations += [
-            CommitOperationDelete(name) for name in existing if name.startswith(OUR_FOLDERS) and name not in space.files
+            CommitOperationDelete(name)
+            for name in existing
+            if name.startswith(OUR_FOLDERS) and name not in space.files and not name.startswith(f"{space.weights}/")
         ]
         log(f"sending {len(space.files)} files")
         commit = api.create_commit(repo_id, operations, repo_type="space", commit_message="Deploy Siamese network")
-        # The variable is set after the commit, so that it always names files that exist. The commit does not delete the
-        # files that it named before.
+        # The variable is set while the Space builds the commit. If that fails, the next run sets it.
         if variable is None or variable.value != space.weights:
             api.add_space_variable(repo_id, WEIGHTS_VARIABLE, space.weights)
         if before.stage not in (*STARTING_STAGES, "RUNNING"):  # a commit does not start a paused or failed Space

@@ -11,13 +11,17 @@ def networks_run_inside_gpu_functions() -> None:
     import app
 
     pair = [str(photo) for photo in app.EXAMPLES[0][1:]]
-    assert app.compare.duration == 15
-    assert app.group_photos.duration(pair) == 7
-    (_, card, among, _), (*_, compared) = app.on_photo(*pair, 0.0)
+    assert app.compare.duration == 5
+    assert [app.group_photos.duration(pair * times) for times in (1, 20)] == [5, 15]
+    (numbers, card, among, _, kept), (*_, compared, _) = app.on_photo(*pair, 0.0)
     assert "verdict" in card
     assert "wipe" in compared
-    assert list(app.on_photo(None, None, 0.0)) == [(app.ALL_FACES, "", "", "")]
-    assert app.on_strictness(*pair, app.ALL_FACES, 0.0) == (card, among)
+    assert list(app.on_photo(None, None, 0.0)) == [(app.ALL_FACES, "", "", "", None)]
+    for fmr in (0.0, 1e-4):  # the kept answer needs no GPU; without it, the photos are compared again
+        ((_, *drawn, _, _),) = app.on_strictness(*pair, numbers, kept, fmr)
+        (_, *again, _, _), _ = app.on_strictness(*pair, numbers, None, fmr)
+        assert drawn == again
+        assert (drawn == [card, among]) == (fmr == 0.0)
     assert app.compare(*pair)["verdict"] == "same"
     assert len(app.group_photos(pair)["faces"]) == 2
     *_, (_, found, _, _) = app.on_files(pair, 0.0, app.gr.Progress())
