@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 import spaces
 from PIL import Image
+from starlette.middleware import Middleware
 
 import siamese
 from siamese import images
@@ -26,7 +27,7 @@ from siamese.page import find as finding
 from siamese.page.cleanup import limit_memory_growth, start_cleanup, use_own_uploads_folder
 from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, photos_input, strictness_radio
-from siamese.page.requests import Page
+from siamese.page.requests import MAX_PHOTO_BYTES, Page, RequestLimits
 from siamese.page.uploads import ReadPhoto, Upload, read_together
 from siamese.saliency import saliency_maps
 from siamese.search.find_in_photos import find_in_photos
@@ -48,6 +49,7 @@ EXAMPLES = [
 FIND_EXAMPLE = [EXAMPLE_PHOTOS / "obama-portrait.jpg", EXAMPLE_PHOTOS / "edited" / "group.jpg"]
 GROUP_EXAMPLE = [*sorted(EXAMPLE_PHOTOS.glob("*.jpg")), EXAMPLE_PHOTOS / "edited" / "group.jpg"]
 MAX_PHOTOS = 40  # in a group
+MAX_SESSIONS = 32  # whose groups are kept; one has up to 15 MB
 PREVIEW_PIXELS = 640  # longest side of a photo in the answer, at least
 DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the photo again"
 
@@ -55,7 +57,7 @@ DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the 
 # On a ZeroGPU Space, only functions with `spaces.GPU` have a GPU, and they run in processes of their own. All networks
 # are therefore loaded here, and these functions take and return plain values. Elsewhere, `spaces.GPU` has no effect.
 
-use_own_uploads_folder()
+uploads_folder = use_own_uploads_folder()
 try:
     model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
     notice = model.note
@@ -508,9 +510,10 @@ def launch(**settings: Any) -> None:
         css_paths=HERE / "app.css",
         head=f"<script>{(HERE / 'app.js').read_text('utf-8')}</script>",
         footer_links=["api"],
-        max_file_size="10mb",
+        max_file_size=MAX_PHOTO_BYTES,
         run_history=False,
-        state_session_capacity=256,
+        state_session_capacity=MAX_SESSIONS,
+        app_kwargs={"middleware": [Middleware(RequestLimits, uploads_folder)]},
         enable_monitoring=False,
         ssr_mode=False,
         mcp_server="SPACE_ID" in os.environ or None,  # None: as GRADIO_MCP_SERVER says

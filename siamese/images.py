@@ -131,7 +131,9 @@ def _open(source: ImageContent) -> tuple[str, Image.Image]:
         path = source if isinstance(source, ZipPath) else _path(source)
         return shorten(path.name), open_image(_read_bytes(path), shorten(path.name))
     if hasattr(source, "shape"):  # a tensor
-        raise ValueError(f"expected an image, got {type(source).__name__} {tuple(source.shape)}; {ARRAY_ADVICE}")
+        raise ValueError(
+            f"expected an image, got a {type(source).__name__} of shape {tuple(source.shape)}; {ARRAY_ADVICE}"
+        )
     if not hasattr(source, "read"):
         raise ValueError(f"expected a path, an image or an array, got {type(source).__name__}")
     with contextlib.suppress(AttributeError, OSError):  # not every stream can seek

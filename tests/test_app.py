@@ -107,6 +107,23 @@ def test_values_of_a_wrong_type_are_answered_with_a_sentence(client, capfd, endp
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_photos_are_not_fetched_from_an_address(client, capfd):
+    address = "https://example.com/photo.jpg"
+    photo = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(AppError, match="upload the photo"):
+        client.predict(photo, handle_file(PAIR[1]), api_name="/compare")
+    with pytest.raises(AppError, match="upload the photo"):
+        client.predict([{"nested": photo}], None, api_name="/group")
+    assert not capfd.readouterr().err
+
+
+def test_form_fields_that_are_no_files_are_refused(page):
+    body = b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\n' + bytes(1000) + b"\r\n--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(urllib.request.Request(f"{page}/gradio_api/upload", body, headers))
+
+
 def test_files_that_are_no_photos_are_named_and_left_out(client, tmp_path):
     (tmp_path / "stray.MOV").write_bytes(b"\0\0\0\x14ftypqt  " + bytes(500))
     shutil.copy(PAIR[0], tmp_path / "nosuffix")

@@ -215,7 +215,7 @@ SECRET = "/9j/4AAQSkZJRgABAQAAAQABAAD" * 20
     [
         (None, "got NoneType"),
         (3, "got int"),
-        (torch.zeros(3, 9, 9), "tensor of shape"),
+        (torch.zeros(3, 9, 9), "Tensor of shape"),
         (np.zeros((9, 9, 3), np.float32), "float32"),
         (f"data:image/jpeg;base64,{SECRET}", "data: address"),
         (SECRET, "base64"),
