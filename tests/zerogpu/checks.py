@@ -10,9 +10,10 @@ def networks_run_inside_gpu_functions() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     import app
 
-    pair = [str(photo) for photo in app.EXAMPLES[0][1:]]
+    pair = [app.Upload(str(photo)) for photo in app.EXAMPLES[0][1:]]
     assert app.compare.duration == 5
-    assert [app.group_photos.duration(pair * times) for times in (1, 20)] == [5, 15]
+    find, group, on_find, on_files = (function(app.demo, name) for name in ("find", "group", "on_change", "on_files"))
+    assert [group.duration(pair * times) for times in (1, 20)] == [5, 15]
     (numbers, card, among, _, kept), (*_, compared, _) = app.on_photo(*pair, 0.0)
     assert "verdict" in card
     assert "wipe" in compared
@@ -23,11 +24,11 @@ def networks_run_inside_gpu_functions() -> None:
         assert drawn == again
         assert (drawn == [card, among]) == (fmr == 0.0)
     assert app.compare(*pair)["verdict"] == "same"
-    assert len(app.group_photos(pair)["faces"]) == 2
-    *_, (_, found, _, _) = app.on_files(pair, 0.0, app.gr.Progress())
+    assert len(group(pair)["faces"]) == 2
+    *_, (_, found, _, _) = on_files(pair, 0.0, app.gr.Progress())
     assert len(found.faces) == 2
-    assert len(app.find(pair, pair[0])["faces"]) == 2
-    *_, (best, _) = app.on_find(pair, pair[0], app.gr.Progress())
+    assert len(find(pair, pair[0])["faces"]) == 2
+    *_, (best, _) = on_find(pair, pair[0], app.gr.Progress())
     assert "Found" in best
     assert "svg" in app.on_about(*pair, app.ALL_FACES)
     assert "missing" in message(app.compare, pair[0], None)
@@ -42,6 +43,11 @@ def networks_are_on_the_gpu_from_the_start() -> None:
     networks = app.model.network, app.tutorial_model.network, *app.mtcnn.networks(app.model.network.device)
     devices = {str(weight.device) for network in networks for weight in network.state_dict().values()}
     assert devices == {"cuda:0"}, devices
+
+
+def function(demo, name):
+    """Return the function that the page calls under this name."""
+    return next(entry.fn for entry in demo.fns.values() if name in (entry.api_name, entry.name))
 
 
 def message(function, *arguments) -> str:
