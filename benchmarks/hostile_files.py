@@ -2,10 +2,9 @@
 
     python benchmarks/hostile_files.py --json benchmarks/results/hostile_files.json [--before CHECKOUT] [--pillow TESTS]
 
-Writes files of up to 10 MB, the limit of an upload, and compares each with an example photo, as the page does. Each
-file has a process of its own, which is killed after a minute of CPU time or at 12 GB of addresses.
-`--before` measures an older checkout
-too. `--pillow` also measures every picture of Pillow's test suite: give the folder `Tests` of its source archive.
+Writes files of up to 10 MB, the limit of an upload, and compares each with an example photo, as the page does. A
+process is killed after a minute of CPU time for a file, or at 12 GB of addresses. `--before` measures an older checkout.
+`--pillow` measures every file in a folder, for example `Tests/images` of Pillow's source archive.
 """
 
 from __future__ import annotations
@@ -13,16 +12,17 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import struct
 import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -32,12 +32,12 @@ SIDE = 7000  # 49 megapixels
 MAX_SECONDS, MAX_BYTES = 60, 12_000_000_000
 GB = 1_000_000_000
 
-# Runs in the process that is measured. Prints the outcome and the CPU seconds after loading the network.
-READ_ONE = """
-import json, resource, sys, time
+# Runs in the process that is measured. For each file, it prints the outcome, CPU seconds, and GB above those before.
+READ_FILES = """
+import json, resource, sys
 from pathlib import Path
 import psutil, siamese
-seconds, address_space, file, other = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+seconds, address_space, other, *files = sys.argv[1:]
 try:
     from siamese.page.uploads import Upload
 except ImportError:  # an older version
@@ -45,24 +45,30 @@ except ImportError:  # an older version
 model = siamese.load()
 model.compare(Upload(other), Upload(other))
 
-def used():
-    times = [psutil.Process().cpu_times(), *(child.cpu_times() for child in psutil.Process().children())]
-    return sum(sum(time[:4]) for time in times[:1]) + sum(sum(time[:2]) for time in times[1:])
+def running():
+    return [psutil.Process(), *psutil.Process().children()]
 
-def peak():  # in GB; of the processes together, at most
-    running = [psutil.Process(), *psutil.Process().children()]
-    lines = [line for one in running for line in Path(f"/proc/{one.pid}/status").read_text().splitlines()]
-    alive = sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return max(alive, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1e6
+def used():  # by running processes, and by those that ended
+    times = psutil.Process().cpu_times()
+    alive = [child.cpu_times() for child in psutil.Process().children()]
+    return sum(times[:4]) + sum(sum(child[:2]) for child in alive)
 
-resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
-before, began = peak(), used()
-try:
-    said = model.compare(Upload(file), Upload(other)).verdict
-except ValueError as error:
-    said = "refused: " + str(error)
-print(json.dumps([said, used() - began, peak() - before]))
+def peak():
+    lines = [line for one in running() for line in Path(f"/proc/{one.pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e6
+
+resource.setrlimit(resource.RLIMIT_AS, (int(address_space),) * 2)
+for file in files:
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sum(psutil.Process().cpu_times()[:2])) + int(seconds), hard))
+    for one in running():
+        Path(f"/proc/{one.pid}/clear_refs").write_text("5")  # VmHWM starts again
+    before, began = peak(), used()
+    try:
+        said = model.compare(Upload(file), Upload(other)).verdict
+    except ValueError as error:
+        said = "refused: " + str(error)
+    print(json.dumps([said, used() - began, max(0, peak() - before)]), flush=True)
 """
 
 
@@ -128,7 +134,6 @@ def png_interlaced() -> bytes:
     """Return an interlaced PNG of 49 megapixels with four samples of 16 bits."""
     header = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 6, 0, 0, 1)
     compress = zlib.compressobj(1)
-    rows = [(SIDE + 7) // 8 * 2, (SIDE + 7) // 8, (SIDE + 3) // 4, (SIDE + 1) // 2]
     total = 0
     for x, y, dx, dy in (
         (0, 0, 8, 8),
@@ -141,7 +146,6 @@ def png_interlaced() -> bytes:
     ):
         width, height = (SIDE - x + dx - 1) // dx, (SIDE - y + dy - 1) // dy
         total += height * (1 + 8 * width)
-    del rows
     data = b""
     block = bytes(1 << 20)
     for start in range(0, total, len(block)):
@@ -225,11 +229,6 @@ def faces() -> bytes:
     return encode(canvas, "JPEG", quality=92)
 
 
-def noise(format: str, side: int, **options: object) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-    return encode(Image.fromarray(pixels), format, **options)
-
-
 FILES: dict[str, Callable[[], bytes]] = {
     "JPEG, 49 megapixels": lambda: encode(photo(), "JPEG", quality=75),
     "JPEG, progressive, 49 megapixels": lambda: encode(photo(), "JPEG", quality=75, progressive=True),
@@ -265,41 +264,69 @@ FILES: dict[str, Callable[[], bytes]] = {
     ),
     "PPM, plain text with comments": plain_ppm,
     "PGM, samples up to 100": pgm_other_range,
-    "JPEG, 744 faces": faces,
+    "JPEG, 750 faces": faces,
 }
 
 
-def measure(file: Path, checkout: Path) -> dict[str, object]:
-    """Read a file in a process of its own. Returns the outcome, CPU seconds and GB."""
-    command = [sys.executable, "-c", READ_ONE, str(MAX_SECONDS), str(MAX_BYTES), str(file), str(OTHER)]
+def measure(files: Sequence[Path], checkout: Path) -> list[dict[str, Any]]:
+    """Read files, several in one process as long as it lives. Returns the outcome, CPU seconds and GB of each."""
+    results: list[dict[str, Any]] = []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
-    run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
-    if run.returncode < 0 or not run.stdout.strip():
-        last = (run.stderr.strip().splitlines() or [f"signal {-run.returncode}"])[-1]
-        return {"outcome": f"killed: {last[:80]}", "seconds": None, "gigabytes": None}
-    outcome, seconds, gigabytes = json.loads(run.stdout.splitlines()[-1])
-    return {"outcome": outcome, "seconds": round(seconds, 2), "gigabytes": round(gigabytes, 2)}
+    while len(results) < len(files):
+        arguments = str(MAX_SECONDS), str(MAX_BYTES), str(OTHER), *map(str, files[len(results) :])
+        command = [sys.executable, "-W", "ignore", "-c", READ_FILES, *arguments]
+        run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+        for line in run.stdout.splitlines():
+            outcome, seconds, gigabytes = json.loads(line)
+            results.append({"outcome": outcome, "seconds": round(seconds, 2), "gigabytes": round(gigabytes, 2)})
+        if len(results) < len(files):
+            print(run.stderr.strip()[-200:])
+            results.append({"outcome": f"killed after {MAX_SECONDS} s or at {MAX_BYTES // GB} GB"})
+    return results
+
+
+def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many files were answered or refused, and the most that one cost."""
+    refused = sum(result["outcome"].startswith("refused") for result in results)
+    killed = sum(result["outcome"].startswith("killed") for result in results)
+    return {
+        "files": len(results),
+        "answered": len(results) - refused - killed,
+        "refused": refused,
+        "killed": killed,
+        "most_seconds": max(result.get("seconds", math.inf) for result in results),
+        "most_gigabytes": max(result.get("gigabytes", math.inf) for result in results),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--before", type=Path)
-    parser.add_argument("--pillow", type=Path)
+    parser.add_argument("--only", default="", help="only files whose description contains this")
+    parser.add_argument("--before", type=Path, help="a checkout of an older version")
+    parser.add_argument("--pillow", type=Path, help="a folder of other files")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    results: dict[str, object] = {}
+    names = [name for name in FILES if args.only in name]
+    result: dict[str, Any] = {"files": {}}
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in FILES.items():
-            if args.only not in name:
-                continue
-            file = Path(folder) / "photo.jpg"
-            file.write_bytes(make())
-            row = {"bytes": file.stat().st_size, "after": measure(file, ROOT)}
-            if args.before:
-                row["before"] = measure(file, args.before)
-            results[name] = row
-            print(name, json.dumps(row), flush=True)
+        files = [Path(folder) / f"{number}.jpg" for number in range(len(names))]
+        for name, file in zip(names, files, strict=True):
+            file.write_bytes(FILES[name]())
+            assert file.stat().st_size <= LIMIT, name
+        after = measure(files, ROOT)
+        before = measure(files, args.before) if args.before else [None] * len(files)
+        for name, file, *measured in zip(names, files, before, after, strict=True):
+            result["files"][name] = {"bytes": file.stat().st_size, "before": measured[0], "after": measured[1]}
+            print(name, json.dumps(result["files"][name]))
+    if args.pillow:
+        files = sorted(path for path in args.pillow.rglob("*") if path.is_file() and path.stat().st_size <= LIMIT)
+        measured = measure(files, ROOT)
+        costly = sorted(zip(measured, files, strict=True), key=lambda pair: -pair[0].get("seconds", math.inf))
+        print(*(f"{file.name}: {row}" for row, file in costly[:5]), sep="\n")
+        result["pillow"] = summary(measured)
+        print(result["pillow"])
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
