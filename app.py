@@ -262,6 +262,7 @@ TITLE = f"Do two {'photos' if words is FACES else 'images'} show {words.same}?"
 
 with Page(title=TITLE, analytics_enabled=False) as demo:
     gr.Markdown(f"# {TITLE}\n{text.introduction(model, words, notice)}")
+    rate = gr.Number(None, visible=False, label="False-match rate; empty for the default")
 
     with gr.Tab("Compare", elem_id="compare"):
         with gr.Row(elem_id="photos"):
@@ -290,7 +291,6 @@ with Page(title=TITLE, analytics_enabled=False) as demo:
             event.failure(None, js="showFailure")
         previews.select(on_undrawn, [first, second], previews, **QUIET)
 
-    rate = gr.Number(None, visible=False, label="False-match rate; empty for the default")
     with gr.Tab("Find", elem_id="find"):
         find_tab.draw()
     with gr.Tab("Group", elem_id="group"):

@@ -3,8 +3,8 @@
     python benchmarks/hostile_files.py --json benchmarks/results/hostile_files.json [--before CHECKOUT] [--pillow TESTS]
 
 Writes files of up to 10 MB, the limit of an upload, and compares each with an example photo, as the page does. A
-process is killed after a minute of CPU time for a file, or at 12 GB of addresses. `--before` measures an older checkout.
-`--pillow` measures every file in a folder, for example `Tests/images` of Pillow's source archive.
+process is killed after a minute of CPU time for a file, or at 12 GB of addresses. `--before` also measures an older
+checkout, and `--pillow` every file in a folder, for example `Tests/images` of Pillow's source archive.
 """
 
 from __future__ import annotations
