@@ -36,7 +36,7 @@ def test_answer_shows_its_numbers(model, answer):
     [
         (lambda photo: photo.filter(ImageFilter.GaussianBlur(7)), "sharper"),
         (lambda photo: photo.resize((48, 60)), "larger"),
-        (lambda photo: ImageEnhance.Brightness(photo).enhance(0.1), "brighter"),
+        (lambda photo: ImageEnhance.Brightness(photo).enhance(0.2), "brighter"),
         (lambda photo: photo, "large, sharp and from the front"),
     ],
     ids=["blurred", "small", "dark", "good"],
