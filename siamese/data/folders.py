@@ -69,7 +69,12 @@ def list_people(source: Path) -> Listing:
         raise ValueError(f"{source} holds no people: it needs one folder of images per person (FOLDER/PERSON/IMAGES)")
     names, counts, files, problems = natural_order(folders), [], [], []
     for name in names:
-        content = [entry for entry in entries(folders[name]) if not _is_system_file(entry[0])]
+        try:
+            content = [entry for entry in entries(folders[name]) if not _is_system_file(entry[0])]
+        except OSError as error:
+            problems.append(f"{name} cannot be read: {error.strerror}")
+            counts.append(0)
+            continue
         images, subfolders = ([entry for entry, is_folder in content if is_folder == kind] for kind in (False, True))
         if subfolders:
             problems.append(f"{name} holds a folder, {min(subfolders)}: put its images into the folder {name} itself")
