@@ -25,7 +25,7 @@ from siamese.record import LossCurve, Record
 from siamese.training import cross_validation, run, start, state
 from siamese.training.config import TrainConfig
 from siamese.training.cross_validation import cross_validate
-from siamese.training.output import example_pairs, prepare_checkpoints
+from siamese.training.output import example_pairs, hold_output, prepare_checkpoints
 from siamese.training.start import choose_start, count_faces
 from siamese.training.trainer import fit, initial_network
 from siamese.training.tutorial import TutorialRecipe
@@ -80,6 +80,18 @@ def write(target, write_content):
 
 state.write_atomically = write
 sys.exit(cli.main(sys.argv[1:]))
+"""
+
+# Holds a result folder until it is killed.
+HOLD = """
+import signal, sys
+from pathlib import Path
+from siamese.training.config import TrainConfig
+from siamese.training.output import hold_output
+
+with hold_output(TrainConfig("att", Path(sys.argv[1]))):
+    print("held", flush=True)
+    signal.pause()
 """
 
 
@@ -272,6 +284,7 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, tmp_pat
 
     killed = subprocess.run([sys.executable, "-c", KILL_WHILE_SAVING, *map(str, command), "--resume"], cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
+    assert (out / ".lock").exists()
     assert list(checkpoint.parent.glob("*.part"))
     resumed = siamese(*command, "--resume")
     assert resumed.returncode == 0, resumed.stderr
@@ -280,6 +293,29 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, tmp_pat
     ours, expected = record_of(out), record_of(trained)
     for name in ("loss", "test", "people", "settings", "folds", "test_calibration"):
         assert getattr(ours, name) == getattr(expected, name), name
+
+
+def test_only_one_run_trains_in_a_folder_and_a_killed_one_does_not_block_it(digits, tmp_path, siamese):
+    out = tmp_path / "runs" / "digits"
+    command = ("train", "--data", digits, *TUTORIAL[:2], "--epochs", 1, "--out", out)
+    with subprocess.Popen([sys.executable, "-c", HOLD, out], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        for more in ((), ("--resume",), ("--overwrite",)):
+            refused = siamese(*command, *more)
+            assert (refused.returncode, f"another run trains in {out};" in refused.stderr) == (2, True)
+        assert [path.name for path in out.iterdir()] == [".lock"]
+        other.kill()
+    assert (out / ".lock").exists()
+    result = siamese(*command)
+    assert result.returncode == 0, result.stderr
+    assert not (out / ".lock").exists()
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    config = TrainConfig("att", tmp_path / "runs" / "att", resume=True)
+    with pytest.raises(ValueError, match="no unfinished run"), hold_output(config):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_write_atomically_keeps_the_previous_version(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
@@ -30,6 +31,7 @@ from siamese.training.output import (
     TENSORBOARD,
     check_output,
     clear_checkpoints,
+    hold_output,
     prepare_checkpoints,
     write_result,
 )
@@ -67,10 +69,16 @@ def train(config: TrainConfig) -> Record:
         RuntimeError: if the loss is not finite.
         KeyboardInterrupt: on Ctrl-C. The last complete epoch is kept for `resume`.
     """
-    # --- set up
     log = TensorBoardLog(config.out / TENSORBOARD) if config.tensorboard else None
     device = join(config.device)
     run_on_main(partial(check_output, config))
+    with ExitStack() as stack:
+        run_on_main(lambda: stack.enter_context(hold_output(config)))
+        return _train(config, device, log)
+
+
+def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None) -> Record:
+    # --- set up
     config = run_on_main(partial(choose_start, config))
     start, source = initial_network(config)
     config = replace(config, align=config.align or (source.align if source else "none"))
