@@ -36,9 +36,9 @@ def people(digits, tmp_path) -> Path:
     return Path(shutil.copytree(digits, tmp_path / "people"))
 
 
-def zip_folder(folder: Path, archive: Path) -> Path:
+def zip_folder(folder: Path, archive: Path, pattern: str = "*.png") -> Path:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in sorted(folder.rglob("*.png")):
+        for path in sorted(folder.rglob(pattern)):
             file.write(path, path.relative_to(folder))
     return archive
 
@@ -126,6 +126,27 @@ def test_a_folder_name_that_is_not_utf8_is_refused(people):
     os.rename(people / "5", os.fsencode(people) + b"/caf\xe9")
     with pytest.raises(ValueError, match=r"'caf\\udce9' is not in UTF-8"):
         list_people(people)
+
+
+def test_the_same_image_in_the_folders_of_different_people_is_noted(people, tmp_path, capsys):
+    """Also if it was saved again in another format. Copies within one folder are not noted."""
+    load_dataset(people, SHAPE)
+    shutil.copy(people / "2" / "1.png", people / "2" / "copy.png")
+    load_dataset(people, SHAPE)
+    assert capsys.readouterr().err == ""
+    shutil.copy(people / "2" / "1.png", people / "7" / "other name.png")
+    Image.open(people / "4" / "0.png").save(people / "5" / "0.bmp")
+    lines = ["2/1.png, 2/copy.png, 7/other name.png", "4/0.png, 5/0.bmp"]
+    for source in (people, zip_folder(people, tmp_path / "people.zip", "*")):
+        load_dataset(source, SHAPE, progress=False)
+        assert capsys.readouterr().err == ""
+        load_dataset(source, SHAPE)
+        assert sorted(capsys.readouterr().err.splitlines()[1:]) == [f"  {line}" for line in lines]
+    for file in (people / "0").iterdir():
+        shutil.copy(file, people / "1" / f"wrong-{file.name}")
+    load_dataset(people, SHAPE)
+    assert capsys.readouterr().err.splitlines()[1:][-1] == "  … and 5 more"
+    assert load_dataset(people, SHAPE).select("24").path(9) == "4/0.png"
 
 
 def test_names_do_not_depend_on_how_accents_are_encoded(digits, tmp_path):

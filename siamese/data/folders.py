@@ -5,7 +5,7 @@ import re
 import unicodedata
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -97,6 +97,11 @@ def natural_order(names: Iterable[str], shown: Callable[[str], str] = str) -> li
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", shown(name))], name
 
     return sorted(names, key=key)
+
+
+def limit_list(items: Sequence[str], most: int) -> list[str]:
+    """Return the first `most` items, and how many there are besides."""
+    return [*items[:most], *([f"… and {len(items) - most} more"] if len(items) > most else [])]
 
 
 def _entries(root: Folder) -> Entries:
