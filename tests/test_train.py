@@ -437,6 +437,7 @@ def test_init_fits_the_whitening_layer_only(family, tmp_path, siamese):
     faces, out = ROOT / "weights" / "faces", tmp_path / "family"
     result = siamese("train", "--data", family, "--init", faces, "--out", out)
     assert result.returncode == 0, result.stderr
+    assert "label errors" not in result.stderr
     before, after = weights_of(faces), weights_of(out)
     assert after.keys() - before.keys() == {"whitening.weight", "whitening.bias"}
     assert all(torch.equal(before[name].half(), after[name]) for name in before)
@@ -448,6 +449,19 @@ def test_init_fits_the_whitening_layer_only(family, tmp_path, siamese):
     model = load(out)
     assert model.align == "faces"
     assert model.compare(family / "biden" / "1.jpg", family / "biden" / "2.jpg").verdict == "same"
+
+
+def test_folders_of_the_same_person_are_noted(family, tmp_path, siamese):
+    data = Path(shutil.copytree(family, tmp_path / "family"))
+    (data / "joe").mkdir()
+    photo = Image.open(data / "biden" / "1.jpg")
+    for brightness in (0.8, 0.9):
+        ImageEnhance.Brightness(photo).enhance(brightness).save(data / "joe" / f"{brightness}.jpg")
+    result = siamese("train", "--data", data, "--init", ROOT / "weights" / "faces", "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "\n  biden and joe look the same (" in result.stderr
+    published = "".join(path.read_text() for path in (tmp_path / "run").glob("*.md"))
+    assert "joe look" not in published + (tmp_path / "run" / "metrics.json").read_text()
 
 
 def test_faces_are_found_in_folders_and_zips(family, digits, tmp_path):
