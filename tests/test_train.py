@@ -194,6 +194,27 @@ def test_reversed_distances_give_an_undecided_calibration(tmp_path, digits, monk
     assert load(tmp_path / "run").calibration.probability(0) == pytest.approx(0.5, abs=0.01)
 
 
+def test_collapsed_network_is_named(tmp_path, digits, monkeypatch, siamese):
+    def collapse(*arguments):
+        network, final = fit(*arguments)
+        for weight in network.parameters():
+            torch.nn.init.zeros_(weight)
+        return network, final
+
+    monkeypatch.setattr(run, "fit", collapse)
+    result = siamese("train", "--data", digits, *TUTORIAL[:2], "--epochs", 1, "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "collapsed" in result.stdout
+    assert "lower --lr" in result.stdout
+
+
+def test_diverged_training_is_named(tmp_path, digits, siamese):
+    result = siamese("train", "--data", digits, *TUTORIAL[:2], "--epochs", 2, "--lr", 1, "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "diverged" in result.stdout
+    assert "lower --lr" in result.stdout
+
+
 # --- folds
 
 
