@@ -1,3 +1,19 @@
-from siamese.cli import main
+"""The entry point of the command line."""
 
-raise SystemExit(main())
+
+def main() -> int:
+    """Run a command. Ctrl-C ends it without a traceback, also while modules are imported.
+
+    Returns:
+        The exit code, see `siamese.cli.main`.
+    """
+    try:
+        from siamese import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -9,11 +9,9 @@ import io
 import os
 import re
 import stat
-import zlib
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
-from zipfile import BadZipFile
 from zipfile import Path as ZipPath
 
 import numpy as np
@@ -183,15 +181,25 @@ def _read_bytes(path: Path | ZipPath) -> bytes:
         size = path.root.getinfo(path.at).file_size if isinstance(path, ZipPath) else _regular_size(path)
         if size > MAX_FILE_BYTES:
             raise ValueError(f"{name} has more than {MAX_FILE_BYTES // 10**6} MB; use a smaller version")
-        return path.read_bytes() if size else b""
+        return (_unzip(path) if isinstance(path, ZipPath) else path.read_bytes()) if size else b""
     except (FileNotFoundError, KeyError) as error:
         raise FileNotFoundError(f"there is no file {shorten(str(path))}") from error
-    except (BadZipFile, zlib.error) as error:
-        raise ValueError(f"{name} is damaged inside its zip archive; create the archive again") from error
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
             raise FileNotFoundError("there is no file with this name, which is too long or invalid") from error
         raise ValueError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _unzip(path: ZipPath) -> bytes:
+    name = shorten(path.name)
+    try:
+        return path.read_bytes()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} is encrypted in its zip archive, or compressed in an unknown way; create the archive again"
+        ) from error
+    except Exception as error:  # the decompressors raise many types for damaged archives
+        raise ValueError(f"{name} is damaged inside its zip archive; create the archive again") from error
 
 
 def _regular_size(path: Path) -> int:

@@ -187,7 +187,7 @@ def test_invalid_face_numbers_are_rejected(model, two):
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        (lambda photo: ImageEnhance.Brightness(photo).enhance(0.1), "very dark"),
+        (lambda photo: ImageEnhance.Brightness(photo).enhance(0.2), "very dark"),
         (lambda photo: photo.filter(ImageFilter.GaussianBlur(7)), "blurred"),
         (lambda photo: photo.resize((48, 60)), r"small: \d\d pixels"),
     ],
@@ -389,3 +389,25 @@ def test_comparing_imports_no_training_packages():
     code = f"import sys, siamese; siamese.load(); print([name for name in {unwanted} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.strip() == "[]", run.stderr
+
+
+# Imports a module that Ctrl-C interrupts, and then runs the command line.
+INTERRUPT_IMPORT = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(name, path, target=None):
+        if name == interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+
+interrupted = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupt)
+runpy.run_module("siamese", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["argparse", "siamese.cli", "siamese.cli_search", "torch", "siamese.model"])
+def test_ctrl_c_during_start_up_shows_no_traceback(module):
+    command = [sys.executable, "-c", INTERRUPT_IMPORT, module, "compare", "a.jpg", "b.jpg"]
+    stopped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (stopped.returncode, stopped.stdout, stopped.stderr.strip()) in ((130, "", ""), (130, "", "Stopped."))

@@ -1,8 +1,11 @@
 """Data sets, their split by person, pairs, and memory."""
 
+import errno
 import hashlib
 import http.server
+import itertools
 import os
+import re
 import shutil
 import threading
 import unicodedata
@@ -33,9 +36,9 @@ def people(digits, tmp_path) -> Path:
     return Path(shutil.copytree(digits, tmp_path / "people"))
 
 
-def zip_folder(folder: Path, archive: Path) -> Path:
+def zip_folder(folder: Path, archive: Path, pattern: str = "*.png") -> Path:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in sorted(folder.rglob("*.png")):
+        for path in sorted(folder.rglob(pattern)):
             file.write(path, path.relative_to(folder))
     return archive
 
@@ -95,6 +98,23 @@ def test_all_unusable_images_and_people_are_listed(digits, people, tmp_path):
         assert f"\n  {text}" in str(error.value)
 
 
+def test_a_folder_that_may_not_be_read_does_not_hide_other_problems(people, monkeypatch):
+    (people / "3" / "broken.png").write_bytes(b"broken")
+    scandir = os.scandir
+
+    def deny(folder):
+        if Path(folder).name == "5":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(ValueError, match="cannot be used") as error:
+        load_dataset(people, SHAPE)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["3:", "5"]
+    assert os.strerror(errno.EACCES) in lines[1]
+
+
 def test_missing_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_dataset(tmp_path / "nowhere", SHAPE)
@@ -106,6 +126,27 @@ def test_a_folder_name_that_is_not_utf8_is_refused(people):
     os.rename(people / "5", os.fsencode(people) + b"/caf\xe9")
     with pytest.raises(ValueError, match=r"'caf\\udce9' is not in UTF-8"):
         list_people(people)
+
+
+def test_the_same_image_in_the_folders_of_different_people_is_noted(people, tmp_path, capsys):
+    """Also if it was saved again in another format. Copies within one folder are not noted."""
+    load_dataset(people, SHAPE)
+    shutil.copy(people / "2" / "1.png", people / "2" / "copy.png")
+    load_dataset(people, SHAPE)
+    assert capsys.readouterr().err == ""
+    shutil.copy(people / "2" / "1.png", people / "7" / "other name.png")
+    Image.open(people / "4" / "0.png").save(people / "5" / "0.bmp")
+    lines = ["2/1.png, 2/copy.png, 7/other name.png", "4/0.png, 5/0.bmp"]
+    for source in (people, zip_folder(people, tmp_path / "people.zip", "*")):
+        load_dataset(source, SHAPE, progress=False)
+        assert capsys.readouterr().err == ""
+        load_dataset(source, SHAPE)
+        assert sorted(capsys.readouterr().err.splitlines()[1:]) == [f"  {line}" for line in lines]
+    for file in (people / "0").iterdir():
+        shutil.copy(file, people / "1" / f"wrong-{file.name}")
+    load_dataset(people, SHAPE)
+    assert capsys.readouterr().err.splitlines()[1:][-1] == "  … and 5 more"
+    assert load_dataset(people, SHAPE).select("24").path(9) == "4/0.png"
 
 
 def test_names_do_not_depend_on_how_accents_are_encoded(digits, tmp_path):
@@ -135,6 +176,28 @@ def test_an_image_damaged_in_its_zip_is_named(digits, tmp_path):
     archive.write_bytes(content)
     with pytest.raises(ValueError, match=r"\n  0: 0\.png"):
         load_dataset(archive, SHAPE)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_all_unusable_images_in_a_zip_are_listed(digits, tmp_path, method):
+    """One is damaged, one encrypted, and one compressed by a method that Python does not know."""
+    archive = tmp_path / "digits.zip"
+    with zipfile.ZipFile(archive, "w", method) as file:
+        for path in sorted(digits.rglob("*.png")):
+            file.write(path, path.relative_to(digits))
+        damaged, encrypted, unknown = file.infolist()[:3]
+    content = bytearray(archive.read_bytes())
+    content[damaged.header_offset + 50 : damaged.header_offset + 90] = bytes(40)
+    first, second, third = (match.start() for match in itertools.islice(re.finditer(b"PK\x01\x02", content), 3))
+    assert content[first + 46 :].startswith(b"0/0.png")
+    content[second + 8] |= 1
+    content[encrypted.header_offset + 6] |= 1
+    content[third + 10] = content[unknown.header_offset + 8] = 97
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be used") as error:
+        load_dataset(archive, SHAPE)
+    names = [line.split(" is ")[0] for line in str(error.value).splitlines()[1:]]
+    assert names == ["  0: 0.png", "  0: 1.png", "  0: 2.png"]
 
 
 def test_a_zip_is_indexed_once(tmp_path):

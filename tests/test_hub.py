@@ -326,6 +326,23 @@ def test_upload_refusals(folder, connect):
         upload(folder, NAME, revision="a", create_pr=True)
 
 
+@pytest.mark.parametrize("token", [f'"{TOKEN}"', f"“{TOKEN}”", f"‘{TOKEN}", "hf_planted secret", "hf_planted\tsecret"])
+def test_token_with_other_characters_is_refused_and_not_shown(server, folder, connect, token):
+    connect(token=token)
+    server.asked.clear()
+    for use_hub in (lambda: upload(folder, NAME), lambda: checkpoint.load(NAME)):
+        with pytest.raises(ValueError, match="such as quotes or spaces") as refused:
+            use_hub()
+        assert "planted" not in str(refused.value)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("token", [f" {TOKEN}\n", "hf_oauth_eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln-_"])
+def test_well_formed_tokens_are_sent(connect, token):
+    connect(token=token)
+    assert download.check_token() == token.strip()
+
+
 def test_download_refusals(server, connect):
     name = "someone/nothing"
     for settings, fault, error, reason in (

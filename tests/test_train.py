@@ -25,7 +25,7 @@ from siamese.record import LossCurve, Record
 from siamese.training import cross_validation, run, start, state
 from siamese.training.config import TrainConfig
 from siamese.training.cross_validation import cross_validate
-from siamese.training.output import example_pairs, prepare_checkpoints
+from siamese.training.output import example_pairs, hold_output, prepare_checkpoints
 from siamese.training.start import choose_start, count_faces
 from siamese.training.trainer import fit, initial_network
 from siamese.training.tutorial import TutorialRecipe
@@ -80,6 +80,18 @@ def write(target, write_content):
 
 state.write_atomically = write
 sys.exit(cli.main(sys.argv[1:]))
+"""
+
+# Holds a result folder until it is killed.
+HOLD = """
+import signal, sys
+from pathlib import Path
+from siamese.training.config import TrainConfig
+from siamese.training.output import hold_output
+
+with hold_output(TrainConfig("att", Path(sys.argv[1]))):
+    print("held", flush=True)
+    signal.pause()
 """
 
 
@@ -182,6 +194,27 @@ def test_reversed_distances_give_an_undecided_calibration(tmp_path, digits, monk
     assert load(tmp_path / "run").calibration.probability(0) == pytest.approx(0.5, abs=0.01)
 
 
+def test_collapsed_network_is_named(tmp_path, digits, monkeypatch, siamese):
+    def collapse(*arguments):
+        network, final = fit(*arguments)
+        for weight in network.parameters():
+            torch.nn.init.zeros_(weight)
+        return network, final
+
+    monkeypatch.setattr(run, "fit", collapse)
+    result = siamese("train", "--data", digits, *TUTORIAL[:2], "--epochs", 1, "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "collapsed" in result.stdout
+    assert "lower --lr" in result.stdout
+
+
+def test_diverged_training_is_named(tmp_path, digits, siamese):
+    result = siamese("train", "--data", digits, *TUTORIAL[:2], "--epochs", 2, "--lr", 1, "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "diverged" in result.stdout
+    assert "lower --lr" in result.stdout
+
+
 # --- folds
 
 
@@ -272,6 +305,7 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, tmp_pat
 
     killed = subprocess.run([sys.executable, "-c", KILL_WHILE_SAVING, *map(str, command), "--resume"], cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
+    assert (out / ".lock").exists()
     assert list(checkpoint.parent.glob("*.part"))
     resumed = siamese(*command, "--resume")
     assert resumed.returncode == 0, resumed.stderr
@@ -280,6 +314,29 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, tmp_pat
     ours, expected = record_of(out), record_of(trained)
     for name in ("loss", "test", "people", "settings", "folds", "test_calibration"):
         assert getattr(ours, name) == getattr(expected, name), name
+
+
+def test_only_one_run_trains_in_a_folder_and_a_killed_one_does_not_block_it(digits, tmp_path, siamese):
+    out = tmp_path / "runs" / "digits"
+    command = ("train", "--data", digits, *TUTORIAL[:2], "--epochs", 1, "--out", out)
+    with subprocess.Popen([sys.executable, "-c", HOLD, out], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        for more in ((), ("--resume",), ("--overwrite",)):
+            refused = siamese(*command, *more)
+            assert (refused.returncode, f"another run trains in {out};" in refused.stderr) == (2, True)
+        assert [path.name for path in out.iterdir()] == [".lock"]
+        other.kill()
+    assert (out / ".lock").exists()
+    result = siamese(*command)
+    assert result.returncode == 0, result.stderr
+    assert not (out / ".lock").exists()
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    config = TrainConfig("att", tmp_path / "runs" / "att", resume=True)
+    with pytest.raises(ValueError, match="no unfinished run"), hold_output(config):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_write_atomically_keeps_the_previous_version(tmp_path):
@@ -401,6 +458,7 @@ def test_init_fits_the_whitening_layer_only(family, tmp_path, siamese):
     faces, out = ROOT / "weights" / "faces", tmp_path / "family"
     result = siamese("train", "--data", family, "--init", faces, "--out", out)
     assert result.returncode == 0, result.stderr
+    assert "label errors" not in result.stderr
     before, after = weights_of(faces), weights_of(out)
     assert after.keys() - before.keys() == {"whitening.weight", "whitening.bias"}
     assert all(torch.equal(before[name].half(), after[name]) for name in before)
@@ -412,6 +470,19 @@ def test_init_fits_the_whitening_layer_only(family, tmp_path, siamese):
     model = load(out)
     assert model.align == "faces"
     assert model.compare(family / "biden" / "1.jpg", family / "biden" / "2.jpg").verdict == "same"
+
+
+def test_folders_of_the_same_person_are_noted(family, tmp_path, siamese):
+    data = Path(shutil.copytree(family, tmp_path / "family"))
+    (data / "joe").mkdir()
+    photo = Image.open(data / "biden" / "1.jpg")
+    for brightness in (0.8, 0.9):
+        ImageEnhance.Brightness(photo).enhance(brightness).save(data / "joe" / f"{brightness}.jpg")
+    result = siamese("train", "--data", data, "--init", ROOT / "weights" / "faces", "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "\n  biden and joe look the same (" in result.stderr
+    published = "".join(path.read_text() for path in (tmp_path / "run").glob("*.md"))
+    assert "joe look" not in published + (tmp_path / "run" / "metrics.json").read_text()
 
 
 def test_faces_are_found_in_folders_and_zips(family, digits, tmp_path):

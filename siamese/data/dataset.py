@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from tqdm import tqdm
 
 from siamese import inputs
 from siamese.data.att import find_att
-from siamese.data.folders import list_people, natural_order
+from siamese.data.folders import limit_list, list_people, natural_order
 from siamese.data.memory import allocate
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import detect
@@ -23,6 +25,8 @@ BATCH_SIZE = 256  # images that `batches` yields at a time
 MAX_MEASURED_IMAGES = 20_000  # of a data set, see `subsample`
 MAX_PERSON_SHARE = 0.05  # of these images that one person contributes
 MAX_LISTED_PROBLEMS = 20
+MAX_LISTED_COPIES = 5
+COPIES_NOTE = "the same image is in the folders of different people; remove it from the wrong ones"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class IdentityDataset:
         names: the people (or classes), in natural order (s2 before s10).
         test_names: the people that the data set reserves for testing; empty if it does not.
         rows: (N,) int, the images' rows in `pixels`; by default all of them.
+        files: (M,) the file names of `pixels`; empty if they are not known.
     """
 
     pixels: Tensor
@@ -42,6 +47,7 @@ class IdentityDataset:
     names: tuple[str, ...]
     test_names: frozenset[str] = frozenset()
     rows: np.ndarray = None  # type: ignore[assignment]  # set below
+    files: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -59,6 +65,10 @@ class IdentityDataset:
         """Return one image, (H, W) or (H, W, 3) uint8."""
         return self.pixels[self.rows[number]].permute(1, 2, 0).squeeze(-1).numpy()
 
+    def path(self, number: int) -> str:
+        """Return PERSON/FILE of one image of a data set whose files are known."""
+        return f"{self.names[self.identity[number]]}/{self.files[self.rows[number]]}"
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of names and pixels. It does not depend on the data's path or on `test_names`."""
         digest = hashlib.sha256("\n".join(self.names[i] for i in self.identity).encode())
@@ -72,7 +82,7 @@ class IdentityDataset:
         kept = tuple(name for name in self.names if name in names)
         rows = np.flatnonzero(np.isin(self.identity, [i for i, name in enumerate(self.names) if name in names]))
         identity = np.unique(self.identity[rows], return_inverse=True)[1]
-        return IdentityDataset(self.pixels, identity, kept, self.test_names & names, self.rows[rows])
+        return IdentityDataset(self.pixels, identity, kept, self.test_names & names, self.rows[rows], self.files)
 
     def subsample(self, max_images: int = MAX_MEASURED_IMAGES) -> IdentityDataset:
         """Return the images of a fixed random choice of people.
@@ -153,7 +163,8 @@ def load_dataset(
         source: "att" for the AT&T faces, or a folder or zip archive, see `folders.list_people`.
         input_shape: (C, H, W) of the network's input.
         template: see `detect`; None takes images whole.
-        progress: show a progress bar if reading takes longer than two seconds.
+        progress: show a progress bar if reading takes longer than two seconds, and print a note on stderr if the same
+            image is in the folders of different people.
 
     Returns:
         All people, each with at least two images.
@@ -187,8 +198,23 @@ def load_dataset(
             for _ in readers.map(read, range(start, min(start + BATCH_SIZE, count))):
                 bar.update()
     if problems:
-        lines = natural_order(problems)[:MAX_LISTED_PROBLEMS]
-        if more := len(problems) - len(lines):
-            lines.append(f"… and {more} more")
+        lines = limit_list(natural_order(problems), MAX_LISTED_PROBLEMS)
         raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(lines))
-    return IdentityDataset(pixels, identity, people.names, people.test_names)
+    dataset = IdentityDataset(pixels, identity, people.names, people.test_names, files=people.files)
+    if progress and (lines := [", ".join(limit_list(group, MAX_LISTED_COPIES)) for group in find_copies(dataset)]):
+        print(f"note: {COPIES_NOTE}:", *limit_list(lines, MAX_LISTED_COPIES), sep="\n  ", file=sys.stderr)
+    return dataset
+
+
+def find_copies(dataset: IdentityDataset) -> list[list[str]]:
+    """Return the images with the same pixels that are in folders of different people, see `IdentityDataset.path`."""
+    hashes = np.fromiter((hash(image.numpy().tobytes()) for x in dataset.batches() for image in x), np.int64)
+    _, content, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    groups = defaultdict(list)
+    for number in np.flatnonzero(counts[content] > 1):
+        groups[content[number]].append(number)
+    return [
+        [dataset.path(number) for number in group]
+        for group in groups.values()
+        if len(set(dataset.identity[group].tolist())) > 1
+    ]

@@ -5,7 +5,7 @@ import re
 import unicodedata
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +69,12 @@ def list_people(source: Path) -> Listing:
         raise ValueError(f"{source} holds no people: it needs one folder of images per person (FOLDER/PERSON/IMAGES)")
     names, counts, files, problems = natural_order(folders), [], [], []
     for name in names:
-        content = [entry for entry in entries(folders[name]) if not _is_system_file(entry[0])]
+        try:
+            content = [entry for entry in entries(folders[name]) if not _is_system_file(entry[0])]
+        except OSError as error:
+            problems.append(f"{name} cannot be read: {error.strerror}")
+            counts.append(0)
+            continue
         images, subfolders = ([entry for entry, is_folder in content if is_folder == kind] for kind in (False, True))
         if subfolders:
             problems.append(f"{name} holds a folder, {min(subfolders)}: put its images into the folder {name} itself")
@@ -92,6 +97,11 @@ def natural_order(names: Iterable[str], shown: Callable[[str], str] = str) -> li
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", shown(name))], name
 
     return sorted(names, key=key)
+
+
+def limit_list(items: Sequence[str], most: int) -> list[str]:
+    """Return the first `most` items, and how many there are besides."""
+    return [*items[:most], *([f"… and {len(items) - most} more"] if len(items) > most else [])]
 
 
 def _entries(root: Folder) -> Entries:

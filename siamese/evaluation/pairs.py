@@ -99,15 +99,30 @@ def score_all_pairs(network: SiameseNetwork, dataset: IdentityDataset) -> Scored
     Raises:
         ValueError: if a distance is not finite.
     """
-    network.eval()
-    features = torch.cat([network.features(x.to(network.device)) for x in dataset.batches()])  # (N, D)
-    z, quality = network.head(features).float().cpu(), network.quality(features)
+    z, quality = embed(network, dataset)
     first, second, same = all_pairs(dataset.identity)
     distances = distances_of(z, first, second)
     if not np.isfinite(distances).all():
         raise ValueError("the network's distances are not finite; train it again with a lower learning rate")
     rows = np.stack([first, second], axis=1)  # (P, 2)
-    return Scored(distances, same, dataset.identity[rows], None if quality is None else quality.cpu().numpy()[rows])
+    return Scored(distances, same, dataset.identity[rows], None if quality is None else quality.numpy()[rows])
+
+
+@torch.inference_mode()
+def embed(network: SiameseNetwork, dataset: IdentityDataset) -> tuple[Tensor, Tensor | None]:
+    """Embed each image once.
+
+    Args:
+        network: on any device; left in evaluation mode.
+        dataset: N images.
+
+    Returns:
+        On the CPU: (N, D) float32 embeddings; (N,) qualities, or None if the network has none.
+    """
+    network.eval()
+    features = torch.cat([network.features(x.to(network.device)) for x in dataset.batches()])  # (N, D)
+    quality = network.quality(features)
+    return network.head(features).float().cpu(), None if quality is None else quality.cpu()
 
 
 def distances_of(z: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:

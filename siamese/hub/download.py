@@ -1,9 +1,10 @@
 """Download a network from the Hugging Face Hub."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -19,6 +20,8 @@ from huggingface_hub.utils import validate_repo_id
 
 # The files to download. The limits are far above what the networks of this version need.
 MAX_FILE_BYTES = {"model.safetensors": 64 << 20, "metrics.json": 4 << 20, "config.json": 1 << 20}
+
+TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 
 
 class Download(NamedTuple):
@@ -44,11 +47,27 @@ def is_repo_id(name: str) -> bool:
     return name.count("/") == 1
 
 
+<<<<<<< HEAD
 def hub_id(weights: str) -> str | None:
     """Return the repository id of weights named USER/NAME or USER/NAME@REVISION; None for a folder."""
     name = weights.partition("@")[0]
     # A mistyped result folder looks like USER/NAME.
     return name if is_repo_id(name) and not name.startswith(("runs/", "weights/")) else None
+=======
+def check_token() -> str | None:
+    """Return the Hub's token of this user; None if there is none.
+
+    Raises:
+        ValueError: if it was copied together with characters that do not belong to it. The message does not show it.
+    """
+    token = get_token()
+    if token and not TOKEN.fullmatch(token):
+        raise ValueError(
+            "the Hugging Face token has characters that do not belong to it, such as quotes or spaces; set HF_TOKEN "
+            "again without them, or run `hf auth login`"
+        )
+    return token
+>>>>>>> wt-training
 
 
 def download(name: str, revision: str | None = None) -> Download:
@@ -61,7 +80,7 @@ def download(name: str, revision: str | None = None) -> Download:
     Raises:
         FileNotFoundError: if there is no such repository or revision, or a file is missing in it.
         PermissionError: if the Hub denies access.
-        ValueError: if a file is too large; it is not downloaded.
+        ValueError: if a file is too large, which is not downloaded then, or the token is malformed.
         ConnectionError: if the Hub cannot be reached and there is no cached copy.
     """
     try:
@@ -98,6 +117,7 @@ def download(name: str, revision: str | None = None) -> Download:
 
 
 def _download(name: str, revision: str | None) -> Download:
+    check_token()
     commit = revision
     for file, limit in MAX_FILE_BYTES.items():
         metadata = get_hf_file_metadata(hf_hub_url(name, file, revision=commit))

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled, RemoteEntryNotFoundError
 from yaml import YAMLError
 
 from siamese.checkpoint import find_weights, load
 from siamese.hub.card import TAG, model_card
-from siamese.hub.download import is_repo_id
+from siamese.hub.download import check_token, is_repo_id
 from siamese.record import Record
 
 NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
@@ -28,11 +28,11 @@ def check_upload(repo_id: str) -> None:
     """Check the name and the token before a long training run.
 
     Raises:
-        ValueError: if `repo_id` is not USER/NAME, or there is no token.
+        ValueError: if `repo_id` is not USER/NAME, or there is no token, or a malformed one.
     """
     if not is_repo_id(repo_id):
         raise ValueError(f"a repository on the Hub is named USER/NAME, got {repo_id!r}")
-    if not get_token():
+    if not check_token():
         raise ValueError("no Hugging Face token: run `hf auth login`, or set HF_TOKEN to a token with write access")
 
 

@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from siamese import checkpoint
 from siamese.calibration import Calibration
@@ -26,6 +28,7 @@ from siamese.training.config import TrainConfig
 from siamese.training.tensorboard import clear_tensorboard
 
 CHECKPOINTS = "checkpoints"
+LOCK_FILE = ".lock"
 RUN_FILE = "run.json"
 TENSORBOARD = "tensorboard"
 RESULT_FILES = ("config.json", "metrics.json", "model.safetensors")
@@ -39,33 +42,74 @@ def check_output(config: TrainConfig) -> None:
     """Check that training cannot destroy other files in the result folder, and can write there.
 
     Raises:
-        ValueError: if the folder is inside the data, has other files, or does not fit `resume` and `overwrite`.
+        ValueError: if the folder is inside the data, or has other files.
         OSError: if the folder is not writable.
     """
     out, source = config.out.resolve(), Path(config.data).resolve()
     if config.data != "att" and source.is_dir() and out.is_relative_to(source):
         raise ValueError(f"{config.out} is inside the data and would count as a person; choose another --out")
-    unfinished = (out / CHECKPOINTS / RUN_FILE).exists()
-    finished = all((out / name).exists() for name in RESULT_FILES)
-    if config.resume and not unfinished:
-        raise ValueError(f"{config.out} has no unfinished run to resume; remove --resume")
-    if not config.resume and not config.overwrite:
-        if unfinished:
-            raise ValueError(f"{config.out} has an unfinished run: use --resume to continue or --overwrite to restart")
-        if finished:
-            raise ValueError(f"{config.out} has a trained network; choose another --out, or use --overwrite")
-    if not (unfinished or finished) and out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{config.out} has other files; choose a new folder as --out")
     existing = next(folder for folder in (out, *out.parents) if folder.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise OSError(f"cannot write {config.out}: {existing} is not a writable folder")
+    ours = _has_unfinished_run(out) or _has_result(out)
+    if not ours and out.is_dir() and any(file.name != LOCK_FILE for file in out.iterdir()):
+        raise ValueError(f"{config.out} has other files; choose a new folder as --out")
+
+
+@contextlib.contextmanager
+def hold_output(config: TrainConfig) -> Iterator[None]:
+    """Lock the result folder, so that no other run trains in it. The system unlocks it if the process is killed.
+
+    Args:
+        config: the settings, after `check_output`.
+
+    Raises:
+        ValueError: if another run trains in the folder, or what is in it does not fit `resume` and `overwrite`.
+    """
+    new = [folder for folder in (config.out, *config.out.parents) if not folder.exists()]
+    config.out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(config.out / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"another run trains in {config.out}; wait for its end, or choose another --out") from error
+    try:
+        _check_runs(config)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # on Windows, a file that is open cannot be deleted
+            (config.out / LOCK_FILE).unlink()
+        lock.release()
+        with contextlib.suppress(OSError):  # they are not empty
+            for folder in new:
+                folder.rmdir()
+
+
+def _check_runs(config: TrainConfig) -> None:
+    unfinished = _has_unfinished_run(config.out)
+    if config.resume and not unfinished:
+        raise ValueError(f"{config.out} has no unfinished run to resume; remove --resume")
+    if config.resume or config.overwrite:
+        return
+    if unfinished:
+        raise ValueError(f"{config.out} has an unfinished run: use --resume to continue or --overwrite to restart")
+    if _has_result(config.out):
+        raise ValueError(f"{config.out} has a trained network; choose another --out, or use --overwrite")
+
+
+def _has_unfinished_run(out: Path) -> bool:
+    return (out / CHECKPOINTS / RUN_FILE).exists()
+
+
+def _has_result(out: Path) -> bool:
+    return all((out / name).exists() for name in RESULT_FILES)
 
 
 def prepare_checkpoints(config: TrainConfig, run: dict[str, Any]) -> None:
     """Create the folder for checkpoints or, with `resume`, check that those in it belong to this run.
 
     Args:
-        config: the settings, after `check_output`.
+        config: the settings, inside `hold_output`.
         run: everything that decides the result, as JSON values.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
@@ -14,8 +15,9 @@ import torch
 from siamese import __version__, calibration
 from siamese.data.att import ATT_NAME
 from siamese.data.dataset import IdentityDataset, load_dataset
-from siamese.data.folders import title
-from siamese.evaluation.pairs import Scored, score_all_pairs
+from siamese.data.folders import limit_list, title
+from siamese.evaluation.labels import find_label_errors
+from siamese.evaluation.pairs import Scored, embed, score_all_pairs
 from siamese.evaluation.people import UNKNOWN_NAMES_NOTE
 from siamese.evaluation.plane import measure_plane
 from siamese.faces.alignment import TEMPLATE
@@ -30,6 +32,7 @@ from siamese.training.output import (
     TENSORBOARD,
     check_output,
     clear_checkpoints,
+    hold_output,
     prepare_checkpoints,
     write_result,
 )
@@ -37,6 +40,7 @@ from siamese.training.start import choose_start
 from siamese.training.tensorboard import TensorBoardLog
 from siamese.training.trainer import fit, initial_network
 
+MAX_LABEL_ERRORS = 10  # that are printed
 LONG_RUN = 500  # batches, from which on ...
 LONG_RUN_EVERY = 10  # ... the loss of only one in so many batches is recorded
 
@@ -67,10 +71,16 @@ def train(config: TrainConfig) -> Record:
         RuntimeError: if the loss is not finite.
         KeyboardInterrupt: on Ctrl-C. The last complete epoch is kept for `resume`.
     """
-    # --- set up
     log = TensorBoardLog(config.out / TENSORBOARD) if config.tensorboard else None
     device = join(config.device)
     run_on_main(partial(check_output, config))
+    with ExitStack() as stack:
+        run_on_main(lambda: stack.enter_context(hold_output(config)))
+        return _train(config, device, log)
+
+
+def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None) -> Record:
+    # --- set up
     config = run_on_main(partial(choose_start, config))
     start, source = initial_network(config)
     config = replace(config, align=config.align or (source.align if source else "none"))
@@ -105,6 +115,7 @@ def train(config: TrainConfig) -> Record:
     probability = judge.probability(scored.distance)
 
     # --- write
+    before = deepcopy(start).to(device)
     record = Record(
         data=data,
         people=people,
@@ -113,7 +124,7 @@ def train(config: TrainConfig) -> Record:
         test_calibration=judge,
         settings=config.settings(),
         folds=folds,
-        before=_report_before(deepcopy(start).to(device), training, test) if source else None,
+        before=_report_before(before, training, test) if source else None,
         confused=scored.confused(judge.threshold, test.names),
         loss=_loss_curve(state.losses),
         validation_eer=state.validation_eer,
@@ -125,6 +136,8 @@ def train(config: TrainConfig) -> Record:
     if is_main_process():
         write_result(config, network, final, template, record, test, scored)
         clear_checkpoints(config.out)
+        if source:
+            _note_label_errors(before, dataset.subsample())
     return record
 
 
@@ -160,6 +173,12 @@ def _warn_if_seen(people: People, tested: IdentityDataset) -> None:
             "they are the same people, the results are too good.",
             file=sys.stderr,
         )
+
+
+def _note_label_errors(start: SiameseNetwork, dataset: IdentityDataset) -> None:
+    """Print which images seem to be in the wrong folder. The initial weights have not learned the wrong labels."""
+    if errors := find_label_errors(embed(start, dataset)[0], dataset):
+        print("note: these may be label errors:", *limit_list(errors, MAX_LABEL_ERRORS), sep="\n  ", file=sys.stderr)
 
 
 def _report_before(start: SiameseNetwork, training: IdentityDataset, test: IdentityDataset) -> Report:

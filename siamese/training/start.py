@@ -29,7 +29,7 @@ def choose_start(config: TrainConfig) -> TrainConfig:
     from random weights, with the modern recipe. A resumed run starts as before.
 
     Args:
-        config: after `check_output`.
+        config: inside `hold_output`.
 
     Raises:
         FileNotFoundError, ValueError: if the data cannot be listed, see `list_people`, or the settings do not fit.

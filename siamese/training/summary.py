@@ -19,6 +19,7 @@ MIN_PEOPLE = 10
 MIN_AUC = 0.8
 COLLAPSED_SPREAD = 0.02  # of the largest distance: range of all distances
 COLLAPSED_DISTANCE = 0.01  # of the margin: largest distance
+DIVERGED_DISTANCE = 10  # margins: mean distance of impostor pairs
 
 
 def summarise(record: Record, out: Path) -> str:
@@ -47,7 +48,7 @@ def summarise(record: Record, out: Path) -> str:
 
 
 def warnings(record: Record) -> list[str]:
-    """Return the reasons to distrust a result: too few held-out people, collapsed embeddings or a low AUC."""
+    """Return the reasons to distrust a result: too few held-out people, collapsed embeddings, or a low AUC."""
     people, found = name_identities(record), []
     if (count := _count(record)) < MIN_PEOPLE:
         enough = len(record.people.training) + len(record.people.test) >= MIN_PEOPLE
@@ -55,16 +56,18 @@ def warnings(record: Record) -> list[str]:
         found.append(
             f"{count} {people} are too few to measure this well. With others it can be very different; {advice}."
         )
-    auc = (record.folds.pooled if record.folds else record.test).auc
+    report = record.folds.pooled if record.folds else record.test
     if has_collapsed(record):
         found.append(
             "the embeddings have collapsed: all images have nearly the same distance. Train with a lower --lr, and "
             "check that the images differ."
         )
-    elif auc < MIN_AUC:
+    elif report.auc < MIN_AUC and has_diverged(record):
+        found.append("training has diverged: the distances are far above the margin. Train with a lower --lr.")
+    elif report.auc < MIN_AUC:
         found.append(
-            f"the network hardly tells {people} apart (AUC {auc:.2f}; guessing has 0.5). Check that each folder shows "
-            f"one of them, and collect more {people} and more images of each."
+            f"the network hardly tells {people} apart (AUC {report.auc:.2f}; guessing has 0.5). Check that each folder "
+            f"shows one of them, and collect more {people} and more images of each."
         )
     return found
 
@@ -76,6 +79,12 @@ def has_collapsed(record: Record) -> bool:
     occupied = np.flatnonzero(np.add(curves.genuine, curves.impostor))  # bins
     largest = curves.width * len(curves.genuine)
     return bool(np.ptp(occupied) < COLLAPSED_SPREAD * len(curves.genuine) or largest < COLLAPSED_DISTANCE * margin)
+
+
+def has_diverged(record: Record) -> bool:
+    """Return whether the distances of impostor pairs are far above the margin, beyond which their loss is zero."""
+    assert record.settings  # only converted weights have none
+    return record.test.mean_impostor > DIVERGED_DISTANCE * record.settings.margin
 
 
 def _count(record: Record) -> int:
