@@ -18,6 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from siamese.image_files import ADVICE, MAX_PIXELS, open_image
+from siamese.samples import UnscaledError, to_eight_bits
 
 
 @runtime_checkable
@@ -36,11 +37,6 @@ ARRAY_ADVICE = "arrange it as height × width × channels with values from 0 to 
 MAX_FILE_BYTES = 500_000_000  # 50 million pixels with three 16-bit samples have 300 MB
 MAX_NAME_LENGTH = 80  # of a file in an error message
 MAX_PATH_LENGTH = 4096
-SAMPLE_BITS = (8, 10, 12, 14, 16)  # that a file with 16 bits per sample may use
-
-
-class UnscaledError(ValueError):
-    """The samples of an image have an unknown range."""
 
 
 def read(source: ImageSource) -> Image.Image:
@@ -87,7 +83,7 @@ def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.
         if min_long_side and not isinstance(source, Image.Image):
             long_side = max(width, height)
             image.draft(None, (max(1, min_long_side * width // long_side), max(1, min_long_side * height // long_side)))
-        image = _to_eight_bits(_upright(image))
+        image = to_eight_bits(_upright(image))
         if min_long_side:
             image = image.reduce(max(1, max(image.size) // min_long_side))
         return image.convert("RGB"), round(max(width, height) / max(image.size))
@@ -219,40 +215,3 @@ def _upright(image: Image.Image) -> Image.Image:
     # `exif_transpose` copies the image even if there is nothing to rotate.
     rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     return ImageOps.exif_transpose(image) if rotated else image
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Convert to mode "L" or "RGB", with transparent parts on white."""
-    # Pillow clips samples above 255 instead of scaling them, which would turn a 16-bit photo white.
-    if image.mode.startswith("I"):
-        samples = np.asarray(image)
-        samples = samples.clip(0, 65535).astype(np.uint16) if image.mode == "I" else samples
-        # A lookup table needs no more memory than its result, also for a large image.
-        image = Image.fromarray(_lookup_table(int(samples.max()))[samples])
-    elif image.mode == "F":
-        image = Image.fromarray(_scale_floats(np.asarray(image)))
-    if image.has_transparency_data:
-        image = image if image.mode == "RGBA" else image.convert("RGBA")  # which would copy it
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image)
-        image = white
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
-
-
-def _lookup_table(largest: int) -> np.ndarray:
-    """Return the 8-bit value of each 16-bit sample, (65536,), if the file uses only as many bits as `largest` needs."""
-    bits = next((bits for bits in SAMPLE_BITS if largest < 1 << bits), 16)
-    return (np.arange(65536) * 255 / ((1 << bits) - 1)).round().clip(max=255).astype(np.uint8)
-
-
-def _scale_floats(samples: np.ndarray) -> np.ndarray:
-    """Convert samples in [0, 1] or [0, 255] to 8 bits.
-
-    Raises:
-        UnscaledError: if they have another range.
-    """
-    smallest, largest = samples.min(), samples.max()
-    if not 0 <= smallest <= largest <= 255:
-        raise UnscaledError("the samples of the image are not in [0, 1] or [0, 255]; scale them first")
-    scaled = samples * (255 if largest <= 1 else 1)
-    return scaled.round(out=scaled).astype(np.uint8)

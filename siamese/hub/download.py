@@ -47,13 +47,13 @@ def is_repo_id(name: str) -> bool:
     return name.count("/") == 1
 
 
-<<<<<<< HEAD
 def hub_id(weights: str) -> str | None:
     """Return the repository id of weights named USER/NAME or USER/NAME@REVISION; None for a folder."""
     name = weights.partition("@")[0]
     # A mistyped result folder looks like USER/NAME.
     return name if is_repo_id(name) and not name.startswith(("runs/", "weights/")) else None
-=======
+
+
 def check_token() -> str | None:
     """Return the Hub's token of this user; None if there is none.
 
@@ -67,7 +67,6 @@ def check_token() -> str | None:
             "again without them, or run `hf auth login`"
         )
     return token
->>>>>>> wt-training
 
 
 def download(name: str, revision: str | None = None) -> Download:
