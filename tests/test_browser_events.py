@@ -1,5 +1,7 @@
 """The order of events on the Compare tab in Chromium: an old answer never stands next to new photos."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -16,15 +18,15 @@ WORDS = {
 
 SLOW_PAGE = """
 import time, app
-compare = app.model.compare
+compare_photos = app.compare_photos
 
-def slow(*photos, **settings):
+def slow(first, second, *settings):
     time.sleep(0.7)
-    if "collins" in str(photos):
+    if "collins" in f"{first} {second}":
         raise RuntimeError("as a test")
-    return compare(*photos, **settings)
+    return compare_photos(first, second, *settings)
 
-app.model.compare = slow
+app.compare_photos = slow
 app.launch()
 """
 
@@ -109,13 +111,23 @@ def test_a_click_on_the_current_example_keeps_the_answer(slow_tab):
         expect(slow_tab.locator(VERDICT)).to_be_visible()
 
 
-def test_strictness_and_faces_clear_the_card_until_the_answer_is_there(slow_tab):
+def test_a_chosen_face_clears_the_card_until_the_answer_is_there(slow_tab):
+    slow_tab.locator(".examples button").nth(3).click()
+    slow_tab.locator(".group-photos button").nth(1).click()
+    expect(slow_tab.locator(ANSWER)).to_have_text("Comparing…", timeout=500)
+    expect(slow_tab.locator(VERDICT)).to_be_visible()
+
+
+def test_strictness_compares_the_photos_no_second_time(slow_tab):
     slow_tab.locator(".examples button").first.click()
     slow_tab.get_by_role("button", name="Stricter?").click()
-    for name in ("Very strict", "Everyday"):
+    for name, fmr in (("Very strict", "1e-05"), ("Everyday", "0")):
         slow_tab.get_by_role("radio", name=name).check()
-        expect(slow_tab.locator(ANSWER)).to_have_text("Comparing…", timeout=500)
+        shown = slow_tab.locator("#answer [data-choice]")
+        expect(shown).to_have_attribute("data-choice", re.compile(f"{fmr}$"))
         expect(slow_tab.locator(VERDICT)).to_be_visible()
+    comparing = [frame for frame in slow_tab.evaluate(FRAMES) if frame["cards"] == ["Comparing…"]]
+    assert len(comparing) <= 2, "only before the first answer"  # while the photos arrive, and after that
 
 
 def test_a_failure_is_explained(slow_tab):

@@ -11,6 +11,7 @@ from group_photos_blocks import group_photos
 from markdown_format import bullets, one_in, paragraph, table
 from measurements import dlib, faces, results
 from search_blocks import SEARCH_BLOCKS
+from security_blocks import SECURITY_BLOCKS
 
 from siamese.hub.card import degraded_table
 from siamese.wording import VERDICT_PROBABILITY
@@ -276,5 +277,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
         *(fine_tuning, tutorial_recipe, tutorial_calibration, modern_recipe, digits, memory, train_speed),
         *(train_speed_notes, space),
         *SEARCH_BLOCKS,
+        *SECURITY_BLOCKS,
     )
 }

@@ -14,8 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_PHOTO_BYTES = 10_000_000
-MAX_UPLOAD_BYTES = 420_000_000  # 40 photos and their headers
+MAX_PHOTO_BYTES = 10 * 1024**2
+MAX_UPLOAD_BYTES = 440_000_000  # 40 photos and their headers
 MAX_MCP_BYTES = 30_000_000  # two photos in base64
 MAX_BODY_BYTES = 300_000  # any other request; the names of 40 photos have up to 100 kB
 MAX_VISITOR_BYTES = 1_000_000_000  # of uploads in `PERIOD`
