@@ -7,6 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from siamese.page.cleanup import limit_memory_growth, start_cleanup, use_own_uploads_folder
+
+uploads_folder = use_own_uploads_folder()  # first: Gradio reads some of its settings when it is imported
+
 import gradio as gr
 import spaces
 from PIL import Image
@@ -22,7 +26,6 @@ from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.model import NO_FACE
 from siamese.network import bundled_weights
 from siamese.page import charts, faces, html, reliability, text, tutorial
-from siamese.page.cleanup import limit_memory_growth, start_cleanup, use_own_uploads_folder
 from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, strictness_radio
 from siamese.page.find_tab import FindTab
@@ -54,7 +57,6 @@ PREVIEW_PIXELS = 640  # longest side of a photo in the answer, at least
 # On a ZeroGPU Space, only functions with `spaces.GPU` have a GPU, and they run in processes of their own. All networks
 # are therefore loaded here, and these functions take and return plain values. Elsewhere, `spaces.GPU` has no effect.
 
-uploads_folder = use_own_uploads_folder()
 try:
     model = siamese.load(os.environ.get("SIAMESE_WEIGHTS") or DEFAULT)
     notice = model.note

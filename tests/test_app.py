@@ -117,6 +117,24 @@ def test_photos_are_not_fetched_from_an_address(client, capfd):
     assert not capfd.readouterr().err
 
 
+def test_the_address_of_an_upload_is_accepted(client, page, model):
+    """MCP clients send it."""
+    boundary = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    body = boundary + PAIR[0].read_bytes() + b"\r\n--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    with urllib.request.urlopen(urllib.request.Request(f"{page}/gradio_api/upload", body, headers)) as response:
+        (path,) = json.load(response)
+
+    def compare(address: str) -> dict:
+        photo = {"path": address, "meta": {"_type": "gradio.FileData"}}
+        return client.predict(photo, handle_file(PAIR[1]), api_name="/compare")
+
+    assert alike(compare(f"{page}/gradio_api/file={path}"), model.compare(*PAIR).to_dict())
+    for other in (__file__, "https://example.com/a.jpg"):
+        with pytest.raises(AppError):
+            compare(f"{page}/gradio_api/file={other}")
+
+
 def test_form_fields_that_are_no_files_are_refused(page):
     body = b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\n' + bytes(1000) + b"\r\n--b--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b"}

@@ -44,7 +44,8 @@ def test_an_ordinary_request_may_not_be_as_large_as_an_upload(client):
 
 
 @pytest.mark.parametrize(
-    "path", ["file=https://example.com/a.png", "file=http://localhost/", "proxy=https://a.hf.space/"]
+    "path",
+    ["file=https://example.com/a.png", "file=http://localhost/", "proxy=https://a.hf.space/", "process_recording"],
 )
 def test_other_addresses_are_not_fetched(client, path):
     assert client.get(f"/gradio_api/{path}").status_code == 403

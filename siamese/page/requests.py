@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import gradio as gr
 from gradio import route_utils
@@ -20,6 +21,7 @@ MAX_MCP_BYTES = 30_000_000  # two photos in base64
 MAX_BODY_BYTES = 300_000  # any other request; the names of 40 photos have up to 100 kB
 MAX_VISITOR_BYTES = 1_000_000_000  # of uploads in `PERIOD`
 MAX_STORED_BYTES = 5_000_000_000  # uploads of all visitors
+FORBIDDEN = "/proxy=", "/file=http:", "/file=https:", "/process_recording"  # parts of a path
 PERIOD = 1800  # seconds; uploads are deleted after that, see `siamese.page.cleanup`
 
 # Other pages may show this one, as the Hugging Face Hub does. Gradio needs inline scripts and styles.
@@ -39,7 +41,7 @@ class Page(gr.Blocks):
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **settings: Any) -> list[Any]:
         try:
-            traverse(inputs, _refuse_address, is_file_obj_with_meta)
+            inputs = traverse(inputs, _own_upload, is_file_obj_with_meta)
             return await super().preprocess_data(block_fn, inputs, *args, **settings)
         except gr.Error as error:
             error.print_exception = False
@@ -49,15 +51,18 @@ class Page(gr.Blocks):
             raise gr.Error(message, print_exception=False) from error
 
 
-def _refuse_address(file: dict) -> dict:
-    """Refuse a file that the server would have to fetch.
+def _own_upload(file: dict) -> dict:
+    """Replace the URL of an upload to this page, which MCP clients send, by its path.
 
     Raises:
-        gr.Error: if its path is a URL.
+        gr.Error: for another URL, which the server would have to fetch.
     """
-    if is_http_url_like(file["path"]):
+    if not is_http_url_like(file["path"]):
+        return file
+    path = unquote(file["path"].partition("/gradio_api/file=")[2])
+    if not path or is_http_url_like(path):
         raise gr.Error("the page does not fetch photos from a URL; upload the photo", print_exception=False)
-    return file
+    return file | {"path": path}
 
 
 class FilesOnly(route_utils.GradioMultiPartParser):
@@ -124,8 +129,8 @@ class RequestLimits:
         """Return an error if the request must not reach Gradio."""
         path = scope["path"]
         length = int(Headers(scope=scope).get("content-length") or 0)
-        if "/proxy=" in path or "/file=http:" in path or "/file=https:" in path:
-            return PlainTextResponse("This page does not fetch other addresses.", 403)
+        if any(part in path for part in FORBIDDEN):
+            return PlainTextResponse("This page does not fetch other addresses or record videos.", 403)
         if length > limit:
             return _too_large(limit)
         if not path.endswith("/upload"):
