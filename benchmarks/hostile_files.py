@@ -68,7 +68,8 @@ for file in files:
         said = model.compare(Upload(file), Upload(other)).verdict
     except ValueError as error:
         said = "refused: " + str(error)
-    print(json.dumps([said, used() - began, max(0, peak() - before)]), flush=True)
+    memory = None if "too much time" in said else max(0, peak() - before)  # of a process that was ended, not known
+    print(json.dumps([said, used() - began, memory]), flush=True)
 """
 
 
@@ -278,7 +279,9 @@ def measure(files: Sequence[Path], checkout: Path) -> list[dict[str, Any]]:
         run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
         for line in run.stdout.splitlines():
             outcome, seconds, gigabytes = json.loads(line)
-            results.append({"outcome": outcome, "seconds": round(seconds, 2), "gigabytes": round(gigabytes, 2)})
+            results.append({"outcome": outcome, "seconds": round(seconds, 2)})
+            if gigabytes is not None:
+                results[-1]["gigabytes"] = round(gigabytes, 2)
         if len(results) < len(files):
             print(run.stderr.strip()[-200:])
             results.append({"outcome": f"killed after {MAX_SECONDS} s or at {MAX_BYTES // GB} GB"})
@@ -295,7 +298,7 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "refused": refused,
         "killed": killed,
         "most_seconds": max(result.get("seconds", math.inf) for result in results),
-        "most_gigabytes": max(result.get("gigabytes", math.inf) for result in results),
+        "most_gigabytes": max(result.get("gigabytes", 0) for result in results),
     }
 
 

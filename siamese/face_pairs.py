@@ -17,7 +17,7 @@ from siamese.wording import VERDICT_PROBABILITY, Verdict, verdict_of
 
 VERDICT_ODDS = VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY)
 MIN_FACE_SCORE = 0.9  # of faces other than the main one of a photo; below it, many detections are no faces
-MAX_FACES = 50  # of a photo that are compared
+MAX_FACES = 32  # of a photo that are compared
 LOWEST_ODDS = 1e-12  # for which a threshold is computed
 
 
