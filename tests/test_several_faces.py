@@ -4,13 +4,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from siamese import Calibration, wording
 from siamese.calibration import OperatingPoint
 from siamese.comparison import Comparison
-from siamese.face_pairs import at_fmr, closest_pair
+from siamese.face_pairs import MAX_FACES, at_fmr, closest_pair
 from siamese.faces import Face
+from siamese.faces.mtcnn import _are_first
 
 from .conftest import EXAMPLES
 
@@ -191,3 +193,24 @@ def test_a_notebook_shows_the_answer_as_a_card(model):
     assert str(answer) in card
     blank = model.compare(Image.new("RGB", (300, 300)), EXAMPLES / "biden.jpg")
     assert blank._repr_html_().count("<img") == 1
+
+
+def test_a_crowd_is_compared_by_its_largest_faces(model):
+    face = Image.open(EXAMPLES / "biden.jpg").convert("RGB").crop((130, 80, 490, 530))
+    crowd = Image.new("RGB", (800, 800), "gray")
+    for number in range(42):
+        size = (96, 120) if number < 35 else (56, 70)
+        crowd.paste(face.resize(size), (10 + number % 7 * 110, 10 + number // 7 * 130))
+    answer = model.compare(crowd, EXAMPLES / "biden.jpg")
+    assert len(answer.found[0]) > MAX_FACES
+    assert answer.pairs <= MAX_FACES
+    assert answer.verdict == "same"
+    assert str(MAX_FACES) in answer.warnings[0]
+    last = len(answer.found[0])
+    assert model.compare(crowd, EXAMPLES / "biden.jpg", face=(last, 1)).numbers == (last, 1)
+
+
+@pytest.mark.parametrize("group", [[], [0], [1, 0, 1, 1, 0, 1, 2]])
+def test_only_the_first_boxes_of_each_photo_are_kept(group):
+    kept = _are_first(torch.tensor(group, dtype=torch.long), 2).tolist()
+    assert kept == [group[:row].count(photo) < 2 for row, photo in enumerate(group)]

@@ -17,7 +17,8 @@ def hostile_files() -> str:
     text = paragraph(
         f"""CPU time and memory of one comparison with such a photo, before and after these limits, by
         `python benchmarks/hostile_files.py --before CHECKOUT`. After: at most
-        {max(cost["seconds"] for cost in costs):.1f} s and {max(cost.get("gigabytes", 0) for cost in costs):.2f} GB. Of the
+        {max(cost["seconds"] for cost in costs):.1f} s and {max(cost.get("gigabytes", 0) for cost in costs):.2f} GB.
+        Of the
         {pillow["files"]} pictures of Pillow's test suite, {pillow["answered"]} are answered and {pillow["refused"]}
         refused with a sentence; none takes more than {pillow["most_seconds"]:.1f} s or
         {pillow["most_gigabytes"]:.2f} GB."""
