@@ -71,7 +71,7 @@ class ReadPhoto:
     def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]:
         """Return it at a reduced size, see `siamese.images.read_reduced`."""
         factor = max(1, max(self.image.size) // min_long_side) if min_long_side else 1
-        return self.image.reduce(factor), self.factor * factor
+        return self.image if factor == 1 else self.image.reduce(factor), self.factor * factor
 
 
 def read_together(uploads: Sequence[Upload], min_long_side: int | None) -> list[ReadPhoto]:
