@@ -16,10 +16,11 @@ def hostile_files() -> str:
     pillow = measured["pillow"]
     text = paragraph(
         f"""CPU time and memory of one comparison with such a photo, before and after these limits, by
-        `python benchmarks/hostile_files.py --before CHECKOUT`. After: at most
+        `python benchmarks/hostile_files.py --before CHECKOUT`. The memory is the sum of what each process of the page
+        needs at most, above what it needed before. After: at most
         {max(cost["seconds"] for cost in costs):.1f} s and {max(cost.get("gigabytes", 0) for cost in costs):.2f} GB.
         Of the
-        {pillow["files"]} pictures of Pillow's test suite, {pillow["answered"]} are answered and {pillow["refused"]}
+        {pillow["files"]:,} pictures of Pillow's test suite, {pillow["answered"]} are answered and {pillow["refused"]}
         refused with a sentence; none takes more than {pillow["most_seconds"]:.1f} s or
         {pillow["most_gigabytes"]:.2f} GB."""
     )
