@@ -187,7 +187,7 @@ def test_invalid_face_numbers_are_rejected(model, two):
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        (lambda photo: ImageEnhance.Brightness(photo).enhance(0.2), "very dark"),
+        (lambda photo: ImageEnhance.Brightness(photo).enhance(0.1), "very dark"),
         (lambda photo: photo.filter(ImageFilter.GaussianBlur(7)), "blurred"),
         (lambda photo: photo.resize((48, 60)), r"small: \d\d pixels"),
     ],

@@ -8,6 +8,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from siamese.faces.alignment import TEMPLATE
 from siamese.page import charts, compare, faces
+from siamese.page.uploads import Upload
 from siamese.saliency import region_means
 from siamese.wording import FACES
 
@@ -61,7 +62,7 @@ def test_threshold_below_zero_is_not_drawn(model):
 
 
 def test_html_is_marked_with_its_photos():
-    drawn = compare.for_photos("card", ("/tmp/gradio/abc/a.jpg", None), (None, 2), 0.001)
+    drawn = compare.for_photos("card", (Upload("/tmp/gradio/abc/a.jpg"), None), (None, 2), 0.001)
     assert drawn == '<div data-photos="abc -" data-choice="(None, 2) 0.001">card</div>'
 
 

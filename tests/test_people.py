@@ -11,6 +11,7 @@ from PIL import Image
 from siamese.page import find as finding
 from siamese.page import people
 from siamese.page.names import MAX_LENGTH, short_names
+from siamese.page.uploads import Upload
 from siamese.search.find_in_photos import find_in_photos
 from siamese.search.group import group
 from siamese.search.strictness import probability_among
@@ -54,7 +55,7 @@ def test_different_names_stay_different():
 def test_file_names_are_escaped(model):
     name = '<img src=x onerror="alert(1)">.jpg'
     found = group(model, [(name, PAIR[0]), (name, Image.new("RGB", (300, 300)))])
-    drawn = people.people(found, model.calibration.threshold, [f"/a/{name}"] * 2, FACES)
+    drawn = people.people(found, model.calibration.threshold, [Upload(f"/a/{name}")] * 2, FACES)
     WellFormed(drawn)
     assert "<img src=x" not in drawn
 
@@ -67,7 +68,7 @@ def test_matrix_is_dark_for_similar_faces(model, three):
 
 
 def test_archive_has_each_photo_in_the_folder_of_each_of_its_people(model, three):
-    files = ["/a/biden.jpg", "/b/collins.jpg", "/c/biden.jpg"]
+    files = [Upload(f"/{folder}.jpg") for folder in ("a/biden", "b/collins", "c/biden")]
     drawn = people.people(three, 1.0, files, FACES)
     entries = json.loads(html_module.unescape(re.search(r'data-zip="(.*?)"', drawn)[1]))
     assert entries == [
@@ -76,7 +77,7 @@ def test_archive_has_each_photo_in_the_folder_of_each_of_its_people(model, three
         ["person 2/collins.jpg", "/b/collins.jpg"],
     ]
     both = group(model, [("both.jpg", GROUP)])
-    paths = [path for path, _ in people.archive(both, both.people(1.0), ["/d/both.jpg"], FACES)]
+    paths = [path for path, _ in people.archive(both, both.people(1.0), [Upload("/d/both.jpg")], FACES)]
     assert paths == [f"person {number}/both.jpg" for number in range(1, 5)]
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import gradio as gr
 from gradio import route_utils
-from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
+from gradio.processing_utils import client_utils
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,7 +41,7 @@ class Page(gr.Blocks):
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **settings: Any) -> list[Any]:
         try:
-            inputs = traverse(inputs, _own_upload, is_file_obj_with_meta)
+            inputs = client_utils.traverse(inputs, _own_upload, client_utils.is_file_obj_with_meta)
             return await super().preprocess_data(block_fn, inputs, *args, **settings)
         except gr.Error as error:
             error.print_exception = False
@@ -57,10 +57,10 @@ def _own_upload(file: dict) -> dict:
     Raises:
         gr.Error: for another URL, which the server would have to fetch.
     """
-    if not is_http_url_like(file["path"]):
+    if not client_utils.is_http_url_like(file["path"]):
         return file
     path = unquote(file["path"].partition("/gradio_api/file=")[2])
-    if not path or is_http_url_like(path):
+    if not path or client_utils.is_http_url_like(path):
         raise gr.Error("the page does not fetch photos from a URL; upload the photo", print_exception=False)
     return file | {"path": path}
 
