@@ -400,6 +400,7 @@ class Interrupt:
         if name == interrupted:
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not have
 interrupted = sys.argv.pop(1)
 sys.meta_path.insert(0, Interrupt)
 runpy.run_module("siamese", run_name="__main__")
