@@ -161,6 +161,6 @@ def _too_large(limit: int) -> PlainTextResponse:
 
 
 def _visitor(scope: Scope) -> str:
-    """Return the address of a visitor. It can be forged, so the limit on all uploads does not depend on it."""
+    """Return the address of a visitor. It may be false, so the limit on all uploads does not depend on it."""
     forwarded = Headers(scope=scope).get("x-forwarded-for", "")
     return forwarded.partition(",")[0].strip() or (scope.get("client") or ("",))[0]

@@ -1,4 +1,4 @@
-"""What the tabs that take many photos share."""
+"""What the tabs of the page share."""
 
 from __future__ import annotations
 
