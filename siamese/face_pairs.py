@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,10 +81,10 @@ def closest_pair(
     best = float(log_odds[row, column])
     if fmr is None:
         needed = max(VERDICT_ODDS * log_odds.size - float(np.exp(others).sum()), LOWEST_ODDS)
-        threshold = calibration.distance_at(needed / (1 + needed), pair_quality)
+        threshold, is_too_poor = calibration.distance_at(needed / (1 + needed), pair_quality), False
     else:
         threshold = _threshold_at(calibration, fmr, log_odds.size)
-    is_too_poor = fmr is not None and pair_quality is not None and pair_quality.min() < calibration.min_quality
+        is_too_poor = _are_too_poor(calibration, () if pair_quality is None else pair_quality.tolist())
     return ClosestPair(
         (row, column),
         closest,
@@ -92,7 +92,7 @@ def closest_pair(
         None if margin is None else (probability(best - margin), probability(best + margin)),
         threshold,
         _decide(closest <= threshold and not is_too_poor, probability(best)),
-        bool(is_too_poor),
+        is_too_poor,
     )
 
 
@@ -111,9 +111,7 @@ def at_fmr(calibration: Calibration, answer: Comparison, fmr: float) -> Comparis
     answer = replace(answer, fmr=calibration.operating_point(fmr).fmr, threshold=threshold)
     if not answer.pairs:
         return answer
-    is_too_poor = any(
-        face and face.quality is not None and face.quality < calibration.min_quality for face in answer.faces
-    )
+    is_too_poor = _are_too_poor(calibration, (face.quality for face in answer.faces if face))
     verdict = _decide(answer.dissimilarity <= threshold and not is_too_poor, answer.probability)
     too_poor = (f"The photos are too poor for a false-match rate of {wording.one_in(fmr)}.",) if is_too_poor else ()
     return replace(answer, verdict=verdict, warnings=answer.warnings + too_poor)
@@ -123,6 +121,11 @@ def _threshold_at(calibration: Calibration, fmr: float, pairs: int) -> float:
     """Return the distance up to which the closest of some pairs of faces is the same person."""
     point = calibration.operating_point(fmr)
     return point.distance if pairs <= 1 else calibration.distance_at_fmr(point.fmr / pairs)
+
+
+def _are_too_poor(calibration: Calibration, qualities: Iterable[float | None]) -> bool:
+    """Return whether two faces, of which some qualities may be unknown, are too poor for any false-match rate."""
+    return any(quality is not None and quality < calibration.min_quality for quality in qualities)
 
 
 def _decide(is_same: bool, probability: float) -> Verdict:
