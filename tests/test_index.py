@@ -184,6 +184,44 @@ def test_other_networks_and_other_folders_are_refused(model, photos, place):
         Index(place, model)
 
 
+def test_index_needs_a_folder_of_its_own(model, photos, place, trained, siamese):
+    """Nothing in the folder is deleted or overwritten, whatever its name is and also through a link."""
+    (photos / "0").rename(photos / "part-1")
+    (photos / "vectors.npy").write_bytes(b"numbers of the user")
+    place.symlink_to(photos)
+    before = {file: file.read_bytes() for file in photos.rglob("*") if file.is_file()}
+    for out in (photos, place):
+        run = siamese("embed", photos, "--out", out, "--weights", trained)
+        assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert {file: file.read_bytes() for file in photos.rglob("*") if file.is_file()} == before
+
+
+def test_files_that_were_put_into_an_index_stay(model, photos, place):
+    update_index(model, photos, place)
+    own = place / f"{update.PART}1" / "photo.png"
+    own.parent.mkdir()
+    own.write_bytes(b"of the user")
+    linked = place / f"{update.PART}2"
+    linked.symlink_to(photos / "1")
+    update_index(model, photos, place)
+    assert own.is_file()
+    assert linked.is_dir()
+
+
+@pytest.mark.parametrize("bytes_left", [None, 128, -4])
+def test_index_without_all_vectors_is_refused(model, photos, place, bytes_left):
+    update_index(model, photos, place)
+    vectors = place / "vectors.npy"
+    if bytes_left is None:
+        vectors.unlink()
+    else:
+        vectors.write_bytes(vectors.read_bytes()[:bytes_left])
+    with pytest.raises(ValueError, match="damaged"):
+        Index(place, model)
+    with pytest.raises(ValueError, match="damaged"):
+        update_index(model, photos, place)
+
+
 def test_two_runs_at_once_are_refused(model, photos, place, trained, siamese):
     update_index(model, photos, place)
     command = "embed", photos, "--out", place, "--weights", trained
@@ -319,6 +357,7 @@ def two_processes(*arguments) -> list[int]:
 def test_two_processes_make_the_index_of_one(model, photos, place, trained, tmp_path):
     update_index(model, photos, tmp_path / "expected")
     # What a killed run of several processes has left is taken over, and not read again.
+    IndexWriter(place, model, photos).close()
     with IndexWriter(place / f"{update.PART}1", model, photos) as part:
         listed = scan.scan(photos).photos
         part.add(next(iter(embedding.embed_files(model, listed[:8]))))

@@ -56,6 +56,7 @@ class Index:
         with self._closing_on_failure():
             self._db.execute("BEGIN")
             self.source = self._check(model)
+            self._check_vectors()
 
     def __enter__(self: T) -> T:
         return self
@@ -135,6 +136,15 @@ class Index:
                 f"{self.folder} was made with another network, {settings['model']}; use that one, or another index"
             )
         return Path(settings["source"])
+
+    def _check_vectors(self) -> None:
+        """Raise a ValueError if vectors.npy does not have all rows that the database names."""
+        needed = HEADER_BYTES + 4 * self.dimension * self._end()
+        file = self.folder / VECTORS
+        if not file.is_file() or file.stat().st_size < needed:
+            raise ValueError(
+                f"{self.folder} is damaged ({VECTORS} is missing or too short); delete it and run `siamese embed` again"
+            )
 
     def _end(self) -> int:
         """Return the first row after the last face."""

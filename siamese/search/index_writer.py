@@ -17,7 +17,7 @@ import numpy as np
 
 from siamese.search.embedder import Embedder, digest
 from siamese.search.embedding import PhotoFaces
-from siamese.search.index import DATABASE, FORMAT, HEADER_BYTES, VECTORS, Index
+from siamese.search.index import DATABASE, FORMAT, HEADER_BYTES, VECTORS, Index, is_index
 from siamese.search.scan import Photo
 
 SCHEMA = (
@@ -39,12 +39,15 @@ class IndexWriter(Index):
         source: the folder or zip archive of the photos.
 
     Raises:
-        ValueError: if it was made with another network or version or from other photos, or is damaged.
+        ValueError: if the folder has other files, or the index is damaged or was made with another network or version or
+            from other photos.
         OSError: if another process has opened it, or it cannot be written.
     """
 
     def __init__(self, folder: Path, model: Embedder, source: Path):
         self.folder, self.dimension, self.source = folder, model.network.embedding_dim, source
+        if not is_index(folder) and folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} has other files; choose a new folder for the index")
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # faces are nobody else's business
             self._connect("rwc")
@@ -55,6 +58,7 @@ class IndexWriter(Index):
                 self._create(model)
             self._db.execute("COMMIT")
             made_from = self._check(model)
+            self._check_vectors()
             if made_from != source:
                 raise ValueError(f"{folder} is the index of {made_from}; use another one for {source}")
 
@@ -98,8 +102,9 @@ class IndexWriter(Index):
         with self._errors(), self._transaction():
             self._forget(paths)
 
-    def merge(self, other: Path) -> None:
-        """Add all photos of another index of the same photos, made with the same network."""
+    def take_over(self, other: Path, model: Embedder) -> None:
+        """Add all photos of another index of the same photos, made with the same network, and delete that index."""
+        IndexWriter(other, model, self.source).close()  # completes what a killed process was writing
         with self._errors():
             self._db.execute("ATTACH ? AS other", (str(other / DATABASE),))
             start, count = self._end(), self._db.execute("SELECT max(row) + 1 FROM other.faces").fetchone()[0] or 0
@@ -117,6 +122,10 @@ class IndexWriter(Index):
                     (start,),
                 )
             self._db.execute("DETACH other")
+            for name in (DATABASE, VECTORS):
+                (other / name).unlink()
+            with contextlib.suppress(OSError):  # the user has put other files there
+                other.rmdir()
 
     def compact(self) -> None:
         """Move the last rows to rows that are no longer used, and shorten vectors.npy."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -119,9 +118,8 @@ def _embed(model: Embedder, index: IndexWriter, photos: Sequence[Photo], progres
 def _merge_parts(index: IndexWriter, model: Embedder) -> None:
     """Take over what other processes have embedded, in this run or in one that was killed."""
     for part in sorted(index.folder.glob(f"{PART}*")):
-        IndexWriter(part, model, index.source).close()  # completes what a killed process was writing
-        index.merge(part)
-        shutil.rmtree(part)
+        if is_index(part) and not part.is_symlink():
+            index.take_over(part, model)
 
 
 def _rank_and_size() -> tuple[int, int]:
