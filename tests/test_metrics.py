@@ -110,6 +110,14 @@ def test_curves_equal_counting():
     assert observed[3] == pytest.approx(genuine / (genuine + impostor))
 
 
+def test_curves_of_equal_distances_and_probabilities_are_valid():
+    """The sum of the weights of all pairs may be rounded to more than 1."""
+    for genuine in range(2, 200, 3):
+        same = np.arange(3 * genuine) < genuine
+        curves = metrics.curves(np.ones(len(same)), same, np.full(len(same), 0.7))
+        assert np.allclose(curves.reliability, [(1, 0.7, 0.5)])
+
+
 @pytest.mark.parametrize("names", ["abcdef", "abc"])  # 15 pairs of people, of which ten are returned, and 3
 def test_confusions_equal_counting(names):
     rng = np.random.default_rng(0)

@@ -104,7 +104,8 @@ def reliability(probability: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, 
         np.bincount(bin_of, weights=weight * values, minlength=RELIABILITY_BINS) for values in (1, probability, same)
     )
     filled = share > 0
-    return share[filled], predicted[filled] / share[filled], observed[filled] / share[filled]
+    share, predicted, observed = share[filled], predicted[filled] / share[filled], observed[filled] / share[filled]
+    return share.clip(max=1), predicted.clip(max=1), observed.clip(max=1)  # sums of weights are rounded
 
 
 def curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Curves:
