@@ -62,6 +62,9 @@ class Comparison:
         """Words for what was compared: faces or whole images."""
         return wording.IMAGES if all(face and face.box is None for face in self.faces) else wording.FACES
 
+    def __bool__(self) -> bool:
+        raise TypeError("a Comparison is neither true nor false; use answer.same, which is True, False or None")
+
     def __str__(self) -> str:
         verdict = wording.describe_verdict(self.verdict, self.probability, self.fmr, self.words)
         if self.verdict == "no face":

@@ -99,6 +99,12 @@ def test_fields_of_an_answer_are_consistent(model):
         json.dumps(answer.to_dict(), allow_nan=False)
 
 
+def test_answer_is_neither_true_nor_false(model):
+    answer = model.compare(A, B)
+    with pytest.raises(TypeError, match=r"answer\.same"):
+        bool(answer)
+
+
 def test_verdicts_for_all_pairs_of_examples(model):
     for a, b in itertools.combinations(sorted(EXAMPLES.glob("*.jpg")), 2):
         same = a.name.split("-")[0] == b.name.split("-")[0]
