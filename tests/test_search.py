@@ -108,6 +108,13 @@ def test_no_faces_at_all(model, tmp_path):
         assert model.group(photos).people == ()
 
 
+def test_faces_at_the_same_distance_are_in_the_order_of_their_names(model):
+    """The mean of two portraits is equally far from both; which is nearer would be decided by rounding."""
+    two = [EXAMPLES / "obama-portrait.jpg", EXAMPLES / "obama-speaking.jpg"]
+    for photos in (two, two[::-1]):
+        assert [match.photo for match in model.find(two, photos).ranked] == list(map(str, two))
+
+
 @pytest.mark.parametrize("unit", [True, False])
 def test_nearest_equals_sorting_all_distances(unit):
     rng = np.random.default_rng(0)

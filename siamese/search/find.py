@@ -16,6 +16,7 @@ from siamese.search.embedding import embed_photos
 from siamese.search.strictness import FIND_FMR, probability_among, search_threshold
 
 DEFAULT_LIMIT = 20
+TIE_DECIMALS = 4  # distances that are equal after rounding are a tie
 
 
 @dataclass(frozen=True)
@@ -156,13 +157,15 @@ def find_embedding(
     qualities = np.stack([np.full(len(faces), own), np.array(known, float)], axis=1)
     probabilities = probability_among(calibration, distances, qualities, count)
     is_match = (distances <= threshold) & (qualities.min(axis=1, initial=1) >= calibration.min_quality)
-    ranked = tuple(
+    ranked = [
         Match(face.photo, face.number, face.box, distance, probability, match, face.quality)
         for face, distance, probability, match in zip(
             faces, distances.tolist(), probabilities.tolist(), is_match.tolist(), strict=True
         )
-    )
-    return Matches(ranked, count, threshold, fmr)
+    ]
+    # Processors round differently, so faces with nearly the same distance are in the order of their names.
+    ranked.sort(key=lambda match: (round(match.dissimilarity, TIE_DECIMALS), match.photo, match.number))
+    return Matches(tuple(ranked), count, threshold, fmr)
 
 
 def nearest(
