@@ -28,12 +28,12 @@ import numpy as np
 from PIL import Image
 
 import siamese
-from siamese import images, inputs
+from siamese import images
 from siamese.data.lfw import Lfw
 from siamese.evaluation.lfw import judge_lfw
 from siamese.files import cache_folder, write_atomically
 from siamese.model import Model
-from siamese.network import bundled_weights
+from siamese.network import bundled_weights, resize_to_input
 from siamese.record import Folds, LfwProtocol
 
 HEAD_BOX = (64, 50, 187, 200)  # of 250 × 250: about the framing, and the proportions, of the AT&T portraits
@@ -63,7 +63,7 @@ def embed_each(name: str, files: dict[str, bytes], embed: Callable[[bytes], np.n
 
 def embed_pixels(content: bytes) -> np.ndarray:
     """Return the 100 × 100 gray pixels of the head, with mean 0 and length 1: (10000,) float32."""
-    head = inputs.fit(images.read(content).crop(HEAD_BOX), (1, 100, 100))
+    head = resize_to_input(images.read(content).crop(HEAD_BOX), (1, 100, 100))
     values = np.asarray(head, dtype=np.float32).ravel()
     values = values - values.mean()
     return values / np.linalg.norm(values)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import importlib
 import io
 import os
 import re
 import stat
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
@@ -17,8 +19,16 @@ from zipfile import Path as ZipPath
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from siamese.image_files import ADVICE, MAX_PIXELS, open_image
-from siamese.samples import UnscaledError, to_eight_bits
+MAX_PIXELS = 50_000_000
+ADVICE = "save it as JPEG or PNG"
+
+# The formats of photos; JPEG includes MPO. Pillow reads about 40 more; some of them start other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+HEIF_PACKAGES = ("pi_heif", "pillow_heif")  # either adds HEIF to Pillow
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
+# Each scan of a progressive JPEG costs as much time as a whole baseline JPEG. Cameras and editors write at most 20.
+MAX_JPEG_SCANS = 100
+SAMPLE_BITS = (8, 10, 12, 14, 16)  # that a file with 16 bits per sample may use
 
 
 @runtime_checkable
@@ -215,3 +225,89 @@ def _upright(image: Image.Image) -> Image.Image:
     # `exif_transpose` copies the image even if there is nothing to rotate.
     rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     return ImageOps.exif_transpose(image) if rotated else image
+
+
+def open_image(content: bytes, name: str) -> Image.Image:
+    """Open an image file.
+
+    Args:
+        content: of the file.
+        name: of the file, for error messages.
+
+    Raises:
+        ValueError: if it is not an image of a supported format, or would need too much work to decode.
+    """
+    if not content:
+        raise ValueError(f"{name} is empty (0 bytes)")
+    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_JPEG_SCANS:  # start of a scan
+        raise ValueError(f"{name} has more than {MAX_JPEG_SCANS} scans; {ADVICE} without progressive scans")
+    if is_heif := content[4:8] == b"ftyp" and content[8:12] in HEIF_BRANDS:
+        _register_heif(name)
+    try:
+        with warnings.catch_warnings():
+            # `images.read` checks the size itself, with a lower limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(content), formats=("HEIF",) if is_heif else FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name} has far more than {MAX_PIXELS // 10**6} million pixels; use a smaller version"
+        ) from error
+    except MemoryError as error:
+        raise ValueError(f"{name} needs too much memory; {ADVICE}") from error
+    except Exception as error:  # Pillow's parsers raise many types for damaged files
+        raise ValueError(f"{name} is not an image that can be read; {ADVICE}") from error
+
+
+def _register_heif(name: str) -> None:
+    """Add HEIF to Pillow.
+
+    Raises:
+        ValueError: if no package for it is installed.
+    """
+    for package in HEIF_PACKAGES:
+        try:
+            return importlib.import_module(package).register_heif_opener()
+        except ImportError:
+            continue
+    raise ValueError(f"{name} is a HEIC photo, which needs the package pi-heif: pip install pi-heif, or {ADVICE}")
+
+
+class UnscaledError(ValueError):
+    """The samples of an image have an unknown range."""
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Convert to mode "L" or "RGB", with transparent parts on white."""
+    # Pillow clips samples above 255 instead of scaling them, which would turn a 16-bit photo white.
+    if image.mode.startswith("I"):
+        samples = np.asarray(image)
+        samples = samples.clip(0, 65535).astype(np.uint16) if image.mode == "I" else samples
+        # A lookup table needs no more memory than its result, also for a large image.
+        image = Image.fromarray(_lookup_table(int(samples.max()))[samples])
+    elif image.mode == "F":
+        image = Image.fromarray(_scale_floats(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")  # which would copy it
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        image = white
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _lookup_table(largest: int) -> np.ndarray:
+    """Return the 8-bit value of each 16-bit sample, (65536,), if the file uses only as many bits as `largest` needs."""
+    bits = next((bits for bits in SAMPLE_BITS if largest < 1 << bits), 16)
+    return (np.arange(65536) * 255 / ((1 << bits) - 1)).round().clip(max=255).astype(np.uint8)
+
+
+def _scale_floats(samples: np.ndarray) -> np.ndarray:
+    """Convert samples in [0, 1] or [0, 255] to 8 bits.
+
+    Raises:
+        UnscaledError: if they have another range.
+    """
+    smallest, largest = samples.min(), samples.max()
+    if not 0 <= smallest <= largest <= 255:
+        raise UnscaledError("the samples of the image are not in [0, 1] or [0, 255]; scale them first")
+    scaled = samples * (255 if largest <= 1 else 1)
+    return scaled.round(out=scaled).astype(np.uint8)

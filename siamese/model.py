@@ -12,14 +12,14 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from siamese import images, inputs, wording
+from siamese import images, wording
 from siamese.calibration import Calibration
 from siamese.comparison import Comparison
 from siamese.face_pairs import at_fmr, closest_pair, face_numbers, name_left_out, rows_to_compare
 from siamese.faces import Face, detect, quality_warnings
-from siamese.faces.cover import mark_covered
 from siamese.faces.detection import Landmarks
-from siamese.network import SiameseNetwork
+from siamese.faces.quality import mark_covered
+from siamese.network import SiameseNetwork, to_tensor
 from siamese.record import Record
 from siamese.search.find import DEFAULT_LIMIT, Matches, find
 from siamese.search.people import People, group_people
@@ -124,7 +124,7 @@ class Model:
 
     def embed_faces(self, faces: Sequence[Face]) -> tuple[np.ndarray, list[Face]]:
         """Embed N faces from `detect`. Returns (N, D) float32, and the faces with their quality."""
-        crops = [inputs.to_tensor(face.crop) for face in faces]
+        crops = [to_tensor(face.crop) for face in faces]
         x = torch.stack(crops) if crops else torch.empty((0, *self.network.input_shape), dtype=torch.uint8)
         device = self.network.device
         with torch.inference_mode():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -264,3 +266,20 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"this machine has no device {name!r}; use cpu or auto") from error
     return device
+
+
+def resize_to_input(image: Image.Image, input_shape: tuple[int, int, int]) -> Image.Image:
+    """Resize an image to a network's input size, with Pillow's antialiased bilinear filter. Proportions are not kept.
+
+    Args:
+        image: from `images.read`.
+        input_shape: (C, H, W), with C = 1 for gray (ITU-R 601-2 luma) or 3 for RGB.
+    """
+    channels, height, width = input_shape
+    return image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Return an image of mode "L" or "RGB" as a (C, H, W) uint8 tensor."""
+    array = np.array(image)
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()

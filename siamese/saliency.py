@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from siamese import inputs
 from siamese.comparison import Comparison
 from siamese.faces.detection import Landmarks
 from siamese.model import Model
-from siamese.network import SiameseNetwork, distance
+from siamese.network import SiameseNetwork, distance, to_tensor
 
 MIN_MAP_SIDE = 20  # cells; the deepest feature map with at least this height and width is used
 
@@ -35,7 +34,7 @@ def saliency_maps(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndar
     if face1 is None or face2 is None:
         return None
     network = model.network
-    x = torch.stack([inputs.to_tensor(face.crop) for face in (face1, face2)]).to(network.device)  # (2, C, H, W)
+    x = torch.stack([to_tensor(face.crop) for face in (face1, face2)]).to(network.device)  # (2, C, H, W)
     with torch.no_grad():
         features, rest = _split_backbone(network, x)  # (B, c, h, w), with B = 4 if mirror images are added, else 2
         blank = features.mean((2, 3), keepdim=True)  # (B, c, 1, 1)

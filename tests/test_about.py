@@ -135,7 +135,7 @@ def test_people_with_close_numbers_have_different_colours():
 
 
 def test_tutorial_network_travels_with_the_embeddings_of_its_people(att):
-    from siamese.evaluation.plane import measure_plane
+    from siamese.evaluation.pairs import measure_plane
 
     model = load("weights/att", device="cpu")
     measured = measure_plane(model.network, *att.split())

@@ -10,9 +10,8 @@ import torch
 
 from siamese import checkpoint, export
 from siamese.calibration import Calibration
-from siamese.inputs import to_tensor
 from siamese.model import Model
-from siamese.network import SiameseNetwork
+from siamese.network import SiameseNetwork, to_tensor
 from siamese.record import Record
 
 from .conftest import EXAMPLES, ROOT

@@ -12,8 +12,8 @@ from PIL import Image
 
 from siamese import images
 from siamese.faces import crop, mtcnn
-from siamese.faces.alignment import TEMPLATE
 from siamese.faces.detection import BORDER_PASS, Detection, _detect, _main_face_first, find_faces
+from siamese.faces.face import TEMPLATE
 
 from .conftest import EXAMPLES
 

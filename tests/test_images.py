@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from siamese import images, inputs
+from siamese import images
+from siamese.network import resize_to_input, to_tensor
 
 DATA = Path(__file__).parent
 
@@ -290,10 +291,10 @@ def test_rejects_arrays_that_are_not_images(array):
         images.read(array)
 
 
-def test_fit_to_gray_and_colour_inputs():
+def test_resize_to_gray_and_color_inputs():
     for channels, mode in ((1, "L"), (3, "RGB")):
-        image = inputs.fit(PHOTO, (channels, 30, 50))
+        image = resize_to_input(PHOTO, (channels, 30, 50))
         assert (image.mode, image.size) == (mode, (50, 30))
-        tensor = inputs.to_tensor(image)
+        tensor = to_tensor(image)
         assert tensor.shape == (channels, 30, 50)
         assert np.array_equal(tensor[0].numpy(), np.asarray(image).reshape(30, 50, -1)[:, :, 0])

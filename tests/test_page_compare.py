@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from siamese.faces.alignment import TEMPLATE
+from siamese.faces.face import TEMPLATE
 from siamese.page import charts, compare, faces
 from siamese.page.uploads import Upload
 from siamese.saliency import region_means

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from siamese import images, load
 from siamese.evaluation.degradations import DEGRADATIONS, shrink
-from siamese.faces.cover import mark_covered
 from siamese.faces.detection import find_faces
+from siamese.faces.quality import mark_covered
 
 from .conftest import EXAMPLES
 

@@ -32,8 +32,8 @@ from siamese.evaluation.embedding_cache import embed_files
 from siamese.evaluation.lfw import evaluate_lfw, person, score_lfw
 from siamese.evaluation.people import evaluate_folder
 from siamese.faces import detect
-from siamese.faces.alignment import TEMPLATE
 from siamese.faces.detection import Landmarks
+from siamese.faces.face import TEMPLATE
 from siamese.hub.card import model_card
 from siamese.model import Model
 from siamese.network import SiameseNetwork

@@ -11,7 +11,7 @@ from pathlib import Path
 from siamese.checkpoint import load
 from siamese.data.dataset import load_dataset
 from siamese.evaluation import plots
-from siamese.evaluation.plane import measure_plane
+from siamese.evaluation.pairs import measure_plane
 from siamese.hub.card import model_card
 
 FOLDER = Path(__file__).parent.parent / "weights" / "att"

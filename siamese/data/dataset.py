@@ -14,12 +14,12 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from siamese import inputs
 from siamese.data.att import find_att
 from siamese.data.folders import limit_list, list_people, natural_order
 from siamese.data.memory import allocate
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import detect
+from siamese.network import to_tensor
 
 BATCH_SIZE = 256  # images that `batches` yields at a time
 MAX_MEASURED_IMAGES = 20_000  # of a data set, see `subsample`
@@ -188,7 +188,7 @@ def load_dataset(
             (faces,) = detect([people.folders[person] / file], input_shape, template)
             if not faces:
                 raise ValueError(f"no face was found in {file}; remove it")
-            pixels[row] = inputs.to_tensor(faces[0].crop)
+            pixels[row] = to_tensor(faces[0].crop)
         except (ValueError, FileNotFoundError) as error:
             problems.append(f"{people.names[person]}: {error}")
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from siamese import calibration, images, inputs
+from siamese import calibration, images
 from siamese.calibration import Calibration
 from siamese.data.lfw import Lfw, LfwPair
 from siamese.evaluation import metrics
@@ -16,7 +16,7 @@ from siamese.evaluation.lfw import score_lfw
 from siamese.evaluation.pairs import Scored
 from siamese.faces.detection import find_faces
 from siamese.model import Model
-from siamese.network import SiameseNetwork
+from siamese.network import SiameseNetwork, to_tensor
 from siamese.record import DegradedResult
 from siamese.wording import VERDICT_PROBABILITY
 
@@ -59,7 +59,7 @@ def embed_degraded(model: Model, lfw: Lfw, files: Collection[str]) -> DegradedFe
             continue
         versions = [photo, *(degrade(photo, faces[0]) for degrade in DEGRADATIONS.values())]
         found = model.detect(versions)
-        x = torch.stack([inputs.to_tensor(faces[0].crop) for faces in found if faces])
+        x = torch.stack([to_tensor(faces[0].crop) for faces in found if faces])
         rows = iter(network.features(x.to(network.device)).float().cpu().numpy())
         for name, faces in zip(names, found, strict=True):
             result[name][file] = next(rows) if faces else np.full(network.embedding_dim, np.nan, np.float32)

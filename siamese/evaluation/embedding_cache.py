@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from siamese import backbones, images, network
-from siamese.faces import alignment, detection, face, mtcnn, pyramid
+from siamese.faces import detection, face, mtcnn
 from siamese.files import cache_folder, write_atomically
 from siamese.model import Model
 from siamese.search.embedder import digest
@@ -105,6 +105,6 @@ def _cache_key(model: Model) -> str:
     """Hash all that an embedding depends on besides the photograph: weights, settings, and the code involved."""
     key = digest(model)
     if model.align == "faces":
-        for module in (alignment, backbones, detection, face, images, mtcnn, network, pyramid):
+        for module in (backbones, detection, face, images, mtcnn, network):
             key.update(Path(str(module.__file__)).read_bytes())
     return key.hexdigest()[:16]

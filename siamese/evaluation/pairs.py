@@ -16,11 +16,13 @@ from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
 from siamese.evaluation import metrics
 from siamese.network import SiameseNetwork, distance
-from siamese.record import Confusion, Curves, Report
+from siamese.record import Confusion, Curves, Plane, Report
 
 PAIRS_PER_BLOCK = 1 << 16
 MAX_CONFUSIONS = 10
 MIN_CONFUSION_PAIRS = 4  # a share of fewer pairs says little
+MAX_IMAGES = 500  # of the training people, and of the held-out people
+DECIMALS = 3
 
 
 class Scored(NamedTuple):
@@ -138,3 +140,25 @@ def distances_of(z: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray
     """
     blocks = zip(*(torch.from_numpy(rows).split(PAIRS_PER_BLOCK) for rows in (first, second)), strict=True)
     return torch.cat([distance(z[rows1], z[rows2]) for rows1, rows2 in blocks]).numpy()
+
+
+def measure_plane(network: SiameseNetwork, training: IdentityDataset, test: IdentityDataset) -> Plane | None:
+    """Embed the training people and the held-out people; None if the embeddings do not have two dimensions.
+
+    Args:
+        network: on any device; left in evaluation mode.
+        training, test: the people. Of large data sets, `MAX_IMAGES` are embedded, see `IdentityDataset.subsample`.
+    """
+    if network.embedding_dim != 2:
+        return None
+    return Plane(_points(network, training), _points(network, test))
+
+
+@torch.inference_mode()
+def _points(network: SiameseNetwork, dataset: IdentityDataset) -> list[tuple[int, float, float]]:
+    network.eval()
+    drawn = dataset.subsample(MAX_IMAGES)
+    z = torch.cat([network.embed(x.to(network.device)) for x in drawn.batches()]).double().cpu().numpy()  # (N, 2)
+    people = [dataset.names.index(name) for name in drawn.names]
+    rows = zip(drawn.identity, z.round(DECIMALS).tolist(), strict=True)
+    return [(people[number], x, y) for number, (x, y) in rows]

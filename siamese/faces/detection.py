@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from siamese.faces import mtcnn
-from siamese.faces.pyramid import GRAY
+from siamese.faces.mtcnn import GRAY
 
 Box = tuple[float, float, float, float]
 Landmarks = tuple[tuple[float, float], ...]

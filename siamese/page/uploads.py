@@ -14,8 +14,7 @@ from queue import SimpleQueue
 
 from PIL import Image
 
-from siamese.image_files import ADVICE
-from siamese.images import shorten
+from siamese.images import ADVICE, shorten
 
 PROCESSES = 2
 

@@ -39,8 +39,8 @@ class IndexWriter(Index):
         source: the folder or zip archive of the photos.
 
     Raises:
-        ValueError: if the folder has other files, or the index is damaged or was made with another network or version or
-            from other photos.
+        ValueError: if the folder has other files, or the index is damaged, or was made with another network or version
+            or from other photos.
         OSError: if another process has opened it, or it cannot be written.
     """
 

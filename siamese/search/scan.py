@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from siamese.image_files import FORMATS
+from siamese.images import FORMATS
 
-OTHER_SUFFIXES = (".mpo", ".heic", ".heif", ".hif")  # MPO counts as JPEG; HEIC needs a package, see `image_files`
+OTHER_SUFFIXES = (".mpo", ".heic", ".heif", ".hif")  # MPO counts as JPEG; HEIC needs a package, see `images`
 
 
 @dataclass(frozen=True)

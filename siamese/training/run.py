@@ -17,10 +17,9 @@ from siamese.data.att import ATT_NAME
 from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.data.folders import limit_list, title
 from siamese.evaluation.labels import find_label_errors
-from siamese.evaluation.pairs import Scored, embed, score_all_pairs
+from siamese.evaluation.pairs import Scored, embed, measure_plane, score_all_pairs
 from siamese.evaluation.people import UNKNOWN_NAMES_NOTE
-from siamese.evaluation.plane import measure_plane
-from siamese.faces.alignment import TEMPLATE
+from siamese.faces.face import TEMPLATE
 from siamese.network import SiameseNetwork
 from siamese.processes import is_main_process, run_on_main
 from siamese.record import DataSource, LossCurve, People, Record, Report
