@@ -1,7 +1,6 @@
 """The layers of each backbone: an image in, an embedding out."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -19,57 +18,6 @@ class TutorialBackbone(nn.Sequential):
             nn.Linear(384, 1024), nn.ReLU(),
             nn.Linear(1024, 256), nn.ReLU(),
             nn.Linear(256, embedding_dim),
-        )
-        # fmt: on
-
-
-class Residual(nn.Module):
-    """Two convolutions with a skip connection (He et al., CVPR 2016).
-
-    As in dlib, convolutions with stride 2 have no padding. If the two terms of the sum then differ in size or
-    channels, the smaller one is padded with zeros.
-
-    Args:
-        inputs: number of input channels.
-        outputs: number of output channels.
-        halving: halve height and width.
-    """
-
-    def __init__(self, inputs: int, outputs: int, halving: bool = False):
-        super().__init__()
-        self.halving = halving
-        stride, padding = (2, 0) if halving else (1, 1)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(F.relu(self.conv1(x)))
-        if self.halving:
-            x = F.avg_pool2d(x, 2)
-            (channels, height, width), (c, h, w) = x.shape[1:], y.shape[1:]
-            x = F.pad(x, (0, max(w - width, 0), 0, max(h - height, 0), 0, c - channels))
-            y = F.pad(y, (0, max(width - w, 0), 0, max(height - h, 0)))
-        return F.relu(x + y)
-
-
-class ResNet29(nn.Sequential):
-    """The face network of dlib (Davis King): 29 convolutions, 5.6 million parameters.
-
-    The batch normalisation of the original is folded into the convolutions.
-    """
-
-    input_shape = (3, 150, 150)
-
-    def __init__(self, embedding_dim: int):
-        # fmt: off
-        super().__init__(                                                                # (B,   3, 150, 150)
-            nn.Sequential(nn.Conv2d(3, 32, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2)), # (B,  32,  35,  35)
-            nn.Sequential(*(Residual(32, 32) for _ in range(3))),
-            nn.Sequential(Residual(32, 64, halving=True), *(Residual(64, 64) for _ in range(3))),      # 17 × 17
-            nn.Sequential(Residual(64, 128, halving=True), *(Residual(128, 128) for _ in range(2))),   #  8 ×  8
-            nn.Sequential(Residual(128, 256, halving=True), *(Residual(256, 256) for _ in range(2))),  #  4 ×  4
-            nn.Sequential(Residual(256, 256, halving=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()),    # (B, 256)
-            nn.Linear(256, embedding_dim, bias=False),
         )
         # fmt: on
 
@@ -188,9 +136,8 @@ class SmallBackbone(nn.Sequential):
         # fmt: on
 
 
-BACKBONES: dict[str, type[TutorialBackbone | MobileFaceNet | ResNet29 | SmallBackbone]] = {
+BACKBONES: dict[str, type[TutorialBackbone | MobileFaceNet | SmallBackbone]] = {
     "tutorial": TutorialBackbone,
     "mobilefacenet": MobileFaceNet,
-    "resnet29": ResNet29,
     "small": SmallBackbone,
 }

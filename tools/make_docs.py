@@ -10,7 +10,7 @@ that they need are written into weights/faces/metrics.json.
 import re
 from pathlib import Path
 
-from measurements import FACES, ROOT, dlib, faces
+from measurements import FACES, ROOT, faces
 from results_blocks import BLOCKS
 
 from siamese.hub.card import model_card
@@ -30,7 +30,6 @@ def contents() -> dict[Path, str]:
     return {
         FACES / "metrics.json": record.to_json(),
         FACES / "README.md": model_card(record, "weights/faces"),
-        ROOT / "weights" / "dlib" / "README.md": model_card(dlib(), "weights/dlib"),
         **{file: render(file.read_text("utf-8")) for file in documents},
     }
 

@@ -14,11 +14,6 @@ def results(name: str) -> dict:
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
 
 
-def dlib() -> Record:
-    """Return the record of dlib's network."""
-    return Record.from_json((ROOT / "weights" / "dlib" / "metrics.json").read_bytes())
-
-
 def faces() -> Record:
     """Return the record of the face network, with the latest rates of difficult pairs."""
     ages, relatives = results("ages"), results("relatives")

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from difficult_pairs_blocks import difficult_pairs, difficult_pairs_basis, difficult_pairs_rates, difficult_pairs_short
 from group_photos_blocks import group_photos
 from markdown_format import bullets, one_in, paragraph, table
-from measurements import dlib, faces, results
+from measurements import faces, results
 from search_blocks import SEARCH_BLOCKS
 from security_blocks import SECURITY_BLOCKS
 
@@ -36,10 +36,9 @@ def lfw_full() -> str:
 
 
 def lfw_rows() -> list[list[str]]:
-    ours = (("siamese", faces()), ("siamese, `weights/dlib`", dlib()))
-    systems = {name: {"pooled": asdict(record.folds.pooled), **asdict(record.lfw)} for name, record in ours}
+    ours = {"pooled": asdict(faces().folds.pooled), **asdict(faces().lfw)}
     rows = []
-    for name, system in {**systems, **results("peers")["systems"]}.items():
+    for name, system in {"siamese": ours, **results("peers")["systems"]}.items():
         report = system["pooled"]
         rates = f"{report['eer']:.2%}", f"{report['tmr_at_fmr_1e_3']:.1%}", f"{report['calibration_error']:.1%}"
         accuracy = f"{system['accuracy']:.2%} ± {system['accuracy_std']:.2%}"

@@ -124,19 +124,11 @@ def _trained(record: Record, settings: Settings, weights: str) -> str:
 
 
 def _faces(record: Record, weights: str) -> str:
-    is_dlib = record.source is not None and record.source.file.endswith(".dat")
     card = ModelCard.from_template(
-        _card_data(
-            "faces",
-            "LFW",
-            "cc0-1.0" if is_dlib else "apache-2.0",
-            [("View 2", record.test)],
-            is_faces=True,
-        ),
+        _card_data("faces", "LFW", "apache-2.0", [("View 2", record.test)], is_faces=True),
         template_path=str(TEMPLATES / "card_faces.md"),
         record=record,
         weights=weights,
-        is_dlib=is_dlib,
         aliases=len(LFW_ALIASES),
         degraded_table=degraded_table(record.degraded),
         difficult_pairs=difficult_pairs(record),
