@@ -5,13 +5,11 @@
 It runs `siamese train --data FOLDER` with the modern recipe and three seeds on these 1,797 images of 8 × 8.
 """
 
-import argparse
-import json
 import tempfile
-import time
 from pathlib import Path
 from statistics import mean
 
+import common
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -23,21 +21,16 @@ from siamese.training.run import train
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = common.parser(__doc__).parse_args()
     images, labels = load_digits(return_X_y=True)
     with tempfile.TemporaryDirectory() as folder:
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):
             place = Path(folder, "digits", "training" if label < 7 else "testing", str(label), f"{number}.png")
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((image * 15.9).reshape(8, 8).astype("uint8")).save(place)
-        began = time.perf_counter()
         data = str(Path(folder, "digits"))
-        records = [
-            train(TrainConfig(data, Path(folder, f"seed-{seed}"), recipe="modern", seed=seed)) for seed in range(3)
-        ]
-        seconds = time.perf_counter() - began
+        configs = [TrainConfig(data, Path(folder, f"seed-{seed}"), recipe="modern", seed=seed) for seed in range(3)]
+        seconds, records = zip(*(common.timed(train, config) for config in configs), strict=True)
     unseen = labels >= 7
     first, second, same = all_pairs(labels[unseen])
     raw = np.linalg.norm(images[unseen][first] - images[unseen][second], axis=1)
@@ -45,11 +38,9 @@ def main() -> None:
         "auc": [record.test.auc for record in records],
         "mean_auc": mean(record.test.auc for record in records),
         "raw_pixels_auc": roc_auc_score(same, -raw),
-        "seconds_each": round(seconds / 3, 1),
+        "seconds_each": round(mean(seconds), 1),
     }
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    common.finish(result, args.json)
 
 
 if __name__ == "__main__":

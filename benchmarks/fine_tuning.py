@@ -7,13 +7,13 @@ least two photographs, a fifth of them held out. DIR is the folder of LFW, with 
 with two names there (`LFW_ALIASES`) are left out. It takes twenty minutes on two CPU cores.
 """
 
-import argparse
-import json
 import shutil
 import tarfile
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+
+import common
 
 from siamese.data.lfw import LFW_ALIASES, Lfw
 from siamese.training.config import TrainConfig
@@ -33,10 +33,7 @@ def unpack(lfw: Lfw, folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = common.parser(__doc__, data=True).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         photos, out = unpack(Lfw(args.data), Path(folder, "photos")), Path(folder, "out")
         settings = {"init": "weights/faces", "align": "faces"}
@@ -52,9 +49,7 @@ def main() -> None:
             "after": asdict(lfw.test),
         },
     }
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    common.finish(result, args.json)
 
 
 if __name__ == "__main__":

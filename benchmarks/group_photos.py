@@ -11,13 +11,11 @@ The false-match rates are from the embeddings alone: for each draw, a portrait a
 Takes fifteen minutes on one CPU core.
 """
 
-import argparse
-import json
 import math
 import random
 from collections import Counter, defaultdict
-from pathlib import Path
 
+import common
 import numpy as np
 from PIL import Image
 
@@ -132,10 +130,7 @@ def measure_rates(model: Model, lfw: Lfw, people: dict[str, list[str]]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = common.parser(__doc__, data=True).parse_args()
     model, lfw = siamese.load(), Lfw(args.data)
     people = photos_of_new_people(lfw)
     result = {
@@ -145,9 +140,7 @@ def main() -> None:
         "photos": measure_photos(model, lfw, people),
         "false_match_rates": measure_rates(model, lfw, people),
     }
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    common.finish(result, args.json)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ DIR holds LFW, see `siamese.data.lfw.Lfw`. Takes two minutes on two CPU cores. M
 Accuracies are at the threshold that is published with the weights.
 """
 
-import argparse
-import json
-from pathlib import Path
-
+import common
 import numpy as np
 from PIL import Image
 
@@ -34,10 +31,7 @@ def crop_to_box(photo: Image.Image) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = common.parser(__doc__, data=True).parse_args()
     lfw, model = Lfw(args.data), siamese.load()
     fold = lfw.folds()[0]
     files = lfw.read({file for pair in fold for file in (pair.first, pair.second)})
@@ -58,9 +52,7 @@ def main() -> None:
     # NaN, for a face that was not found, does not match.
     matches = np.linalg.norm(turned - whole, axis=1) < model.calibration.operating_point(1e-3).distance
     result["turned"] = {"right": float(matches.mean()), "images": len(photos)}
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    common.finish(result, args.json)
 
 
 if __name__ == "__main__":

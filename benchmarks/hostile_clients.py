@@ -8,19 +8,18 @@ of the seconds that the others wait, and how much the memory of the page grows a
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import quantiles
+from time import perf_counter
 
+import common
 import psutil
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from hostile_files import FILES, PORTRAIT
-from page import ADDRESS, CLIENTS, PAIR, start_page
+from page import CLIENTS, PAIR
 
 COMPARISONS, WARM_UP, ONE_IN = 300, 30, 10
 HOSTILE = (
@@ -46,7 +45,7 @@ def compare(client: Client, hostile: Path | None) -> float | None:
     Raises:
         AppError: if a good pair was refused.
     """
-    start = time.perf_counter()
+    start = perf_counter()
     try:
         answer = client.predict(handle_file(hostile) if hostile else PAIR[0], PAIR[1], api_name="/compare")
     except AppError:
@@ -55,7 +54,7 @@ def compare(client: Client, hostile: Path | None) -> float | None:
         raise
     assert hostile is None, f"{hostile} was answered"
     assert answer["verdict"] == "different"
-    return time.perf_counter() - start
+    return perf_counter() - start
 
 
 def resident(server: psutil.Process) -> float:
@@ -65,42 +64,34 @@ def resident(server: psutil.Process) -> float:
 
 def measure(hostile: list[Path]) -> dict[str, float]:
     """Start the page, and serve `COMPARISONS`, every tenth with a hostile photo if there are any."""
-    server, _ = start_page()
-    try:
+    with common.running_page() as (server, address, _):
         page = psutil.Process(server.pid)
-        clients = [Client(ADDRESS, verbose=False) for _ in range(CLIENTS)]
+        clients = [Client(address, verbose=False) for _ in range(CLIENTS)]
         jobs = [
             hostile[number // ONE_IN % len(hostile)] if hostile and number % ONE_IN == 0 else None
             for number in range(COMPARISONS)
         ]
         with ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(compare, clients, jobs[:WARM_UP]))
-            before, start = resident(page), time.perf_counter()
+            before, start = resident(page), perf_counter()
             turns = [clients[number % CLIENTS] for number in range(COMPARISONS - WARM_UP)]
             seconds = [value for value in pool.map(compare, turns, jobs[WARM_UP:]) if value]
-            wall = time.perf_counter() - start
+            wall = perf_counter() - start
         return {
             "good_comparisons": len(seconds),
             "p95_s": round(quantiles(seconds, n=20)[-1], 2),
             "wall_s": round(wall, 1),
             "memory_growth": round(resident(page) / before - 1, 3),
         }
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = common.parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         hostile = write_hostile(Path(folder))
         result = {"without": measure([]), "with": measure(hostile)}
     result["p95_ratio"] = round(result["with"]["p95_s"] / result["without"]["p95_s"], 2)
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    common.finish(result, args.json)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """CPU time and memory of photos that were made to cost much.
 
-    python benchmarks/hostile_files.py --json benchmarks/results/hostile_files.json [--before CHECKOUT] [--pillow TESTS]
+    python benchmarks/hostile_files.py --json benchmarks/results/hostile_files.json [--pillow TESTS]
 
 Writes files of up to 10 MB, the limit of an upload, and compares each with an example photo, as the page does. A
-process is killed after a minute of CPU time for a file, or at 12 GB of addresses. `--before` also measures an older
-checkout, and `--pillow` every file in a folder, for example `Tests/images` of Pillow's source archive.
+process is killed after a minute of CPU time for a file, or at 12 GB of addresses. `--pillow` also measures every file
+in a folder, for example `Tests/images` of Pillow's source archive.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import math
@@ -23,10 +22,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import common
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-PORTRAIT, OTHER = ROOT / "examples" / "obama-portrait.jpg", ROOT / "examples" / "biden.jpg"
+PORTRAIT, OTHER = common.EXAMPLES / "obama-portrait.jpg", common.EXAMPLES / "biden.jpg"
 LIMIT = 10_000_000  # bytes
 SIDE = 7000  # 49 megapixels
 MAX_SECONDS, MAX_BYTES = 60, 12_000_000_000
@@ -38,10 +37,7 @@ import json, resource, sys
 from pathlib import Path
 import psutil, siamese
 seconds, address_space, other, *files = sys.argv[1:]
-try:
-    from siamese.page.uploads import Upload
-except ImportError:  # an older version
-    Upload = str
+from siamese.page.uploads import Upload
 model = siamese.load()
 model.compare(Upload(other), Upload(other))
 
@@ -237,9 +233,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "JPEG, 49 megapixels, 99 scans": lambda: repeated_scans(SIDE, 89),
     "JPEG, 2.5 million comments": jpeg_comments,
     "JPEG, EXIF entries that share 4 MB": jpeg_exif,
-    "PNG, 49 megapixels, transparent": lambda: (
-        encode(photo().convert("RGBA").resize((SIDE, SIDE)), "PNG", compress_level=1)[:0]
-        or encode(Image.new("RGBA", (SIDE, SIDE), (9, 9, 9, 128)), "PNG", compress_level=1)
+    "PNG, 49 megapixels, transparent": lambda: encode(
+        Image.new("RGBA", (SIDE, SIDE), (9, 9, 9, 128)), "PNG", compress_level=1
     ),
     "PNG, 49 megapixels, 4 × 16 bits, interlaced": png_interlaced,
     "PNG, 800,000 chunks": png_chunks,
@@ -269,14 +264,14 @@ FILES: dict[str, Callable[[], bytes]] = {
 }
 
 
-def measure(files: Sequence[Path], checkout: Path) -> list[dict[str, Any]]:
+def measure(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Read files, several in one process as long as it lives. Returns the outcome, CPU seconds and GB of each."""
     results: list[dict[str, Any]] = []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(common.ROOT)}
     while len(results) < len(files):
         arguments = str(MAX_SECONDS), str(MAX_BYTES), str(OTHER), *map(str, files[len(results) :])
         command = [sys.executable, "-W", "ignore", "-c", READ_FILES, *arguments]
-        run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+        run = subprocess.run(command, cwd=common.ROOT, env=environment, capture_output=True, text=True)
         for line in run.stdout.splitlines():
             outcome, seconds, gigabytes = json.loads(line)
             results.append({"outcome": outcome, "seconds": round(seconds, 2)})
@@ -303,11 +298,9 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--only", default="", help="only files whose description contains this")
-    parser.add_argument("--before", type=Path, help="a checkout of an older version")
     parser.add_argument("--pillow", type=Path, help="a folder of other files")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     names = [name for name in FILES if args.only in name]
     result: dict[str, Any] = {"files": {}}
@@ -316,20 +309,15 @@ def main() -> None:
         for name, file in zip(names, files, strict=True):
             file.write_bytes(FILES[name]())
             assert file.stat().st_size <= LIMIT, name
-        after = measure(files, ROOT)
-        before = measure(files, args.before) if args.before else [None] * len(files)
-        for name, file, *measured in zip(names, files, before, after, strict=True):
-            result["files"][name] = {"bytes": file.stat().st_size, "before": measured[0], "after": measured[1]}
-            print(name, json.dumps(result["files"][name]))
+        for name, file, measured in zip(names, files, measure(files), strict=True):
+            result["files"][name] = {"bytes": file.stat().st_size, **measured}
     if args.pillow:
         files = sorted(path for path in args.pillow.rglob("*") if path.is_file() and path.stat().st_size <= LIMIT)
-        measured = measure(files, ROOT)
+        measured = measure(files)
         costly = sorted(zip(measured, files, strict=True), key=lambda pair: -pair[0].get("seconds", math.inf))
         print(*(f"{file.name}: {row}" for row, file in costly[:5]), sep="\n")
         result["pillow"] = summary(measured)
-        print(result["pillow"])
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    common.finish(result, args.json)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ Cached pages of the file are not counted, because the system can free them at an
 cores.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
+import common
 import numpy as np
 import psutil
 from PIL import Image
@@ -53,13 +52,13 @@ def measure(folder: str, where: str) -> None:
     threading.Thread(target=watch).start()
     if where == "file":
         memory.free_bytes = lambda device: 0
-    began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as out:
-            train(TrainConfig(folder, Path(out, "run"), recipe="modern", epochs=1, device="cpu"))
+            config = TrainConfig(folder, Path(out, "run"), recipe="modern", epochs=1, device="cpu")
+            seconds, _ = common.timed(train, config)
     finally:
         done.set()
-    print(json.dumps({"before_mb": before, "most_mb": most, "seconds": round(time.perf_counter() - began)}))
+    print(json.dumps({"before_mb": before, "most_mb": most, "seconds": round(seconds)}))
 
 
 def anonymous(process: psutil.Process) -> int:
@@ -69,20 +68,17 @@ def anonymous(process: psutil.Process) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    result = []
+    args = common.parser(__doc__).parse_args()
+    runs = []
     for count, where in RUNS:
         with tempfile.TemporaryDirectory() as folder:
             generate(Path(folder), count)
             command = [sys.executable, "-c", f"import large; large.measure({folder!r}, {where!r})"]
             run = subprocess.run(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=True)
         pixels = round(count * 3 * 48 * 48 / 1e6)
-        result.append({"images": count, "in": where, "pixels_mb": pixels, **json.loads(run.stdout)})
-        print(json.dumps(result[-1]), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        runs.append({"images": count, "in": where, "pixels_mb": pixels, **json.loads(run.stdout)})
+        print(json.dumps(runs[-1]), flush=True)
+    common.finish({"runs": runs}, args.json)
 
 
 if __name__ == "__main__":

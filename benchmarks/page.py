@@ -8,57 +8,33 @@ also serves Chromium, a group of 40 photos, and 300 comparisons by 32 clients.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median, quantiles
+from time import perf_counter
 
+import common
+import psutil
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).parent.parent
-EXAMPLES = ROOT / "examples"
-PAIR = [handle_file(EXAMPLES / name) for name in ("biden.jpg", "collins.jpg")]
-PORT = "7997"
-ADDRESS = f"http://127.0.0.1:{PORT}"
+PAIR = [handle_file(common.EXAMPLES / name) for name in ("biden.jpg", "collins.jpg")]
 RUNS = 3
 CLICKS, WARM_UP_CLICKS = 20, 2
+GROUPED = 40  # photos, the limit of the page
 CLIENTS, WARM_UP_REQUESTS, REQUESTS = 32, 30, 270
 
 
-def start_page() -> tuple[subprocess.Popen, float]:
-    """Return the process of the page, and the seconds until it answered a request."""
-    start = time.perf_counter()
-    environment = {**os.environ, "GRADIO_SERVER_PORT": PORT}
-    server = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    while True:
-        assert server.poll() is None, "app.py ended before it answered"
-        try:
-            urllib.request.urlopen(ADDRESS).close()
-            return server, time.perf_counter() - start
-        except OSError:
-            time.sleep(0.05)
+def compare(client: Client) -> None:
+    assert client.predict(*PAIR, api_name="/compare")["verdict"] == "different"
 
 
 def seconds_to_compare(client: Client) -> float:
     """Return the seconds for one comparison, including the upload."""
-    start = time.perf_counter()
-    assert client.predict(*PAIR, api_name="/compare")["verdict"] == "different"
-    return time.perf_counter() - start
-
-
-def resident_mb(server: subprocess.Popen) -> float:
-    """Return the resident memory of the page in MB."""
-    return int(Path(f"/proc/{server.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
+    return common.timed(compare, client)[0]
 
 
 WATCH = """() => {
@@ -72,12 +48,12 @@ WATCH = """() => {
 }"""
 
 
-def seconds_from_click_to_verdict() -> list[float]:
+def seconds_from_click_to_verdict(address: str) -> list[float]:
     """Click the examples in turn. Returns the seconds until each verdict is displayed, by the browser's clock."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = chromium.new_page()
-        tab.goto(ADDRESS)
+        tab.goto(address)
         seconds = []
         for number in range(WARM_UP_CLICKS + CLICKS):
             row = tab.locator(".examples button").nth(number % 4)
@@ -90,67 +66,60 @@ def seconds_from_click_to_verdict() -> list[float]:
     return seconds[WARM_UP_CLICKS:]
 
 
-def seconds_to_group() -> float:
-    """Return the seconds to group forty JPEGs of 12 megapixels by person, including the upload."""
+def seconds_to_group(address: str) -> float:
+    """Return the seconds to group `GROUPED` JPEGs of 12 megapixels by person, including the upload."""
     with tempfile.TemporaryDirectory() as folder:
         photos = []
-        for number, file in enumerate(sorted(EXAMPLES.glob("*.jpg")) * 8):
+        for number, file in enumerate((sorted(common.EXAMPLES.glob("*.jpg")) * GROUPED)[:GROUPED]):
             photos.append(Path(folder, f"{number}.jpg"))
             Image.open(file).resize((3100, 3900)).save(photos[-1])
-        client = Client(ADDRESS, verbose=False)
-        start = time.perf_counter()
-        faces = client.predict([handle_file(photo) for photo in photos], api_name="/group")["faces"]
-        assert len({face["person"] for face in faces}) == 3
-        return time.perf_counter() - start
+        client = Client(address, verbose=False)
+        seconds, answer = common.timed(lambda: client.predict(list(map(handle_file, photos)), api_name="/group"))
+        assert len({face["person"] for face in answer["faces"]}) == 4
+        return seconds
 
 
-def measure_load(server: subprocess.Popen) -> dict[str, float]:
+def measure_load(address: str, page: psutil.Process) -> dict[str, float]:
     """Measure response times of one client and of 32 at once, and how much the memory grows."""
-    clients = [Client(ADDRESS, verbose=False) for _ in range(CLIENTS)]
+    clients = [Client(address, verbose=False) for _ in range(CLIENTS)]
     alone = [seconds_to_compare(clients[0]) for _ in range(30)]
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(seconds_to_compare, clients[:WARM_UP_REQUESTS]))
-        before = resident_mb(server)
-        start = time.perf_counter()
+        before, start = page.memory_info().rss, perf_counter()
         together = list(pool.map(seconds_to_compare, [clients[number % CLIENTS] for number in range(REQUESTS)]))
-        wall = time.perf_counter() - start
+        wall = perf_counter() - start
     return {
         "alone_median_s": round(median(alone), 2),
         "together_p95_s": round(quantiles(together, n=20)[-1], 2),
         "together_per_second": round(REQUESTS / wall, 1),
-        "memory_growth": round(resident_mb(server) / before - 1, 3),
+        "memory_growth": round(page.memory_info().rss / before - 1, 3),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    ready, first_answer, memory = [], [], []
+    args = common.parser(__doc__).parse_args()
+    ready, first_answer, memory, last = [], [], [], {}
     for run in range(RUNS):
-        server, seconds = start_page()
-        try:
+        with common.running_page() as (server, address, seconds):
+            page = psutil.Process(server.pid)
             ready.append(seconds)
-            first_answer.append(seconds + seconds_to_compare(Client(ADDRESS, verbose=False)))
-            memory.append(resident_mb(server))
-            if run < RUNS - 1:
-                continue
-            load = measure_load(server)
-            result = {
-                "cores": os.cpu_count(),
-                "ready_s": round(median(ready), 1),
-                "first_answer_s": round(median(first_answer), 1),
-                "resident_mb": round(median(memory)),
-                "click_to_verdict_s": round(median(seconds_from_click_to_verdict()), 2),
-                "forty_photos_s": round(seconds_to_group(), 1),
-                **load,
-            }
-        finally:
-            server.terminate()
-            server.wait()
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+            first_answer.append(seconds + seconds_to_compare(Client(address, verbose=False)))
+            memory.append(page.memory_info().rss / 1e6)
+            if run == RUNS - 1:
+                load = measure_load(address, page)
+                clicks = seconds_from_click_to_verdict(address)
+                last = {
+                    "click_to_verdict_s": round(median(clicks), 2),
+                    "forty_photos_s": round(seconds_to_group(address), 1),
+                    **load,
+                }
+    result = {
+        "ready_s": round(median(ready), 1),
+        "first_answer_s": round(median(first_answer), 1),
+        "resident_mb": round(median(memory)),
+        **last,
+    }
+    common.finish(result, args.json)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
 """Error rates of several kinds of pairs, for ages.py and relatives.py."""
 
-import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import common
 import numpy as np
 import torch
 from torch import Tensor
 
 import siamese
 from siamese.calibration import Calibration
-from siamese.checkpoint import DEFAULT
 from siamese.evaluation.embedding_cache import embed_files
 from siamese.model import Model
 from siamese.wording import VERDICT_PROBABILITY
@@ -117,14 +115,7 @@ def measure(
 
 def run(description: str | None, measure_folder: Callable[[Model, Path], dict]) -> None:
     """Run a benchmark from the shell: measure a model on a folder, print the result, and write it as JSON."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default=str(DEFAULT))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    model = siamese.load(args.weights)
+    args = common.parser(description, data=True).parse_args()
+    model = siamese.load()
     thresholds = {f"{point.fmr:g}": point.distance for point in model.calibration.operating_points}
-    result = {"thresholds": thresholds, **measure_folder(model, args.data)}
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    common.finish({"thresholds": thresholds, **measure_folder(model, args.data)}, args.json)

@@ -4,7 +4,7 @@
     python benchmarks/peers.py --data DIR --json benchmarks/results/peers.json
 
 DIR holds LFW, see `siamese.data.lfw.Lfw`. face_recognition runs with its defaults (HOG detector, Euclidean distance) on
-the face nearest to the centre. The AT&T network and "raw pixels" get the head in the centre of the photograph, in gray.
+the face nearest to the centre. The AT&T network and "raw pixels" get the head in the centre of the photo, in gray.
 Our own networks are measured by `siamese evaluate`. All are evaluated by the standard protocol: the accuracy of each
 fold is at the best threshold of the other nine, and a pair with a missing face counts as "different". Embeddings are
 cached, so an interrupted run can continue; face_recognition takes half an hour.
@@ -12,17 +12,14 @@ cached, so an interrupted run can continue; face_recognition takes half an hour.
 The time is from two files of 250 × 250 pixels to the answer, with models loaded, alternating between the two.
 """
 
-import argparse
-import json
 import math
-import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+import common
 import face_recognition
 import numpy as np
 from PIL import Image
@@ -40,11 +37,11 @@ HEAD_BOX = (64, 50, 187, 200)  # of 250 × 250: about the framing, and the propo
 TIMED_PAIRS = 40
 WARM_UP_PAIRS = 3
 TIMED_LARGE_ANSWERS = 10
-SAVE_EVERY = 100  # photographs
+SAVE_EVERY = 100  # photos
 
 
 def embed_each(name: str, files: dict[str, bytes], embed: Callable[[bytes], np.ndarray]) -> dict[str, np.ndarray]:
-    """Embed photographs one by one, with a cache."""
+    """Embed photos one by one, with a cache."""
     cache = cache_folder() / "peers" / f"{name}.npz"
     cache.parent.mkdir(parents=True, exist_ok=True)
     known = dict(np.load(cache)) if cache.exists() else {}
@@ -69,8 +66,9 @@ def embed_pixels(content: bytes) -> np.ndarray:
     return values / np.linalg.norm(values)
 
 
-def embed_dlib(photo: np.ndarray) -> np.ndarray:
+def embed_peer(content: bytes) -> np.ndarray:
     """Return face_recognition's (128,) encoding of the face nearest to the centre; NaN if it finds none."""
+    photo = np.asarray(images.read(content))
     height, width, _ = photo.shape
     boxes = face_recognition.face_locations(photo)  # top, right, bottom, left
     if not boxes:
@@ -79,21 +77,14 @@ def embed_dlib(photo: np.ndarray) -> np.ndarray:
     return face_recognition.face_encodings(photo, [central])[0].astype(np.float32)
 
 
-def compare_dlib(first: str, second: str) -> float:
-    """Return face_recognition's distance of two photographs."""
-    a, b = (embed_dlib(face_recognition.load_image_file(file)) for file in (first, second))
+def compare_peer(first: str, second: str) -> float:
+    """Return face_recognition's distance of two photos."""
+    a, b = (embed_peer(Path(file).read_bytes()) for file in (first, second))
     return float(np.linalg.norm(a - b))
 
 
-def seconds(compare: Callable, pair: tuple[str, str]) -> float:
-    """Return how long an answer takes."""
-    began = time.perf_counter()
-    compare(*pair)
-    return time.perf_counter() - began
-
-
 def measure_speed(model: Model, lfw: Lfw, folder: Path) -> dict[str, float]:
-    """Return the median time of an answer in seconds, for pairs of LFW and for two photographs of 12 megapixels."""
+    """Return the median time of an answer in seconds, for pairs of LFW and for two photos of 12 megapixels."""
     pairs = lfw.folds()[0][:: 600 // TIMED_PAIRS]
     for file, content in lfw.read({file for pair in pairs for file in (pair.first, pair.second)}):
         (folder / file).parent.mkdir(exist_ok=True)
@@ -103,17 +94,15 @@ def measure_speed(model: Model, lfw: Lfw, folder: Path) -> dict[str, float]:
     for file, path in zip(large, paths[0], strict=True):
         Image.open(path).resize((4000, 3000), Image.Resampling.LANCZOS).save(file, quality=92)
 
-    for compare in (model.compare, compare_dlib):
+    for compare in (model.compare, compare_peer):
         for pair in paths[:WARM_UP_PAIRS]:
             compare(*pair)
-    times = [(seconds(model.compare, pair), seconds(compare_dlib, pair)) for pair in paths]
+    times = [(common.timed(model.compare, *pair)[0], common.timed(compare_peer, *pair)[0]) for pair in paths]
     ours, theirs = map(median, zip(*times, strict=True))
     return {
         "ours": ours,
         "face_recognition": theirs,
-        "times_faster": round(theirs / ours, 1),
-        "ours_12_megapixels": median(seconds(model.compare, large) for _ in range(TIMED_LARGE_ANSWERS)),
-        "cores": os.cpu_count() or 1,
+        "ours_12_megapixels": median(common.timed(model.compare, *large)[0] for _ in range(TIMED_LARGE_ANSWERS)),
     }
 
 
@@ -129,27 +118,8 @@ def summary(folds: Folds, protocol: LfwProtocol) -> dict:
     }
 
 
-def table(systems: dict[str, dict]) -> str:
-    """Return the results as a Markdown table."""
-    lines = [
-        "| | accuracy on LFW | AUC | EER | TMR at FMR 1e-3 | calibration error | faces not found |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, result in systems.items():
-        pooled = result["pooled"]
-        lines.append(
-            f"| {name} | {result['accuracy']:.2%} ± {result['accuracy_std']:.2%} "
-            f"| {pooled['auc']:.4f} | {pooled['eer']:.2%} "
-            f"| {pooled['tmr_at_fmr_1e_3']:.1%} | {pooled['calibration_error']:.1%} | {result['without_face']} |"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = common.parser(__doc__, data=True).parse_args()
     lfw = Lfw(args.data)
     parts = lfw.folds()
     files = dict(lfw.read({file for part in parts for pair in part for file in (pair.first, pair.second)}))
@@ -158,8 +128,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         speed = measure_speed(siamese.load(), lfw, Path(folder))
     embeddings = {
-        "face_recognition": embed_each("dlib", files, lambda content: embed_dlib(np.asarray(images.read(content)))),
-        "AT&T network": embed_each("att", files, lambda content: att.embed([images.read(content).crop(HEAD_BOX)])[0]),
+        "face_recognition": embed_each("face_recognition", files, embed_peer),
+        "AT&T network": embed_each("att", files, lambda file: att.embed([images.read(file).crop(HEAD_BOX)])[0]),
         "raw pixels": embed_each("pixels", files, embed_pixels),
     }
     systems = {}
@@ -167,10 +137,7 @@ def main() -> None:
         scores = judge_lfw(z, parts)
         systems[name] = summary(scores.folds, scores.protocol)
 
-    print(table(systems))
-    print(json.dumps(speed))
-    if args.json:
-        args.json.write_text(json.dumps({"speed": speed, "systems": systems}, indent=1) + "\n")
+    common.finish({"speed": speed, "systems": systems}, args.json)
 
 
 if __name__ == "__main__":

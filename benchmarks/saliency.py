@@ -3,17 +3,14 @@
     python benchmarks/saliency.py --data DIR --json benchmarks/results/saliency.json
 
 DIR is the folder of LFW (see `Lfw`). It uses the first 100 genuine and 100 impostor pairs of View 2; the method was
-chosen on pairs of View 1. A tenth of one face is replaced by its blurred version or by its mean colour: the tenth with
+chosen on pairs of View 1. A tenth of one face is replaced by its blurred version or by its mean color: the tenth with
 the largest absolute values ("hottest"), the tenth that makes the distance smaller ("together") or larger ("apart"), and
 random patches of the same size, three times.
 """
 
-import argparse
-import json
-import time
-from pathlib import Path
 from statistics import median
 
+import common
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -40,7 +37,7 @@ def patches(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def hide(crop: Image.Image, mask: np.ndarray, fill: str) -> Image.Image:
-    """Replace a part of a face by its blurred version or its mean colour."""
+    """Replace a part of a face by its blurred version or its mean color."""
     pixels = np.asarray(crop)
     cover = (
         np.asarray(crop.filter(ImageFilter.GaussianBlur(crop.height / 10)))
@@ -51,10 +48,7 @@ def hide(crop: Image.Image, mask: np.ndarray, fill: str) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = common.parser(__doc__, data=True).parse_args()
     model, lfw, rng = siamese.load(), Lfw(args.data), np.random.default_rng(0)
     fold = lfw.folds()[0]
     pairs = [pair for same in (True, False) for pair in [pair for pair in fold if pair.same == same][:PAIRS]]
@@ -63,12 +57,10 @@ def main() -> None:
     embedding, explaining = [], []
     for pair in pairs:
         answer = model.compare(photos[pair[0]], photos[pair[1]])
-        began = time.perf_counter()
-        z, _ = model.embed_faces(answer.faces)
-        embedding.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        maps = saliency_maps(model, answer)
-        explaining.append(time.perf_counter() - began)
+        seconds, (z, _) = common.timed(model.embed_faces, answer.faces)
+        embedding.append(seconds)
+        seconds, maps = common.timed(saliency_maps, model, answer)
+        explaining.append(seconds)
         for side, (face, values) in enumerate(zip(answer.faces, maps, strict=True)):
             masks = {"hottest": tenth(abs(values)), "together": tenth(values), "apart": tenth(-values)}
             masks |= {f"random {k}": tenth(patches(values.shape, rng)) for k in range(3)}
@@ -82,9 +74,7 @@ def main() -> None:
     for (fill, kind, name), values in changes.items():
         row = {"mean": round(float(np.mean(values)), 4), "size": round(float(np.abs(values).mean()), 4)}
         result["change"].setdefault(fill, {}).setdefault(kind, {})[name] = row
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    common.finish(result, args.json)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 DIR is LFW, unpacked: NAME/NAME_0001.jpg. Each step adds its results to the JSON file:
 
     embed   make INDEX from all photos
-    speed   photos a second, beside `Model.embed` of an older version in the folder BASELINE, in turns
     peer    embed all photos with face_recognition, one by one, and keep the result in PEER (an hour); for the next two
     find    for each person with several photos: the first is the portrait, the others are to be found among all
     group   group all photos by person
@@ -17,7 +16,6 @@ See search_lfw.py for `peer`, `find` and `group`.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import common
 import numpy as np
 from search_lfw import find_people, group_lfw, main_faces, peer
 
@@ -39,11 +38,9 @@ from siamese.search.scan import Photo
 from siamese.search.strictness import FIND_FMR
 from siamese.search.update import update_index
 
-ROOT = Path(__file__).parent.parent
-TIMED_PHOTOS, ROUNDS = 240, 5
 NOISE = 0.05  # standard deviation in each dimension: two faces made from one embedding are about 0.8 apart
 GROUPED, SEARCHED = (10_000, 30_000, 100_000), (10_000, 100_000, 1_000_000)
-PORTRAIT = ROOT / "examples" / "biden.jpg"
+PORTRAIT = common.EXAMPLES / "biden.jpg"
 
 
 def embed(args: argparse.Namespace) -> dict:
@@ -65,73 +62,6 @@ def embed(args: argparse.Namespace) -> dict:
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
     }
-
-
-# --- speed
-
-BASELINE = """
-import sys, time
-import siamese
-model = siamese.load()
-for line in sys.stdin:
-    files = line.rstrip("\\n").split("\\t")
-    began = time.perf_counter(), time.process_time()
-    model.embed(files)
-    print(time.perf_counter() - began[0], time.process_time() - began[1], flush=True)
-"""
-OURS = """
-import sys, tempfile, time
-from pathlib import Path
-import siamese
-from siamese.search.strictness import FIND_FMR
-from siamese.search.update import update_index
-model = siamese.load()
-for line in sys.stdin:
-    with tempfile.TemporaryDirectory() as folder:
-        for number, file in enumerate(line.rstrip("\\n").split("\\t")):
-            Path(folder, f"{number}.jpg").symlink_to(file)
-        with tempfile.TemporaryDirectory() as place:
-            began = time.perf_counter(), time.process_time()
-            update_index(model, Path(folder), Path(place))
-            print(time.perf_counter() - began[0], time.process_time() - began[1], flush=True)
-"""
-
-
-def speed(args: argparse.Namespace) -> dict:
-    files = sorted(map(str, args.photos.resolve().glob("*/*.jpg")))
-    files = files[:: len(files) // TIMED_PHOTOS][:TIMED_PHOTOS]
-    workers = {}
-    for name, code, tree in (("baseline", BASELINE, args.baseline), ("siamese", OURS, ROOT)):
-        workers[name] = subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": str(tree)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd="/",
-        )
-    times: dict[str, list[list[float]]] = {name: [] for name in workers}
-    for number in range(-1, ROUNDS):  # the first round is not counted
-        part = files[max(number, 0) :: ROUNDS]
-        for name, worker in workers.items():
-            worker.stdin.write("\t".join(part) + "\n")
-            worker.stdin.flush()
-            line = worker.stdout.readline()
-            if number >= 0:
-                times[name].append([float(text) / len(part) for text in line.split()])
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
-    result = {"photos": len(files), "cores": len(os.sched_getaffinity(0))}
-    for name, values in times.items():
-        wall, cpu = np.median(values, axis=0)
-        result[name] = {"photos_per_second": round(1 / wall, 2), "cpu_ms_per_photo": round(1000 * cpu, 1)}
-    ratios = np.array(times["baseline"]) / np.array(times["siamese"])
-    result["times_faster"], result["times_less_cpu"] = np.median(ratios, axis=0).round(2).tolist()
-    return result
-
-
-# --- scale
 
 
 def draw(args: argparse.Namespace, count: int) -> np.ndarray:
@@ -165,7 +95,7 @@ def memory(name: str) -> float:
 
 
 def measure(place: str, what: str) -> None:
-    """Print the time and the peak memory of a search, in a process of its own."""
+    """Print the time and the peak memory of a search, for `measure_alone`."""
     model = siamese.load(device="cpu")
     query, quality, _ = embed_portraits(model, [PORTRAIT])
     before = memory("VmRSS")
@@ -186,22 +116,24 @@ def measure(place: str, what: str) -> None:
     print(json.dumps(result if what == "find" else {**result, "people": len(people.people)}))
 
 
+def measure_alone(place: Path, what: str) -> dict:
+    """Run `measure` in a process of its own."""
+    command = [sys.executable, "-c", f"import search; search.measure({str(place)!r}, {what!r})"]
+    folder = common.ROOT / "benchmarks"
+    return json.loads(subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True).stdout)
+
+
 def scale(args: argparse.Namespace) -> dict:
     result: dict = {"find": {}, "group": {}}
     for count in sorted({*GROUPED, *SEARCHED}):
         with tempfile.TemporaryDirectory() as folder:
-            fill(Path(folder, "index"), draw(args, count))
-            for what, counts in (("find", SEARCHED), ("group", GROUPED)):
-                if count in counts:
-                    code = f"import search; search.measure({str(Path(folder, 'index'))!r}, {what!r})"
-                    run = [
-                        subprocess.run(
-                            [sys.executable, "-c", code], cwd=ROOT / "benchmarks", stdout=subprocess.PIPE, check=True
-                        )
-                        for _ in range(5 if what == "find" else 1)
-                    ]
-                    result[what][str(count)] = min((json.loads(r.stdout) for r in run), key=lambda r: r["seconds"])
-                    print(what, count, result[what][str(count)], flush=True)
+            place = Path(folder, "index")
+            fill(place, draw(args, count))
+            if count in SEARCHED:
+                runs = [measure_alone(place, "find") for _ in range(5)]
+                result["find"][str(count)] = min(runs, key=lambda run: run["seconds"])
+            if count in GROUPED:
+                result["group"][str(count)] = measure_alone(place, "group")
     return result
 
 
@@ -219,13 +151,12 @@ def plot(args: argparse.Namespace) -> dict:
         axes.set(xlabel="faces", ylabel=title)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(ROOT / "docs" / "search.png", dpi=110)
+    figure.savefig(common.ROOT / "docs" / "search.png", dpi=110)
     return {}
 
 
 STEPS: dict[str, Callable[[argparse.Namespace], dict]] = {
     "embed": embed,
-    "speed": speed,
     "peer": peer,
     "find": find_people,
     "group": group_lfw,
@@ -243,21 +174,16 @@ def rounded(value: object) -> object:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("steps", nargs="+", choices=STEPS, metavar="STEP")
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--index", type=Path)
-    parser.add_argument("--baseline", type=Path)
     parser.add_argument("--peer", type=Path)
-    parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
+    results = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
     for step in args.steps:
-        measured = STEPS[step](args)
-        if measured:
-            results = json.loads(args.json.read_text()) if args.json.exists() else {}
-            results[step] = rounded(measured)
-            args.json.write_text(json.dumps(results, indent=1) + "\n")
-            print(json.dumps({step: results[step]}, indent=1), flush=True)
+        results |= {step: rounded(measured)} if (measured := STEPS[step](args)) else {}
+        common.finish(results, args.json)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ Search = tuple[np.ndarray, np.ndarray]  # distances of all photos from a portrai
 
 
 def peer(args: argparse.Namespace) -> dict:
-    from peers import embed_dlib, face_recognition
+    from peers import embed_peer
 
     files = sorted(args.photos.glob("*/*.jpg"))
-    z = np.stack([embed_dlib(face_recognition.load_image_file(str(file))) for file in files])
+    z = np.stack([embed_peer(file.read_bytes()) for file in files])
     np.savez(args.peer, names=[file.relative_to(args.photos).as_posix() for file in files], z=z)
     return {"photos": len(files), "without_face": int(np.isnan(z).any(1).sum())}
 

@@ -6,26 +6,21 @@ Takes the files of `siamese deploy` and installs only their requirements, with u
 The first start compiles bytecode, as in a new container.
 """
 
-import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from page_start import start_page
+import common
 
 from siamese.hub import space
 
-PORT = 7877
 CUDA_PACKAGES = ("nvidia", "triton", "cuda")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = common.parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         app, env = Path(folder, "app"), Path(folder, "env")
         for name, content in space.plan("USER/SPACE").files.items():
@@ -44,11 +39,8 @@ def main() -> None:
             "packages": len(list(packages.glob("*.dist-info"))),
             "first_start_s": round(starts[0], 1),
             "second_start_s": round(starts[1], 1),
-            "cores": os.cpu_count(),
         }
-    print(json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    common.finish(result, args.json)
 
 
 def megabytes(folder: Path) -> float:
@@ -58,16 +50,16 @@ def megabytes(folder: Path) -> float:
 
 
 def start(app: Path, python: Path) -> float:
-    """Start the page like a Space. Returns the seconds until it answers."""
+    """Start the page as a Space does. Returns the seconds until it answers."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(app.parent),
         "SYSTEM": "spaces",
         "SPACE_ID": "USER/SPACE",
         "GRADIO_SERVER_NAME": "0.0.0.0",
-        "GRADIO_SERVER_PORT": str(PORT),
     }
-    return start_page(python, app, environment)
+    with common.running_page(python, app, environment) as (_, _, seconds):
+        return seconds
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Compare the speed of `siamese train` with the training loop of the tutorial, on one machine in one run.
 
     python benchmarks/train_speed.py --json benchmarks/results/train_speed.json
-    python benchmarks/train_speed.py --folds 5 --json benchmarks/results/plain_folds.json
-    python benchmarks/train_speed.py --modern 5 --epochs 5 --json benchmarks/results/modern_speed.json
+    python benchmarks/train_speed.py folds --json benchmarks/results/plain_folds.json
+    python benchmarks/train_speed.py modern --json benchmarks/results/modern_speed.json
 
 The first command takes six minutes on two CPU cores. It measures
 
@@ -12,20 +12,21 @@ The first command takes six minutes on two CPU cores. It measures
 The second command measures the quality of the tutorial's loop: it trains it on each of five folds of all 40 people.
 
 The third command measures how long the modern recipe takes for better results on those folds. On each fold it times
-some of the hundred epochs of the tutorial's loop, and a whole run of the modern recipe. It also compares an epoch of
+five of the hundred epochs of the tutorial's loop, and a whole run of the modern recipe. It also compares an epoch of
 the modern recipe, with drawing, augmentation, validation and checkpoint, with a bare epoch.
+
+All runs are on the CPU. The tutorial's loop decodes files in the main process, which is faster on two cores than the
+tutorial's eight workers.
 """
 
-import argparse
-import json
 import random
 import tempfile
-import time
 import zipfile
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
 
+import common
 import numpy as np
 import torch
 from PIL import Image
@@ -39,9 +40,16 @@ from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.loss import contrastive_loss
-from siamese.network import SiameseNetwork, distance, pick_device
+from siamese.network import SiameseNetwork, distance
 from siamese.training.config import TrainConfig
 from siamese.training.trainer import fit, initial_network, make_recipe
+
+SEED = 0
+EPOCHS = 100  # as in the tutorial
+FOLDS = 5
+TIMED_EPOCHS = 5  # of the tutorial's loop, beside the modern recipe
+ROUNDS = 15  # of the comparison with bare epochs
+CPU = torch.device("cpu")
 
 
 class PlainPairs(Dataset):
@@ -76,15 +84,13 @@ class PlainNetwork(nn.Module):
         return self.layers(x1), self.layers(x2)
 
 
-def plain(pairs: PlainPairs, epochs: int, workers: int, device: torch.device) -> tuple[SiameseNetwork, float]:
-    """Train with the loop of the tutorial. Return the network and the training time in seconds."""
-    started = time.perf_counter()
-    network = PlainNetwork().to(device)
+def plain(pairs: PlainPairs, epochs: int) -> SiameseNetwork:
+    """Train with the loop of the tutorial."""
+    network = PlainNetwork()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.0005)
-    loader = DataLoader(pairs, shuffle=True, num_workers=workers, batch_size=64)
+    loader = DataLoader(pairs, shuffle=True, batch_size=64)
     for epoch in range(epochs):
-        for number, batch in enumerate(loader):
-            x1, x2, impostor = (tensor.to(device) for tensor in batch)
+        for number, (x1, x2, impostor) in enumerate(loader):
             optimizer.zero_grad()
             z1, z2 = network(x1, x2)
             d = nn.functional.pairwise_distance(z1, z2, keepdim=True)
@@ -94,10 +100,10 @@ def plain(pairs: PlainPairs, epochs: int, workers: int, device: torch.device) ->
             if number % 10 == 0:
                 loss_value = loss.item()
         print(f"plain loop, epoch {epoch + 1}: loss {loss_value:.3f}", end="\r", flush=True)
-    seconds = time.perf_counter() - started
+    print()
     siamese_network = SiameseNetwork()
     siamese_network.backbone.load_state_dict(network.layers.state_dict())
-    return siamese_network.to(device), seconds
+    return siamese_network
 
 
 def bare_epoch(network: SiameseNetwork, optimizer, batches) -> None:
@@ -110,38 +116,34 @@ def bare_epoch(network: SiameseNetwork, optimizer, batches) -> None:
         optimizer.step()
 
 
-def against_floor(training: IdentityDataset, rounds: int, device: torch.device) -> dict:
+def against_floor(training: IdentityDataset) -> dict:
     """Time an epoch of `fit`, with drawing, copying and checkpoint, and bare epochs, in turns."""
     config = TrainConfig(data="att", out=Path(), epochs=1)
     start, _ = initial_network(config)
-    network = SiameseNetwork().to(device)
+    network = SiameseNetwork()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
-    pixels = training.pixels.to(device)
 
     def ready(rows):
-        return (pixels[rows].float() / 255).contiguous(memory_format=torch.channels_last)
+        return (training.pixels[rows].float() / 255).contiguous(memory_format=torch.channels_last)
 
     distinct = [
-        (ready(training.rows[rows]), torch.from_numpy(sides).to(device), torch.from_numpy(same).to(device))
+        (ready(training.rows[rows]), torch.from_numpy(sides), torch.from_numpy(same))
         for rows, sides, same in make_recipe(config).epoch_batches(training.identity, config.batch_size, config.seed, 0)
     ]
     # All 2 × 64 images of each batch, as if they were distinct.
     every = [(x[sides.flatten()], torch.arange(sides.numel()).reshape(2, -1), same) for x, sides, same in distinct]
     times = {"ours": [], "bare, distinct images": [], "bare, all images": []}
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(rounds + 1):
+        for turn in range(ROUNDS + 1):
             arms = {
-                "ours": lambda turn=turn: fit(start, training, config, device, Path(folder, f"{turn}.pt"), "ours"),
+                "ours": lambda turn=turn: fit(start, training, config, CPU, Path(folder, f"{turn}.pt"), "ours"),
                 "bare, distinct images": lambda: bare_epoch(network, optimizer, distinct),
                 "bare, all images": lambda: bare_epoch(network, optimizer, every),
             }
             for name, run in arms.items():
-                started = time.perf_counter()
-                run()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+                seconds, _ = common.timed(run)
                 if turn:  # the first round warms up
-                    times[name].append(time.perf_counter() - started)
+                    times[name].append(seconds)
     ours = np.array(times["ours"])
     return {
         "epoch_seconds": {name: round(median(seconds), 3) for name, seconds in times.items()},
@@ -150,112 +152,91 @@ def against_floor(training: IdentityDataset, rounds: int, device: torch.device) 
     }
 
 
-def modern_folds(folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+def modern(dataset: IdentityDataset, folder: Path) -> dict:
     """On each fold, time epochs of the tutorial's loop, a run of the modern recipe, and a bare epoch of it."""
-    config = TrainConfig(data="att", out=folder, recipe="modern", flip=True, seed=args.seed)
+    config = TrainConfig(data="att", out=folder, recipe="modern", flip=True, seed=SEED)
     start, _ = initial_network(config)
     parts, times = [], {"plain": [], "modern": [], "ours": [], "bare": []}
-    for k, (training, test) in enumerate(load_dataset("att", start.input_shape).folds(args.modern)):
-        times["plain"].append(plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)[1])
-        began = time.perf_counter()
-        network, state = fit(start, training, config, device, folder / f"{k}.pt", "modern")
-        times["modern"].append(time.perf_counter() - began)
+    for k, (training, test) in enumerate(load_dataset("att", start.input_shape).folds(FOLDS)):
+        times["plain"].append(common.timed(plain, PlainPairs(folder, training.names), TIMED_EPOCHS)[0])
+        seconds, (network, state) = common.timed(fit, start, training, config, CPU, folder / f"{k}.pt", "modern")
+        times["modern"].append(seconds)
         times["ours"].append(state.seconds / config.epochs)
-        times["bare"].append(modern_bare_epoch(start, training, config, device))
+        times["bare"].append(modern_bare_epoch(start, training, config))
         parts.append(score_all_pairs(network, test)[:2])
-    seconds = {name: round(sum(values), 1) for name, values in times.items()}
-    seconds["plain"] = round(sum(times["plain"]) * 100 / args.epochs, 1)
+    seconds = {"plain": sum(times["plain"]) * EPOCHS / TIMED_EPOCHS, "modern": sum(times["modern"])}
     return {
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "plain_epochs_timed": args.epochs,
-        "seconds_all_folds": {name: seconds[name] for name in ("plain", "modern")},
+        "seconds_all_folds": {name: round(value, 1) for name, value in seconds.items()},
         "speedup": round(seconds["plain"] / seconds["modern"], 1),
         "pooled_auc": round(metrics.auc(*(np.concatenate(column) for column in zip(*parts, strict=True))), 4),
         "epoch_to_bare": round(float(np.median(np.divide(times["ours"], times["bare"]))), 3),
     }
 
 
-def modern_bare_epoch(
-    start: SiameseNetwork, dataset: IdentityDataset, config: TrainConfig, device: torch.device
-) -> float:
+def modern_bare_epoch(start: SiameseNetwork, dataset: IdentityDataset, config: TrainConfig) -> float:
     """Return the seconds of forward, backward and step of one epoch of the modern recipe, on prepared batches."""
-    recipe, network = make_recipe(config), deepcopy(start).to(device).train()
+    recipe, network = make_recipe(config), deepcopy(start).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
     batches = [
-        (network.prepare(dataset.pixels[dataset.rows[rows]].to(device)), torch.from_numpy(identity).to(device))
+        (network.prepare(dataset.pixels[dataset.rows[rows]]), torch.from_numpy(identity))
         for rows, identity in recipe.epoch_batches(dataset.identity, config.batch_size, config.seed, 0)
     ]
-    for _ in range(2):  # the first round warms up
-        began = time.perf_counter()
+
+    def run() -> None:
         for x, identity in batches:
             loss = recipe.loss(network.head(network.average(network.backbone(x))), identity)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - began
-    return seconds
+
+    run()  # warms up
+    return common.timed(run)[0]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--folds", type=int, default=0, help="only train the tutorial's loop, on this many folds")
-    parser.add_argument("--modern", type=int, default=0, help="time the modern recipe instead, on this many folds")
-    parser.add_argument("--rounds", type=int, default=15, help="repetitions of the comparison with bare epochs")
-    parser.add_argument("--workers", type=int, default=0, help="of the tutorial's DataLoader (the tutorial has 8)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    device = pick_device(args.device)
-    dataset = load_dataset("att", TutorialBackbone.input_shape)
-    with tempfile.TemporaryDirectory() as folder:
-        zipfile.ZipFile(find_att()).extractall(folder)
-        random.seed(args.seed)
-        torch.manual_seed(args.seed)
-        if args.modern:
-            result = modern_folds(Path(folder), args, device)
-        else:
-            measure = plain_folds if args.folds else both
-            result = measure(dataset, Path(folder), args, device)
-    print("\n" + json.dumps(result, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def plain_folds(dataset: IdentityDataset, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+def plain_folds(dataset: IdentityDataset, folder: Path) -> dict:
     """Train the tutorial's loop on each fold, and pool the distances of the people that it has not seen."""
     parts = []
-    for training, test in dataset.folds(args.folds):
-        network, _ = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
+    for training, test in dataset.folds(FOLDS):
+        network = plain(PlainPairs(folder, training.names), EPOCHS)
         parts.append(score_all_pairs(network, test)[:2])
     distances, same = (np.concatenate(column) for column in zip(*parts, strict=True))
     each = [round(metrics.auc(*part), 4) for part in parts]
-    return {"seed": args.seed, "auc": each, "pooled_auc": round(metrics.auc(distances, same), 4)}
+    return {"auc": each, "pooled_auc": round(metrics.auc(distances, same), 4)}
 
 
-def both(dataset: IdentityDataset, folder: Path, args: argparse.Namespace, device: torch.device) -> dict:
+def speed(dataset: IdentityDataset, folder: Path) -> dict:
     """Time both loops on the default split, and ours against bare epochs."""
     training, test = dataset.split()
-    images = args.epochs * 2 * len(training)
-    result = {"device": str(device), "threads": torch.get_num_threads(), "epochs": args.epochs}
-    result["floor"] = against_floor(training, args.rounds, device)
 
     def measured(network: SiameseNetwork, seconds: float) -> dict:
         auc = metrics.auc(*score_all_pairs(network, test)[:2])
-        return {"seconds": round(seconds, 1), "images_per_second": round(images / seconds), "auc": round(auc, 4)}
+        rate = EPOCHS * 2 * len(training) / seconds
+        return {"seconds": round(seconds, 1), "images_per_second": round(rate), "auc": round(auc, 4)}
 
-    config = TrainConfig(data="att", out=folder, epochs=args.epochs, seed=args.seed)
-    started = time.perf_counter()
-    network, _ = fit(initial_network(config)[0], training, config, device, folder / "ours.pt", "siamese train")
-    result["ours"] = measured(network, time.perf_counter() - started)
-    network, seconds = plain(PlainPairs(folder, training.names), args.epochs, args.workers, device)
-    result["plain"] = {"workers": args.workers, **measured(network, seconds)}
-    result["speedup"] = round(result["plain"]["seconds"] / result["ours"]["seconds"], 2)
+    result = {"epochs": EPOCHS, "floor": against_floor(training)}
+    config = TrainConfig(data="att", out=folder, epochs=EPOCHS, seed=SEED)
+    start, _ = initial_network(config)
+    ours, (network, _) = common.timed(fit, start, training, config, CPU, folder / "ours.pt", "siamese train")
+    result["ours"] = measured(network, ours)
+    theirs, network = common.timed(plain, PlainPairs(folder, training.names), EPOCHS)
+    result["plain"] = measured(network, theirs)
+    result["speedup"] = round(theirs / ours, 2)
     return result
+
+
+MEASURES = {"speed": speed, "folds": plain_folds, "modern": modern}
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("what", nargs="?", choices=MEASURES, default="speed")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        zipfile.ZipFile(find_att()).extractall(folder)
+        random.seed(SEED)
+        torch.manual_seed(SEED)
+        result = MEASURES[args.what](load_dataset("att", TutorialBackbone.input_shape), Path(folder))
+    common.finish(result, args.json)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,8 @@
 """Shared fixtures. Tests that need the AT&T faces are skipped if SIAMESE_DATA does not hold them."""
 
-import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from sklearn.datasets import load_digits
 
+from benchmarks.common import free_port, serving
 from siamese import Model, cli, load
 from siamese.data.att import ATT_FILE
 from siamese.data.dataset import IdentityDataset, load_dataset
@@ -96,22 +93,6 @@ def alike(answer, other) -> bool:
     if isinstance(other, list | tuple):
         return len(answer) == len(other) and all(map(alike, answer, other))
     return answer == (pytest.approx(other, rel=1e-3, abs=1e-2) if isinstance(other, float) else other)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def serving(process: subprocess.Popen, port: int) -> str:
-    """Wait until a process serves the page at this port. Returns its address."""
-    for _ in range(600):
-        assert process.poll() is None, "app.py ended before it served the page"
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}"):
-            return f"http://127.0.0.1:{port}"
-        time.sleep(0.2)
-    raise TimeoutError("app.py did not serve the page within two minutes")
 
 
 @pytest.fixture(scope="session")
