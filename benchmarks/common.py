@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -36,14 +36,35 @@ def parser(description: str | None, data: bool = False) -> argparse.ArgumentPars
     return result
 
 
-def finish(result: dict, file: Path | None) -> None:
-    """Print a result. If there is a file, write it there, with the facts of the machine."""
+def results(name: str) -> dict:
+    """Return the committed result of another benchmark."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+
+
+def two_cores(file: Path | None) -> dict[str, bool]:
+    """Return the promise that a result for the documents was measured on two CPU cores, as they say."""
+    return {"measured on two CPU cores": os.cpu_count() == 2} if file else {}
+
+
+def finish(result: dict, file: Path | None, promises: Mapping[str, bool]) -> None:
+    """Print a result. If there is a file, write it there, with the facts of the machine.
+
+    Args:
+        result: what was measured.
+        file: of `--json`.
+        promises: what the project promises about the result → whether it holds.
+
+    Raises:
+        SystemExit: if a promise does not hold.
+    """
     print(json.dumps(result, indent=1, ensure_ascii=False))
     if file:
         versions = {"python": platform.python_version(), "torch": version("torch")}
         machine = {"cores": os.cpu_count(), "processor": platform.machine(), **versions}
         text = json.dumps({**result, "machine": machine}, indent=1, ensure_ascii=False)
         file.write_text(f"{text}\n", "utf-8")
+    if broken := [promise for promise, holds in promises.items() if not holds]:
+        raise SystemExit(f"broken promises: {'; '.join(broken)}")
 
 
 def timed(do: Callable[..., T], *arguments: object) -> tuple[float, T]:

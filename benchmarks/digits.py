@@ -40,7 +40,8 @@ def main() -> None:
         "raw_pixels_auc": roc_auc_score(same, -raw),
         "seconds_each": round(mean(seconds), 1),
     }
-    common.finish(result, args.json)
+    better = result["mean_auc"] > result["raw_pixels_auc"] + 0.05
+    common.finish(result, args.json, {"an AUC above that of raw pixels by 0.05": better})
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def main() -> None:
         "photos": measure_photos(model, lfw, people),
         "false_match_rates": measure_rates(model, lfw, people),
     }
-    common.finish(result, args.json)
+    common.finish(result, args.json, {})
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def main() -> None:
         hostile = write_hostile(Path(folder))
         result = {"without": measure([]), "with": measure(hostile)}
     result["p95_ratio"] = round(result["with"]["p95_s"] / result["without"]["p95_s"], 2)
-    common.finish(result, args.json)
+    common.finish(result, args.json, {})
 
 
 if __name__ == "__main__":

@@ -317,7 +317,7 @@ def main() -> None:
         costly = sorted(zip(measured, files, strict=True), key=lambda pair: -pair[0].get("seconds", math.inf))
         print(*(f"{file.name}: {row}" for row, file in costly[:5]), sep="\n")
         result["pillow"] = summary(measured)
-    common.finish(result, args.json)
+    common.finish(result, args.json, {})
 
 
 if __name__ == "__main__":

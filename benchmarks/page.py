@@ -119,7 +119,14 @@ def main() -> None:
         "resident_mb": round(median(memory)),
         **last,
     }
-    common.finish(result, args.json)
+    promises = {
+        **common.two_cores(args.json),
+        "ready within 12 s": result["ready_s"] < 12,
+        "a verdict within 0.5 s": result["click_to_verdict_s"] < 0.5,
+        "forty photos within 20 s": result["forty_photos_s"] < 20,
+        "memory grows by less than 10%": result["memory_growth"] < 0.1,
+    }
+    common.finish(result, args.json, promises)
 
 
 if __name__ == "__main__":

@@ -118,4 +118,4 @@ def run(description: str | None, measure_folder: Callable[[Model, Path], dict]) 
     args = common.parser(description, data=True).parse_args()
     model = siamese.load()
     thresholds = {f"{point.fmr:g}": point.distance for point in model.calibration.operating_points}
-    common.finish({"thresholds": thresholds, **measure_folder(model, args.data)}, args.json)
+    common.finish({"thresholds": thresholds, **measure_folder(model, args.data)}, args.json, {})

@@ -137,7 +137,20 @@ def main() -> None:
         scores = judge_lfw(z, parts)
         systems[name] = summary(scores.folds, scores.protocol)
 
-    common.finish({"speed": speed, "systems": systems}, args.json)
+    ours = siamese.load().record
+    promises = {
+        **common.two_cores(args.json),
+        "all pairs were compared": all(
+            (system["images"], system["pooled"]["genuine"], system["pooled"]["impostor"]) == (7701, 3000, 3000)
+            for system in systems.values()
+        ),
+        "no system is more accurate than ours": all(
+            system["accuracy"] <= ours.lfw.accuracy
+            and system["pooled"]["tmr_at_fmr_1e_3"] < ours.folds.pooled.tmr_at_fmr_1e_3
+            for system in systems.values()
+        ),
+    }
+    common.finish({"speed": speed, "systems": systems}, args.json, promises)
 
 
 if __name__ == "__main__":

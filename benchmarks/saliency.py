@@ -47,6 +47,22 @@ def hide(crop: Image.Image, mask: np.ndarray, fill: str) -> Image.Image:
     return Image.fromarray(np.where(mask[..., None], cover, pixels).astype(np.uint8))
 
 
+def promises(change: dict[str, dict[str, dict[str, float]]]) -> dict[str, bool]:
+    """Check that blurring what the maps mark changes the distance."""
+    genuine, impostor = change["genuine"], change["impostor"]
+    return {
+        "blurring what brings faces together makes them differ": all(
+            parts["together"]["mean"] > max(0.02, 3 * parts["random"]["mean"]) for parts in change.values()
+        ),
+        "the marked tenth changes the distance twice as much as a random tenth": all(
+            parts["hottest"]["size"] > 2 * parts["random"]["size"] for parts in change.values()
+        ),
+        "blurring what pushes photos of one person apart does not bring them closer": genuine["apart"]["mean"] > 0,
+        "blurring what pushes two people apart brings them closer": impostor["apart"]["mean"]
+        < -3 * impostor["random"]["size"],
+    }
+
+
 def main() -> None:
     args = common.parser(__doc__, data=True).parse_args()
     model, lfw, rng = siamese.load(), Lfw(args.data), np.random.default_rng(0)
@@ -74,7 +90,7 @@ def main() -> None:
     for (fill, kind, name), values in changes.items():
         row = {"mean": round(float(np.mean(values)), 4), "size": round(float(np.abs(values).mean()), 4)}
         result["change"].setdefault(fill, {}).setdefault(kind, {})[name] = row
-    common.finish(result, args.json)
+    common.finish(result, args.json, promises(result["change"]["blurred"]))
 
 
 if __name__ == "__main__":

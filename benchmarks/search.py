@@ -38,6 +38,7 @@ from siamese.search.scan import Photo
 from siamese.search.strictness import FIND_FMR
 from siamese.search.update import update_index
 
+PHOTOS = 13_233  # of LFW
 NOISE = 0.05  # standard deviation in each dimension: two faces made from one embedding are about 0.8 apart
 GROUPED, SEARCHED = (10_000, 30_000, 100_000), (10_000, 100_000, 1_000_000)
 PORTRAIT = common.EXAMPLES / "biden.jpg"
@@ -173,6 +174,42 @@ def rounded(value: object) -> object:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
+def promises(results: dict) -> dict[str, bool]:
+    """Check the results that there are."""
+    promises = {}
+    if embed := results.get("embed"):
+        promises["all photos of LFW were embedded"] = embed["photos"] == PHOTOS
+    if find := results.get("find"):
+        recall, peer = (find[name]["recall_at_1"] for name in ("siamese", "face_recognition"))
+        more = {rate: find["rates"][rate]["with_more_than_announced"] for rate in ("0.1", "0.01")}
+        promises |= {
+            "all faces of LFW were searched": find["faces"] + 1 == PHOTOS,
+            "5% more portraits than face_recognition find their person first": recall > peer + 0.05,
+            "false matches are at most twice as frequent as announced": all(
+                share < 2 * float(rate) for rate, share in more.items()
+            ),
+            "announced probabilities are right within 6%": all(
+                abs(part["same"] - part["announced"]) <= 0.06 for part in find["probability"]
+            ),
+        }
+    if group := results.get("group"):
+        ours, peers = group["siamese"]["0.1"], group["face_recognition"].values()
+        promises |= {
+            "all photos of LFW were grouped": group["photos"] == PHOTOS,
+            "an F above that of face_recognition by 4%": ours["f"] > max(peer["f"] for peer in peers) + 0.04,
+            "as many groups as people, within 5%": abs(ours["groups"] / group["people"] - 1) < 0.05,
+        }
+    if scale := results.get("scale"):
+        grouped, searched = scale["group"]["100000"], scale["find"]["1000000"]
+        promises |= {
+            "100,000 faces are grouped in 15 minutes and 1.5 GB": grouped["seconds"] < 900
+            and grouped["peak_mb"] < 1500,
+            "1,000,000 faces are searched in a second and 300 MB": searched["seconds"] < 1
+            and searched["peak_mb"] - searched["before_mb"] < 300,
+        }
+    return promises
+
+
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("steps", nargs="+", choices=STEPS, metavar="STEP")
@@ -183,7 +220,7 @@ def main() -> None:
     results = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
     for step in args.steps:
         results |= {step: rounded(measured)} if (measured := STEPS[step](args)) else {}
-        common.finish(results, args.json)
+        common.finish(results, args.json, promises(results))
 
 
 if __name__ == "__main__":

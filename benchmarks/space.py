@@ -40,7 +40,7 @@ def main() -> None:
             "first_start_s": round(starts[0], 1),
             "second_start_s": round(starts[1], 1),
         }
-    common.finish(result, args.json)
+    common.finish(result, args.json, common.two_cores(args.json))
 
 
 def megabytes(folder: Path) -> float:

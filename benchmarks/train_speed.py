@@ -224,19 +224,38 @@ def speed(dataset: IdentityDataset, folder: Path) -> dict:
     return result
 
 
-MEASURES = {"speed": speed, "folds": plain_folds, "modern": modern}
+def promises_of_speed(result: dict) -> dict[str, bool]:
+    return {"faster than the plain loop": result["speedup"] > 1}
+
+
+def promises_of_folds(result: dict) -> dict[str, bool]:
+    ours = [run["folds"]["pooled"]["auc"] for run in common.results("recipes")["tutorial"]]
+    return {"as good as the tutorial recipe": min(ours) - 0.03 < result["pooled_auc"] < max(ours) + 0.03}
+
+
+def promises_of_modern(result: dict) -> dict[str, bool]:
+    better = result["pooled_auc"] > common.results("plain_folds")["pooled_auc"]
+    return {"20 times as fast as the plain loop": result["speedup"] > 20, "a higher AUC than the plain loop": better}
+
+
+MEASURES = {
+    "speed": (speed, promises_of_speed),
+    "folds": (plain_folds, promises_of_folds),
+    "modern": (modern, promises_of_modern),
+}
 
 
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("what", nargs="?", choices=MEASURES, default="speed")
     args = parser.parse_args()
+    measure, promises = MEASURES[args.what]
     with tempfile.TemporaryDirectory() as folder:
         zipfile.ZipFile(find_att()).extractall(folder)
         random.seed(SEED)
         torch.manual_seed(SEED)
-        result = MEASURES[args.what](load_dataset("att", TutorialBackbone.input_shape), Path(folder))
-    common.finish(result, args.json)
+        result = measure(load_dataset("att", TutorialBackbone.input_shape), Path(folder))
+    common.finish(result, args.json, {**common.two_cores(args.json), **promises(result)})
 
 
 if __name__ == "__main__":

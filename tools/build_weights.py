@@ -32,7 +32,6 @@ from siamese.evaluation.people import evaluate_folder
 from siamese.faces import detect
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import TEMPLATE
-from siamese.hub.card import model_card
 from siamese.model import Model
 from siamese.network import SiameseNetwork
 from siamese.record import DataSource, DegradedResult, People, Record, Source
@@ -85,7 +84,7 @@ def write(
     calibrations: list[Calibration],
     on_degraded: Sequence[DegradedResult] = (),
 ) -> None:
-    """Evaluate a network on View 2 and on AT&T, and write its folder.
+    """Evaluate a network on View 2 and on AT&T, and write its folder. Exits if it breaks a promise.
 
     Args:
         model: the network with its calibration.
@@ -110,9 +109,28 @@ def write(
     out = ROOT / model.name
     out.mkdir(exist_ok=True)
     save(out, model.network, result.calibration, model.template, record)
-    (out / "README.md").write_text(model_card(record, model.name))
     plots.roc(result.scored.distance, result.scored.same, out / "roc.png")
     print(f"{model.name}: accuracy {result.protocol.accuracy:.2%} ± {result.protocol.accuracy_std:.2%}")
+    if broken := [promise for promise, holds in promises(record).items() if not holds]:
+        raise SystemExit(f"broken promises: {'; '.join(broken)}")
+
+
+def promises(record: Record) -> dict[str, bool]:
+    """Return what the project promises about the face network → whether it holds."""
+    hard = ("14 pixels", "mask and dark glasses")
+    missed = [point.fnmr * sum(record.curves.genuine) for point in record.test_calibration.operating_points]
+    return {
+        "an accuracy of 99.15%": record.lfw.accuracy >= 0.9915,
+        "at most five photos without a face": record.lfw.without_face <= 5,
+        "a TMR of 96.5% at an FMR of 1 in 1,000": record.folds.pooled.tmr_at_fmr_1e_3 >= 0.965,
+        "a calibration error below 0.4%": record.folds.pooled.calibration_error < 0.004,
+        "operating points from genuine pairs with two faces": all(abs(n - round(n)) < 1e-6 for n in missed),
+        "probabilities that hold on degraded photos": len(record.degraded) == 23
+        and all(row.calibration_error < (0.08 if row.degradation in hard else 0.045) for row in record.degraded),
+        "confident errors in less than 1% of the degraded pairs": all(
+            row.confident_errors < 0.01 for row in record.degraded
+        ),
+    }
 
 
 def fitting_pairs(lfw: Lfw) -> list[LfwPair]:
