@@ -1,29 +1,16 @@
 """Model cards: the README.md of a trained network, rendered from its record."""
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from siamese.data.att import ATT_NAME
-from siamese.data.lfw import LFW_ALIASES
 from siamese.hub.download import hub_id
-from siamese.page.text import difficult_pairs
-from siamese.record import DegradedResult, Folds, Record, Report, Settings
+from siamese.record import Folds, Record, Report, Settings
 
 TAG = "siamese-network"  # of every card that this project writes
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-def model_card(record: Record, weights: str) -> str:
-    """Return the model card of a network.
-
-    Args:
-        record: content of its metrics.json.
-        weights: where the reader loads the network from, a folder or USER/NAME.
-    """
-    return _trained(record, record.settings, weights) if record.settings else _faces(record, weights)
 
 
 def metrics_table(title: str, report: Report, folds: Folds | None = None, before: Report | None = None) -> str:
@@ -64,32 +51,6 @@ def metrics_table(title: str, report: Report, folds: Folds | None = None, before
                 f"{row.mean_impostor:.2f}",
             ]
         )
-    return _table(lines)
-
-
-def degraded_table(results: Sequence[DegradedResult]) -> str:
-    """Return the results on degraded photos as a Markdown table."""
-    lines = [
-        [
-            "degraded",
-            "photos of a pair",
-            "pairs",
-            "no face",
-            "errors",
-            "calibration error",
-            "confident errors",
-            "unsure",
-        ],
-        ["---"] * 8,
-    ]
-    for result in results:
-        shares = result.missing, result.errors, result.calibration_error, result.confident_errors, result.unsure
-        photos = "–" if result.degradation == "none" else "both" if result.both else "one"
-        lines.append([result.degradation, photos, f"{result.pairs:,}", *(f"{share:.1%}" for share in shares)])
-    return _table(lines)
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -99,8 +60,15 @@ def name_identities(record: Record) -> str:
     return "people" if is_people else "classes"
 
 
-def _trained(record: Record, settings: Settings, weights: str) -> str:
-    title = record.data.name
+def model_card(record: Record, weights: str) -> str:
+    """Return the model card of a trained network.
+
+    Args:
+        record: content of its metrics.json, with the training settings.
+        weights: where the reader loads the network from, a folder or USER/NAME.
+    """
+    settings, title = record.settings, record.data.name
+    assert settings, "converted weights have a README.md of their own"
     att = title == ATT_NAME
     people = name_identities(record)
     results = [(f"held-out {people}", record.test)]
@@ -109,7 +77,7 @@ def _trained(record: Record, settings: Settings, weights: str) -> str:
     # The license of other networks is for their authors to choose.
     license = "mit" if att and not settings.init else None
     card = ModelCard.from_template(
-        _card_data(title, title, license, results, is_faces=people == "people", init=settings.init),
+        _card_data(title, license, results, is_faces=people == "people", init=settings.init),
         template_path=str(TEMPLATES / "card_trained.md"),
         title=title,
         record=record,
@@ -123,28 +91,13 @@ def _trained(record: Record, settings: Settings, weights: str) -> str:
     return str(card).rstrip() + "\n"
 
 
-def _faces(record: Record, weights: str) -> str:
-    card = ModelCard.from_template(
-        _card_data("faces", "LFW", "apache-2.0", [("View 2", record.test)], is_faces=True),
-        template_path=str(TEMPLATES / "card_faces.md"),
-        record=record,
-        weights=weights,
-        aliases=len(LFW_ALIASES),
-        degraded_table=degraded_table(record.degraded),
-        difficult_pairs=difficult_pairs(record),
-        table=metrics_table("LFW, View 2", record.test, record.folds),
-    )
-    return str(card).rstrip() + "\n"
-
-
 def _card_data(
-    title: str, data: str, license: str | None, results: list[tuple[str, Report]], is_faces: bool, init: str = ""
+    title: str, license: str | None, results: list[tuple[str, Report]], is_faces: bool, init: str
 ) -> ModelCardData:
     """Return the front matter of a card.
 
     Args:
-        title: of the network.
-        data: name of the data set in `results`.
+        title: name of the data set.
         license: identifier of the Hub.
         results: part of the data set, and metrics.
         is_faces: whether it compares faces.
@@ -160,7 +113,7 @@ def _card_data(
         metrics=["roc_auc"],
         model_name=f"Siamese network, {title}",
         eval_results=[
-            EvalResult("image-similarity", data, f"{data}, {part}", metric, round(value, 4), metric_name=name)
+            EvalResult("image-similarity", title, f"{title}, {part}", metric, round(value, 4), metric_name=name)
             for part, report in results
             for metric, name, value in (("roc_auc", "ROC AUC", report.auc), ("eer", "Equal error rate", report.eer))
         ],

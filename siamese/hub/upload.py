@@ -81,8 +81,8 @@ def published_files(folder: Path, weights: str) -> dict[str, Path | bytes]:
         weights: where readers of the model card load the network from, a folder or USER/NAME.
 
     Returns:
-        File name → path or content. metrics.json is anonymised (see `Record.anonymise`) and README.md is written from
-        it.
+        File name → path or content. metrics.json is anonymised (see `Record.anonymise`), and the README.md of a trained
+        network is written from it. Converted weights keep their own.
     """
     folder = find_weights(folder)
     record = Record.from_json((folder / "metrics.json").read_bytes())
@@ -91,7 +91,7 @@ def published_files(folder: Path, weights: str) -> dict[str, Path | bytes]:
     names = [name for name in (*NETWORK_FILES, *PLOT_FILES, LICENSE_FILE) if (folder / name).is_file()]
     return {name: folder / name for name in names} | {
         "metrics.json": record.to_json().encode(),
-        "README.md": model_card(record, weights).encode(),
+        "README.md": model_card(record, weights).encode() if record.settings else folder / "README.md",
     }
 
 
