@@ -413,7 +413,7 @@ runpy.run_module("siamese", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("module", ["argparse", "siamese.cli", "siamese.cli_search", "torch", "siamese.model"])
+@pytest.mark.parametrize("module", ["argparse", "siamese.cli", "siamese.cli.search", "torch", "siamese.model"])
 def test_ctrl_c_during_start_up_shows_no_traceback(module):
     command = [sys.executable, "-c", INTERRUPT_IMPORT, module, "compare", "a.jpg", "b.jpg"]
     stopped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

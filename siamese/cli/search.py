@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese.cli import DEFAULT_WEIGHTS, DEVICE_HELP, WEIGHTS_HELP, add_command, load_model
+from siamese.cli.common import DEFAULT_WEIGHTS, DEVICE_HELP, WEIGHTS_HELP, add_command, load_model
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from siamese.cli import Commands, Parser
+    from siamese.cli.common import Commands, Parser
     from siamese.model import Model
     from siamese.search.index import Index
     from siamese.search.people import People

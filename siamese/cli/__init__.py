@@ -1,0 +1,62 @@
+"""The command line: siamese compare | embed | find | group | train | evaluate | export | push | deploy.
+
+Modules are imported inside the functions that need them, so that `siamese --help` does not import PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from siamese import __version__
+from siamese.cli.common import Parser
+from siamese.cli.models import add_compare, add_deploy, add_export, add_push
+from siamese.cli.search import add_embed, add_find, add_group
+from siamese.cli.train import add_evaluate, add_train
+
+COMMANDS = (
+    *(add_compare, add_embed, add_find, add_group),
+    *(add_train, add_evaluate, add_export, add_push, add_deploy),
+)
+# Missing module: what needs it, and the extra that installs it.
+EXTRAS = {
+    "onnxruntime": ("siamese export needs", "onnx"),
+    "onnxscript": ("siamese export needs", "onnx"),
+    "tensorboard": ("--tensorboard needs", "tensorboard"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0, 1 if a compared photo shows no face, 2 after an error message, 130 after Ctrl-C, or 141 if the
+        reader of the output, such as `head`, has closed it.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
+        return 141
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        needs, extra = EXTRAS.get(error.name or "", ("training and evaluation need", "train"))
+        print(f"error: {needs} {error.name}, which is not installed: pip install '.[{extra}]'", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"\nStopped. {interrupt}".rstrip(), file=sys.stderr)
+        return 130
+    return code or 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="siamese", description="Do two photos show the same person? Use and train Siamese networks.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in COMMANDS:
+        add(commands)
+    return parser

@@ -1,0 +1,40 @@
+"""What the modules of the command line share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from siamese.model import Model
+
+    Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+DEFAULT_WEIGHTS = "weights/faces"
+WEIGHTS_HELP = "a result folder of `siamese train`, weights/faces, weights/att, or USER/NAME[@REVISION] on the Hub"
+DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps (default: auto)"
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n       See `{self.prog} --help`.\n")
+
+
+def add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], help: str, description: str = ""
+) -> Parser:
+    command = commands.add_parser(name, help=help, description=description or f"{help[0].upper()}{help[1:]}.")
+    command.set_defaults(run=run)
+    return command
+
+
+def load_model(weights: str, device: str) -> Model:
+    from siamese import checkpoint
+
+    model = checkpoint.load(weights, device=device)
+    if model.note:
+        print(f"note: {model.note}", file=sys.stderr)
+    return model

@@ -1,0 +1,133 @@
+"""The commands siamese compare | export | push | deploy."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siamese.cli.common import DEFAULT_WEIGHTS, DEVICE_HELP, WEIGHTS_HELP, add_command, load_model
+
+if TYPE_CHECKING:
+    import argparse
+
+    from siamese.cli.common import Commands
+
+
+def add_compare(commands: Commands) -> None:
+    command = add_command(commands, "compare", _compare, "compare two photos")
+    command.add_argument("a", help="a photo, in any format that Pillow reads")
+    command.add_argument("b", help="another photo; the order does not matter")
+    command.add_argument(
+        "--face",
+        type=int,
+        nargs=2,
+        default=(0, 0),
+        metavar=("I", "J"),
+        help="which face of each photo to compare, from 1; 0 for all faces of a photo (default: 0 0)",
+    )
+    command.add_argument(
+        "--fmr",
+        type=float,
+        metavar="RATE",
+        help='say "same" only below this false-match rate, such as 0.001 (default: if P(same) is at least 0.75)',
+    )
+    command.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"{WEIGHTS_HELP} (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="print the answer as JSON")
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Print the answer. Returns 1 if a photo shows no face, else 0."""
+    model = load_model(args.weights, args.device)
+    first, second = (number or None for number in args.face)
+    answer = model.compare(args.a, args.b, face=(first, second), fmr=args.fmr)
+    if args.json:
+        print(json.dumps(answer.to_dict(), allow_nan=False))
+    else:
+        print(answer)
+        if answer.verdict != "no face":
+            limit = (
+                f'"same" up to {answer.threshold:.3f}' if answer.threshold > 0 else 'no distance is enough for "same"'
+            )
+            print(f"Dissimilarity: {answer.dissimilarity:.3f} ({limit})")
+            for warning in answer.warnings:
+                print(f"Note: {warning}")
+        if model.revision:
+            print(f"Network: {answer.model}")
+    return 1 if answer.verdict == "no face" else 0
+
+
+def add_export(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "export",
+        _export,
+        "write a network as an ONNX file",
+        "Write a network as an ONNX file, which runs without PyTorch, and check it with onnxruntime. Input `images`: "
+        "uint8 (B, C, H, W) in [0, 255]. Output `embeddings`: float32 (B, D). The Euclidean distance of two rows is "
+        "the dissimilarity. The metadata holds the threshold, slope and intercept of the calibration, align (faces: "
+        "the images are aligned face crops), input_range and channels (RGB or gray).",
+    )
+    command.add_argument("weights", help=WEIGHTS_HELP)
+    command.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from siamese.export import to_onnx
+
+    difference = to_onnx(load_model(args.weights, "cpu"), args.onnx)
+    print(f"Written to {args.onnx}. Its embeddings differ from PyTorch's by at most {difference:.0e}.")
+
+
+def add_push(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "push",
+        _push,
+        "push a result folder to the Hugging Face Hub",
+        "Push a result folder to the Hugging Face Hub. pairs.png and hardest.png, which show photos of people, are "
+        "left out, and names of people are replaced by numbers in metrics.json.",
+    )
+    command.add_argument("weights", type=Path, help="a result folder")
+    command.add_argument("repository", metavar="USER/NAME")
+    command.add_argument("--private", action="store_true", help="make a new repository private")
+    command.add_argument("--revision", metavar="BRANCH", help="push to this branch; it is created if needed")
+    command.add_argument("--create-pr", action="store_true", help="open a pull request")
+
+
+def _push(args: argparse.Namespace) -> None:
+    from siamese.hub.upload import upload
+
+    print(upload(args.weights, args.repository, args.private, args.revision, args.create_pr))
+
+
+def add_deploy(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "deploy",
+        _deploy,
+        "deploy the demo page to a Hugging Face Space",
+        "Deploy the demo page with a network to a Hugging Face Space, and wait until it runs. The Space is created if "
+        "needed. Of a result folder, the same files are uploaded as by `siamese push`.",
+    )
+    command.add_argument("space", metavar="USER/SPACE")
+    command.add_argument("--weights", help=f"{WEIGHTS_HELP} (default: those of the Space, or weights/faces)")
+    command.add_argument("--hardware", help="such as zero-a10g or cpu-basic (default: that of the Space)")
+    command.add_argument("--private", action="store_true", help="make a new Space private")
+    command.add_argument("--dry-run", action="store_true", help="only list the files and the front matter")
+
+
+def _deploy(args: argparse.Namespace) -> None:
+    from siamese.hub.space import deploy, plan
+
+    if not args.dry_run:
+        log = functools.partial(print, file=sys.stderr)
+        print(deploy(args.space, args.weights, args.hardware, args.private, log))
+        return
+    planned = plan(args.space, args.weights)
+    for name, content in planned.files.items():
+        print(f"{content.stat().st_size if isinstance(content, Path) else len(content):>12,}  {name}")
+    print(f"\nSIAMESE_WEIGHTS={planned.weights}\n\n---\n{planned.card.data.to_yaml()}\n---")
