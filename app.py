@@ -23,8 +23,8 @@ from siamese.comparison import Comparison
 from siamese.face_pairs import at_fmr
 from siamese.faces import mtcnn
 from siamese.faces.detection import MAX_PHOTO_SIDE
+from siamese.files import bundled_weights
 from siamese.model import NO_FACE
-from siamese.network import bundled_weights
 from siamese.page import charts, faces, html, reliability, text, tutorial
 from siamese.page.compare import Example, among_pairs, answer_card, examples, for_photos, states
 from siamese.page.components import THEME, photo_input, strictness_radio

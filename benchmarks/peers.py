@@ -28,9 +28,9 @@ import siamese
 from siamese import images
 from siamese.data.lfw import Lfw
 from siamese.evaluation.lfw import judge_lfw
-from siamese.files import cache_folder, write_atomically
+from siamese.files import bundled_weights, cache_folder, write_atomically
 from siamese.model import Model
-from siamese.network import bundled_weights, resize_to_input
+from siamese.network import resize_to_input
 from siamese.record import Folds, LfwProtocol
 
 HEAD_BOX = (64, 50, 187, 200)  # of 250 × 250: about the framing, and the proportions, of the AT&T portraits

@@ -11,17 +11,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+from huggingface_hub import HfApi, constants, get_token, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
 from siamese.calibration import Calibration
 from siamese.faces.detection import Landmarks
+from siamese.files import bundled_weights
 from siamese.model import Model
-from siamese.network import SiameseNetwork, bundled_weights, pick_device
+from siamese.network import SiameseNetwork
 from siamese.record import Checked, Record, parse
 
 DEFAULT = bundled_weights("faces")
+# The files of a network on the Hub. The limits are far above what the networks of this version need.
+MAX_DOWNLOAD_BYTES = {"model.safetensors": 64 << 20, "metrics.json": 4 << 20, "config.json": 1 << 20}
+TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 T = TypeVar("T")
 
 
@@ -118,15 +137,115 @@ def _locate(weights: str | Path, revision: str | None) -> tuple[str, Path, str |
             raise ValueError(f"{name} is a folder and has no revisions; got revision {revision!r}")
         return name, folder, None, ""
 
-    from siamese.hub.download import download, hub_id  # needed only here, and slow to import
-
     name, _, suffix = name.partition("@")
     if isinstance(weights, Path) or not hub_id(name):
         raise FileNotFoundError(f"there is no folder {weights}; networks on the Hub are named USER/NAME")
     if revision and suffix:
         raise ValueError(f"give one revision, got {suffix!r} and {revision!r}")
-    found = download(name, revision or suffix or None)
-    return name, found.folder, found.revision, found.note
+    folder, note = _download(name, revision or suffix or None)
+    return name, folder, folder.name, note
+
+
+def _download(name: str, revision: str | None) -> tuple[Path, str]:
+    """Download a network, or use the cached copy. Returns its folder, which is named by its commit, and a note."""
+    check_token()
+    try:
+        return _fetch(name, revision), ""
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{name} has no branch, tag or commit {revision}") from error
+    except GatedRepoError as error:
+        raise PermissionError(f"{name} is gated: request access at {constants.ENDPOINT}/{name}") from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no repository {name} on the Hub; if it is private, run `hf auth login` or set HF_TOKEN"
+        ) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status < 500 and status != 429:
+            reason = "the token is not valid" if status == 401 else f"status {status}"
+            raise PermissionError(f"the Hub denies access to {name}: {reason}") from error
+        problem = f"the Hub answered with status {status}"
+    except OfflineModeIsEnabled:
+        problem = "HF_HUB_OFFLINE is set"
+    except (HTTPError, LocalEntryNotFoundError):
+        problem = "the Hub cannot be reached"
+    except FileNotFoundError:  # the repository holds something else
+        raise
+    except (OSError, RuntimeError) as error:  # for example, of the Hub's transfer protocol for large files (Xet)
+        problem = f"the download failed ({str(error).strip().splitlines()[0]})"
+    try:
+        files = list(MAX_DOWNLOAD_BYTES)
+        cached = snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=True)
+    except LocalEntryNotFoundError as error:
+        raise ConnectionError(f"cannot load {name}: {problem}, and there is no cached copy") from error
+    return Path(cached), f"Using the cached copy of {name}: {problem}."
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """Download the files of a network, all of one commit, unless one is missing or too large."""
+    found = HfApi().model_info(name, revision=revision, files_metadata=True)
+    sizes = {file.rfilename: file.size for file in found.siblings or ()}
+    for file, limit in MAX_DOWNLOAD_BYTES.items():
+        if file not in sizes:
+            raise FileNotFoundError(f"{name} holds no trained network: {file} is missing")
+        if (size := sizes[file]) is None or size > limit:
+            raise ValueError(f"{name}: {file} has {size or 0:,} bytes, the limit is {limit:,}; not downloaded")
+    # Not snapshot_download, which shows a progress bar even if all files are cached.
+    files = [hf_hub_download(name, file, revision=found.sha) for file in MAX_DOWNLOAD_BYTES]
+    # This call points the cached branch at the commit. It comes last, so that the branch never points at a commit that
+    # is only partly cached.
+    hf_hub_download(name, "config.json", revision=revision)
+    return Path(files[0]).parent
+
+
+def is_repo_id(name: str) -> bool:
+    """Return whether `name` is a valid repository id on the Hub, USER/NAME."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
+
+
+def hub_id(weights: str) -> str | None:
+    """Return the repository id of weights named USER/NAME or USER/NAME@REVISION; None for a folder."""
+    name = weights.partition("@")[0]
+    # A mistyped result folder looks like USER/NAME.
+    return name if is_repo_id(name) and not name.startswith(("runs/", "weights/")) else None
+
+
+def check_token() -> str | None:
+    """Return the Hub's token of this user; None if there is none.
+
+    Raises:
+        ValueError: if it was copied together with characters that do not belong to it. The message does not show it.
+    """
+    token = get_token()
+    if token and not TOKEN.fullmatch(token):
+        raise ValueError(
+            "the Hugging Face token has characters that do not belong to it, such as quotes or spaces; set HF_TOKEN "
+            "again without them, or run `hf auth login`"
+        )
+    return token
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return a device by its name.
+
+    Args:
+        name: a device name of PyTorch; "auto" is CUDA if available, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: if PyTorch does not know the device or this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"this machine has no device {name!r}; use cpu or auto") from error
+    return device
 
 
 def _read(kind: type[T], file: Path, name: str) -> T:

@@ -1,8 +1,16 @@
-"""Atomic writes, and the cache folder."""
+"""Atomic writes, the cache folder, and the weights that come with the package."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def bundled_weights(name: str) -> Path:
+    """Return the folder of the weights that come with the project: "faces", "att" or "mtcnn"."""
+    repository, package = (folder / "weights" / name for folder in (PACKAGE.parent, PACKAGE))
+    return repository if repository.is_dir() else package
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import PyTorchModelHubMixin
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from siamese.backbones import BACKBONES
 
-PACKAGE = Path(__file__).parent
 # Faces below a quality of `POOR_QUALITY` are poor, about one in fifteen of LFW's. Up to `PROJECTED_QUALITY`, nuisances
 # are removed from them completely, see `SiameseNetwork.head`. Both were chosen on LFW's View 1.
 PROJECTED_QUALITY, POOR_QUALITY = 0.6, 0.8
@@ -46,7 +45,7 @@ class SiameseNetwork(
     """Two branches with shared weights (Bromley et al., NIPS 1993) that output one embedding per image.
 
     `save_pretrained`, `from_pretrained` and `push_to_hub` come from the mixin of the Hugging Face Hub. Loading is
-    strict, and reads safetensors files only.
+    strict, and reads safetensors files in a folder only; use `siamese.load` for a network on the Hub.
 
     Args:
         backbone: a key of `BACKBONES`.
@@ -223,13 +222,11 @@ class SiameseNetwork(
         cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **options: Any
     ) -> SiameseNetwork:
         # The mixin's version ignores missing keys, falls back to a pickle file and prints to stdout.
-        names = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-        hub_options = {name: options.pop(name) for name in names}
-        network = cls(**options)
-        if Path(model_id).is_dir():
-            file = Path(model_id, "model.safetensors")
-        else:
-            file = Path(hf_hub_download(model_id, "model.safetensors", **hub_options))
+        if not Path(model_id).is_dir():
+            raise FileNotFoundError(f"there is no folder {model_id}; to load a network from the Hub, use siamese.load")
+        for name in ("revision", "cache_dir", "force_download", "local_files_only", "token"):
+            options.pop(name)
+        network, file = cls(**options), Path(model_id, "model.safetensors")
         # The weights in double precision, and a header.
         max_bytes = 2 * sum(weight.nbytes for weight in network.state_dict().values()) + (1 << 20)
         if file.is_file() and file.stat().st_size > max_bytes:
@@ -241,31 +238,6 @@ class SiameseNetwork(
         if not all(weight.isfinite().all() for weight in network.state_dict().values()):
             raise ValueError(f"{file} holds weights that are infinite or not a number; use another file")
         return network.to(map_location).eval()
-
-
-def bundled_weights(name: str) -> Path:
-    """Return the folder of the weights that come with the project: "faces", "att" or "mtcnn"."""
-    repository, package = (folder / "weights" / name for folder in (PACKAGE.parent, PACKAGE))
-    return repository if repository.is_dir() else package
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Return a device by its name.
-
-    Args:
-        name: a device name of PyTorch; "auto" is CUDA if available, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: if PyTorch does not know the device or this machine does not have it.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"this machine has no device {name!r}; use cpu or auto") from error
-    return device
 
 
 def resize_to_input(image: Image.Image, input_shape: tuple[int, int, int]) -> Image.Image:

@@ -12,6 +12,7 @@ from siamese.calibration import Calibration
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+ATT_NAME = "AT&T faces"  # `DataSource.name`
 Identity = str | int  # a name or, after `Record.anonymise`, a number
 T = TypeVar("T")
 
@@ -317,6 +318,12 @@ class Record(Checked):
     degraded: list[DegradedResult] = field(default_factory=list)
     difficult_pairs: DifficultPairs | None = None
     plane: Plane | None = None
+
+    @property
+    def identities(self) -> str:
+        """What the identities of a trained network are called: "people" or "classes"."""
+        is_people = self.data.name == ATT_NAME or (self.settings is not None and self.settings.align == "faces")
+        return "people" if is_people else "classes"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Record:

@@ -294,7 +294,7 @@ class Request:
 
     def info(self, name: str, revision: str | None = None) -> None:
         if (repository := self.repository(name)) and (oid := self.revision(repository, revision or "main")):
-            files = [{"rfilename": file} for file in repository.commits[oid]]
+            files = [{"rfilename": file, "size": len(content)} for file, content in repository.commits[oid].items()]
             self.send(200, {"id": name.split("/", 1)[1], "sha": oid, "private": repository.private, "siblings": files})
 
     def tree(self, name: str, revision: str) -> None:

@@ -22,7 +22,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from siamese import load
 from siamese.faces import Face, quality_warnings
-from siamese.network import SiameseNetwork, bundled_weights
+from siamese.files import bundled_weights
+from siamese.network import SiameseNetwork
 
 from .conftest import EXAMPLES, ROOT, alike
 

@@ -18,7 +18,7 @@ from siamese.evaluation import embedding_cache, metrics
 from siamese.evaluation import lfw as lfw_module
 from siamese.evaluation.lfw import evaluate_lfw, judge_lfw
 from siamese.evaluation.people import UNKNOWN_NAMES_NOTE, evaluate_folder
-from siamese.network import bundled_weights
+from siamese.files import bundled_weights
 from siamese.record import People
 
 from .conftest import EXAMPLES

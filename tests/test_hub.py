@@ -14,9 +14,7 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
 
 from siamese import SiameseNetwork, checkpoint
-from siamese.hub import download
 from siamese.hub.card import TAG, model_card
-from siamese.hub.download import hub_id
 from siamese.hub.upload import published_files, upload
 from siamese.record import Confusion, People, Record
 
@@ -103,8 +101,8 @@ def test_uploaded_weights_give_the_same_answer(server, uploaded):
     [
         ({"offline": True}, None),
         ({"url": UNREACHABLE}, None),
-        ({}, Fault("/resolve/", 500)),
-        ({}, Fault("/resolve/", "drop")),
+        ({}, Fault("", 500)),
+        ({}, Fault("", "drop")),
     ],
 )
 def test_cached_copy_is_used_if_the_hub_is_unreachable(server, uploaded, connect, settings, fault):
@@ -133,17 +131,19 @@ def test_interrupted_update_keeps_the_cached_copy(server, uploaded, broken):
     assert answer(NAME) == before
 
 
-def test_other_download_errors_use_the_cached_copy(uploaded, monkeypatch):
+def test_other_download_errors_use_the_cached_copy(uploaded, connect, monkeypatch):
     """The Hub's protocol for large files (Xet) is not HTTP and raises other exceptions."""
-    checkpoint.load(NAME)
+    model = checkpoint.load(NAME)
 
-    def fail(*_):
+    def fail(*_, **settings):
         raise RuntimeError("Task error: CAS Client Error")
 
-    monkeypatch.setattr(download, "_download", fail)
-    assert "CAS Client Error" in download.download(NAME).note
+    monkeypatch.setattr(checkpoint, "hf_hub_download", fail)
+    copy = checkpoint.load(NAME)
+    assert (copy.id, "CAS Client Error" in copy.note) == (model.id, True)
+    connect("empty")
     with pytest.raises(ConnectionError, match="CAS Client Error"):
-        download.download("someone/else")
+        checkpoint.load(NAME)
 
 
 def test_revisions(server, uploaded, connect):
@@ -223,7 +223,7 @@ def test_published_files_hold_no_names_and_no_paths(folder, tmp_path):
 
 def test_base_model_is_an_id_on_the_hub():
     names = ("who/it", "who/it@v1", "weights/faces", "runs/it", "/home/who/it", "it", "")
-    assert [hub_id(name) for name in names] == ["who/it", "who/it", None, None, None, None, None]
+    assert [checkpoint.hub_id(name) for name in names] == ["who/it", "who/it", None, None, None, None, None]
 
 
 def test_bundled_networks_can_be_published_from_any_directory(monkeypatch, tmp_path):
@@ -340,7 +340,7 @@ def test_token_with_other_characters_is_refused_and_not_shown(server, folder, co
 @pytest.mark.parametrize("token", [f" {TOKEN}\n", "hf_oauth_eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln-_"])
 def test_well_formed_tokens_are_sent(connect, token):
     connect(token=token)
-    assert download.check_token() == token.strip()
+    assert checkpoint.check_token() == token.strip()
 
 
 def test_download_refusals(server, connect):
@@ -349,8 +349,8 @@ def test_download_refusals(server, connect):
         ({}, None, FileNotFoundError, f"no repository {name}"),
         ({"url": UNREACHABLE}, None, ConnectionError, "cannot be reached, and there is no cached copy"),
         ({"offline": True}, None, ConnectionError, "HF_HUB_OFFLINE is set, and there is no cached copy"),
-        ({}, Fault("/resolve/", 403), PermissionError, "status 403"),
-        ({}, Fault("/resolve/", 451), PermissionError, "status 451"),
+        ({}, Fault("", 403), PermissionError, "status 403"),
+        ({}, Fault("", 451), PermissionError, "status 451"),
     ):
         connect(**settings)
         server.fault = fault
@@ -395,6 +395,11 @@ def test_hostile_repository_is_rejected(server, uploaded, connect, tmp_path):
             assert not [asked for asked in server.asked if "GET /someone" in asked]
     assert not (tmp_path / "owned").exists()
     assert not list(tmp_path.rglob("pytorch_model.bin"))
+
+
+def test_networks_are_loaded_from_the_hub_by_siamese_load_only(uploaded):
+    with pytest.raises(FileNotFoundError, match=r"use siamese\.load"):
+        SiameseNetwork.from_pretrained(NAME)
 
 
 def test_damaged_cached_copy_can_be_deleted(uploaded, tmp_path):

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from siamese import SiameseNetwork, distance
 from siamese.backbones import LocalContrast, MobileFaceNet
-from siamese.network import bundled_weights, pick_device
+from siamese.checkpoint import pick_device
+from siamese.files import bundled_weights
 
 
 @pytest.fixture(scope="module")

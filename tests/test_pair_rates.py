@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from siamese.calibration import Calibration, OperatingPoint
-from siamese.network import bundled_weights
+from siamese.files import bundled_weights
 
 from .conftest import EXAMPLES, ROOT
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from siamese import Face, load
 from siamese.data.lfw import find_lfw
-from siamese.network import bundled_weights
+from siamese.files import bundled_weights
 from siamese.saliency import saliency_maps
 
 from .conftest import EXAMPLES

@@ -9,7 +9,6 @@ import torch
 
 from siamese.files import cache_folder
 
-ATT_NAME = "AT&T faces"
 ATT_FILE = "at&t.zip"
 ATT_URL = "https://github.com/maticvl/dataHacker/raw/master/DATA/at%26t.zip"
 ATT_SHA256 = "0d3864db0836cc74e6a497d790685c8724417d7b321736e71b0b1416480cced1"

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from siamese.network import bundled_weights
+from siamese.files import bundled_weights
 
 MIN_SCORE = {"pnet": 0.6, "rnet": 0.7, "onet": 0.7}
 # Of the smaller of two boxes. In LFW, different people in front of each other share up to 0.37, and false faces inside

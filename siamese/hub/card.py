@@ -5,9 +5,8 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from siamese.data.att import ATT_NAME
-from siamese.hub.download import hub_id
-from siamese.record import Folds, Record, Report, Settings
+from siamese.checkpoint import hub_id
+from siamese.record import ATT_NAME, Folds, Record, Report, Settings
 
 TAG = "siamese-network"  # of every card that this project writes
 TEMPLATES = Path(__file__).parent / "templates"
@@ -54,12 +53,6 @@ def metrics_table(title: str, report: Report, folds: Folds | None = None, before
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def name_identities(record: Record) -> str:
-    """Return what the identities of a trained network are called: "people" or "classes"."""
-    is_people = record.data.name == ATT_NAME or (record.settings is not None and record.settings.align == "faces")
-    return "people" if is_people else "classes"
-
-
 def model_card(record: Record, weights: str) -> str:
     """Return the model card of a trained network.
 
@@ -70,7 +63,7 @@ def model_card(record: Record, weights: str) -> str:
     settings, title = record.settings, record.data.name
     assert settings, "converted weights have a README.md of their own"
     att = title == ATT_NAME
-    people = name_identities(record)
+    people = record.identities
     results = [(f"held-out {people}", record.test)]
     if record.folds:
         results.append(("cross-validation", record.folds.pooled))

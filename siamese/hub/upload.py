@@ -8,9 +8,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled, RemoteEntryNotFoundError
 from yaml import YAMLError
 
-from siamese.checkpoint import find_weights, load
+from siamese.checkpoint import check_token, find_weights, is_repo_id, load
 from siamese.hub.card import TAG, model_card
-from siamese.hub.download import check_token, is_repo_id
 from siamese.record import Record
 
 NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")

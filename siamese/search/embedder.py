@@ -13,7 +13,8 @@ from siamese import images
 from siamese.calibration import Calibration
 from siamese.faces import Face
 from siamese.faces.detection import Landmarks
-from siamese.network import SiameseNetwork, bundled_weights
+from siamese.files import bundled_weights
+from siamese.network import SiameseNetwork
 
 
 class Embedder(Protocol):

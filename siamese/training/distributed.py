@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from siamese.network import pick_device
+from siamese.checkpoint import pick_device
 
 
 def join(device: str) -> torch.device:

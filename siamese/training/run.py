@@ -13,7 +13,6 @@ from functools import partial
 import torch
 
 from siamese import __version__, calibration
-from siamese.data.att import ATT_NAME
 from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.data.folders import limit_list, title
 from siamese.evaluation.labels import find_label_errors
@@ -22,7 +21,7 @@ from siamese.evaluation.people import UNKNOWN_NAMES_NOTE
 from siamese.faces.face import TEMPLATE
 from siamese.network import SiameseNetwork
 from siamese.processes import is_main_process, run_on_main
-from siamese.record import DataSource, LossCurve, People, Record, Report
+from siamese.record import ATT_NAME, DataSource, LossCurve, People, Record, Report
 from siamese.training.config import TrainConfig
 from siamese.training.cross_validation import cross_validate
 from siamese.training.distributed import join

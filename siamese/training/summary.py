@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese.hub.card import name_identities
 from siamese.record import Record
 
 # A balanced accuracy of at least so much gets this word. Guessing has 0.5.
@@ -36,7 +35,7 @@ def summarise(record: Record, out: Path) -> str:
     Returns:
         Several lines: the result, warnings, and commands that can be pasted into a shell.
     """
-    folds, people = record.folds, name_identities(record)
+    folds, people = record.folds, record.identities
     report, before = (folds.pooled, folds.before) if folds else (record.test, record.before)
     who = f"all {_count(record)} {people}, each held out once," if folds else f"{_count(record)} held-out {people}"
     word = next(word for least, word in WORDS if report.balanced_accuracy >= least)
@@ -49,7 +48,7 @@ def summarise(record: Record, out: Path) -> str:
 
 def warnings(record: Record) -> list[str]:
     """Return the reasons to distrust a result: too few held-out people, collapsed embeddings, or a low AUC."""
-    people, found = name_identities(record), []
+    people, found = record.identities, []
     if (count := _count(record)) < MIN_PEOPLE:
         enough = len(record.people.training) + len(record.people.test) >= MIN_PEOPLE
         advice = "add --folds 5 to hold out each of them once" if enough else f"collect more {people}"
