@@ -35,7 +35,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from siamese.backbones import TutorialBackbone
-from siamese.checkpoint import pick_device
 from siamese.data.att import find_att
 from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.evaluation import metrics

@@ -1,23 +1,28 @@
-"""Shared fixtures. Tests that need the AT&T faces are skipped if SIAMESE_DATA does not hold them."""
+"""Shared fixtures. Tests that need the AT&T faces are skipped if SIAMESE_DATA does not hold them.
+
+A fixture imports what only some tests need, such as a browser library.
+"""
+
+from __future__ import annotations
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
-from sklearn.datasets import load_digits
 
 from benchmarks.common import free_port, serving
-from siamese import Model, cli, load
-from siamese.data.att import ATT_FILE
-from siamese.data.dataset import IdentityDataset, load_dataset
-from siamese.page.charts import PairDistances
+from siamese import cli
 
-from .browser import ANSWER, ARGUMENTS, CHROMIUM
 from .command import Run
+
+if TYPE_CHECKING:
+    from siamese import Model
+    from siamese.data.dataset import IdentityDataset
+    from siamese.page.charts import PairDistances
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -34,17 +39,24 @@ def few_bootstrap_samples():
 @pytest.fixture(scope="session")
 def model() -> Model:
     """The face network."""
-    return load()
+    import siamese
+
+    return siamese.load()
 
 
 @pytest.fixture(scope="session")
 def pairs(model) -> PairDistances:
     """Test pairs of the face network."""
+    from siamese.page.charts import PairDistances
+
     return PairDistances(model.record.curves)
 
 
 @pytest.fixture(scope="session")
 def att() -> IdentityDataset:
+    from siamese.data.att import ATT_FILE
+    from siamese.data.dataset import load_dataset
+
     if not Path(os.environ.get("SIAMESE_DATA", ""), ATT_FILE).is_file():
         pytest.skip(f"needs the AT&T faces: set SIAMESE_DATA to a folder with {ATT_FILE}")
     return load_dataset("att", (1, 100, 100))
@@ -53,6 +65,8 @@ def att() -> IdentityDataset:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
     """A folder of ten classes with eight images each, from scikit-learn's handwritten digits."""
+    from sklearn.datasets import load_digits
+
     folder = tmp_path_factory.mktemp("digits")
     images, labels = load_digits(return_X_y=True)
     for label in range(10):
@@ -122,6 +136,10 @@ def page(start_page) -> str:
 @pytest.fixture(scope="module")
 def chromium():
     """Start Chromium with more arguments."""
+    from playwright.sync_api import sync_playwright
+
+    from .browser import ARGUMENTS, CHROMIUM
+
     with sync_playwright() as playwright:
         yield lambda *more: playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *more])
 
@@ -136,6 +154,10 @@ def browser(chromium):
 @pytest.fixture
 def tab(browser, page):
     """Open a tab. Afterwards, check that it sent no request to another machine and no script failed."""
+    from playwright.sync_api import expect
+
+    from .browser import ANSWER
+
     tab = browser.new_page(viewport={"width": 1280, "height": 800})
     requests, errors = [], []
     tab.on("request", lambda request: requests.append(request.url))
