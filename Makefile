@@ -37,11 +37,11 @@ $(BIN)/uv:
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet uv
 
-.venv/demo: $(BIN)/uv pyproject.toml requirements.txt
-	$(INSTALL) --editable '.[heic]'
+.venv/demo: $(BIN)/uv pyproject.toml
+	$(INSTALL) --editable '.[page,heic]'
 	@touch $@
 
-.venv/dev: $(BIN)/uv pyproject.toml requirements.txt
+.venv/dev: $(BIN)/uv pyproject.toml
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ .venv/demo
 

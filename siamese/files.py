@@ -1,16 +1,35 @@
-"""Atomic writes, the cache folder, and the weights that come with the package."""
+"""Atomic writes, the cache folder, and the files that come with the package."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
+# pairs.png and hardest.png are not published: they show images of the data set.
+PLOT_FILES = ("loss.png", "roc.png", "distances.png", "map.png")
+LICENSE_FILE = "LICENSE"  # if the weights have one of their own
+
+# The files beside the code that an installed package and a Space need. Every folder that may hold a user's own photos
+# is listed by file. hatch_build.py reads this.
+BUNDLED = (
+    *("app.py", "app.css", "app.js", "requirements.txt", "pyproject.toml", "hatch_build.py", "LICENSE"),
+    *("README.md", "docs/*.md", "docs/page.png", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("examples/biden.jpg", "examples/collins.jpg", "examples/hopper.jpg"),
+    *("examples/obama-portrait.jpg", "examples/obama-speaking.jpg", "examples/obama-standing.jpg"),
+    *("examples/edited/group.jpg", "examples/edited/obama-blurred.jpg"),
+    *("examples/CREDITS.md", "examples/siamese.ipynb"),
+    *("weights/mtcnn/model.safetensors", "weights/mtcnn/README.md"),
+    *(f"weights/att/{name}" for name in (*NETWORK_FILES, *PLOT_FILES, "README.md")),
+    *(f"weights/faces/{name}" for name in (*NETWORK_FILES, *PLOT_FILES, "README.md", LICENSE_FILE)),
+)
 PACKAGE = Path(__file__).parent
+# The folder of these files: inside an installed package, else the clone or the Space.
+PROJECT = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent
 
 
 def bundled_weights(name: str) -> Path:
-    """Return the folder of the weights that come with the project: "faces", "att" or "mtcnn"."""
-    repository, package = (folder / "weights" / name for folder in (PACKAGE.parent, PACKAGE))
-    return repository if repository.is_dir() else package
+    """Return the folder of the weights that come with the package: "faces", "att" or "mtcnn"."""
+    return PROJECT / "weights" / name
 
 
 def cache_folder() -> Path:

@@ -118,6 +118,6 @@ def test_refusals(tmp_path, siamese, monkeypatch):
         run = siamese("export", ATT, "--onnx", tmp_path / "a.onnx")
         assert run.returncode == 2
         assert package in run.stderr
-        assert "pip install '.[onnx]'" in run.stderr
+        assert "pip install 'siamese-faces[onnx]'" in run.stderr
         monkeypatch.undo()
     assert not list(tmp_path.iterdir())

@@ -137,8 +137,8 @@ def check_base_install(page: Boot, server: Hub) -> None:
     run = subprocess.run([page.python, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == "[0, 0, 0, 2, 2]", run.stderr
     *_, export, train = run.stderr.splitlines()
-    assert "pip install '.[onnx]'" in export
-    assert "pip install '.[train]'" in train
+    assert "pip install 'siamese-faces[onnx]'" in export
+    assert "pip install 'siamese-faces[train]'" in train
 
 
 def test_from_a_folder_to_a_space(server, digits, tmp_path, monkeypatch):
@@ -215,19 +215,13 @@ def test_dry_run_lists_what_a_deployment_sends(server, folder, siamese, monkeypa
     assert yaml.safe_load(front.split("---")[1]) == front_matter(server)
     # No tests, no data and no names.
     assert {name.split("/")[0] for name in files} == {
-        *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "app.css", "app.js", "app.py"),
+        *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "app.css", "app.js", "app.py", "hatch_build.py"),
         *("docs", "examples", "pyproject.toml", "requirements.txt", "runs", "siamese", "weights"),
     }
     assert {"siamese/py.typed", "siamese/hub/templates/card_space.md"} <= files.keys()
     assert not [name for name in files if "pairs.png" in name or "hardest.png" in name]
     assert json.loads(files["runs/network/metrics.json"])["people"]["test"] == [35, 36, 37]
     assert not [name for name, content in files.items() if bytes(ROOT) in content or bytes(tmp_path) in content]
-
-
-def test_installed_package_has_no_page(server, monkeypatch, tmp_path):
-    monkeypatch.setattr(space, "ROOT", tmp_path)
-    with pytest.raises(FileNotFoundError, match="clone"):
-        space.plan("USER/SPACE")
 
 
 def test_examples_of_the_page_are_deployed():
@@ -361,8 +355,9 @@ def test_zerogpu(check):
 # --- files of the repository that a Space or GitHub reads
 
 
-def test_requirements_are_what_the_page_imports():
-    modules, packages = ["app"], set()
+def imported(*modules: str) -> set[str]:
+    """Return the packages that modules of this project import, directly or through other modules of it."""
+    modules, packages = list(modules), set()
     for module in modules:  # grows in the loop
         base = ROOT / module.replace(".", "/")
         file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
@@ -376,14 +371,26 @@ def test_requirements_are_what_the_page_imports():
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             packages |= {name.split(".")[0] for name in names}
             modules += [name for name in names if name.split(".")[0] == "siamese" and name not in modules]
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    wanted = [re.match(r"(\w+)[>=]=[\d.]+  # \w+", line) for line in lines if not line.startswith("#")]
-    assert all(wanted), "each with a comment"
-    installed = {match[1].replace("pillow", "PIL") for match in wanted}
-    # huggingface_hub imports jinja2, and the commands import tqdm; only torchvision's library is loaded.
-    installed -= {"jinja2", "torchvision", "tqdm"}
     # Fitting a calibration, which needs scikit-learn, is part of training.
-    assert packages - sys.stdlib_module_names - {"siamese", "sklearn", "threadpoolctl"} == installed
+    return packages - sys.stdlib_module_names - {"siamese", "sklearn", "threadpoolctl"}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+
+
+def test_dependencies_are_what_the_package_and_the_page_import():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base, extras = project["dependencies"], project["optional-dependencies"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [*base, *extras["page"], *extras["heic"]]
+    library = imported("siamese.cli.search", "siamese.hub.space")
+    # huggingface_hub imports jinja2, and only torchvision's library is loaded.
+    modules = {"pillow": "PIL", "pyyaml": "yaml"}
+    installed = {modules.get(name, name) for name in names(base)}
+    assert library == installed - {"jinja2", "torchvision"}
+    assert imported("app") - installed == names(extras["page"])
 
 
 def test_front_matter():

@@ -81,7 +81,7 @@ def test_collapsed_embeddings_are_named_instead_of_a_low_auc(record, genuine, im
 def test_commands_can_be_pasted(record, tmp_path, name):
     out = tmp_path / name
     commands = [shlex.split(line) for line in summarise(record, out).splitlines() if line.startswith("  ")]
-    assert [command[0] for command in commands] == ["siamese", f"SIAMESE_WEIGHTS={out}", "siamese", "siamese"]
+    assert [command[0] for command in commands] == ["siamese"] * 4
     assert all(str(out) in command for command in commands if command[0] == "siamese")
 
 

@@ -1,4 +1,4 @@
-"""The command line: siamese compare | embed | find | group | train | evaluate | export | push | deploy.
+"""The command line: siamese compare | embed | find | group | train | evaluate | export | push | deploy | page.
 
 Modules are imported inside the functions that need them, so that `siamese --help` does not import PyTorch.
 """
@@ -10,16 +10,18 @@ import sys
 
 from siamese import __version__
 from siamese.cli.common import Parser
-from siamese.cli.models import add_compare, add_deploy, add_export, add_push
+from siamese.cli.models import add_compare, add_deploy, add_export, add_page, add_push
 from siamese.cli.search import add_embed, add_find, add_group
 from siamese.cli.train import add_evaluate, add_train
 
 COMMANDS = (
     *(add_compare, add_embed, add_find, add_group),
-    *(add_train, add_evaluate, add_export, add_push, add_deploy),
+    *(add_train, add_evaluate, add_export, add_push, add_deploy, add_page),
 )
 # Missing module: what needs it, and the extra that installs it.
 EXTRAS = {
+    "gradio": ("siamese page needs", "page"),
+    "spaces": ("siamese page needs", "page"),
     "onnxruntime": ("siamese export needs", "onnx"),
     "onnxscript": ("siamese export needs", "onnx"),
     "tensorboard": ("--tensorboard needs", "tensorboard"),
@@ -45,7 +47,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except ImportError as error:
         needs, extra = EXTRAS.get(error.name or "", ("training and evaluation need", "train"))
-        print(f"error: {needs} {error.name}, which is not installed: pip install '.[{extra}]'", file=sys.stderr)
+        print(
+            f"error: {needs} {error.name}, which is not installed: pip install 'siamese-faces[{extra}]'",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"\nStopped. {interrupt}".rstrip(), file=sys.stderr)

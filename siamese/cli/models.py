@@ -1,9 +1,11 @@
-"""The commands siamese compare | export | push | deploy."""
+"""The commands siamese compare | export | push | deploy | page."""
 
 from __future__ import annotations
 
 import functools
 import json
+import os
+import runpy
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,3 +133,23 @@ def _deploy(args: argparse.Namespace) -> None:
     for name, content in planned.files.items():
         print(f"{content.stat().st_size if isinstance(content, Path) else len(content):>12,}  {name}")
     print(f"\nSIAMESE_WEIGHTS={planned.weights}\n\n---\n{planned.card.data.to_yaml()}\n---")
+
+
+def add_page(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "page",
+        _page,
+        "open the demo page on this machine",
+        "Open the demo page on http://127.0.0.1:7860. Gradio's environment variables, such as GRADIO_SERVER_PORT and "
+        "GRADIO_SERVER_NAME, change the address.",
+    )
+    command.add_argument("weights", nargs="?", help=f"{WEIGHTS_HELP} (default: weights/faces)")
+
+
+def _page(args: argparse.Namespace) -> None:
+    from siamese.files import PROJECT
+
+    if args.weights:
+        os.environ["SIAMESE_WEIGHTS"] = args.weights
+    runpy.run_path(str(PROJECT / "app.py"), run_name="__main__")

@@ -9,44 +9,19 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Sp
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from siamese.checkpoint import DEFAULT, find_weights, load
+from siamese.files import BUNDLED, PACKAGE, PROJECT
 from siamese.hub.card import TEMPLATES
-from siamese.hub.upload import (
-    LICENSE_FILE,
-    NETWORK_FILES,
-    PLOT_FILES,
-    check_repository_is_ours,
-    check_upload,
-    hub_errors,
-    published_files,
-)
+from siamese.hub.upload import check_repository_is_ours, check_upload, hub_errors, published_files
 from siamese.model import Model
 
 WEIGHTS_VARIABLE = "SIAMESE_WEIGHTS"
 FACES = "weights/faces"
 FREE_HARDWARE = SpaceHardware.ZERO_A10G
-ROOT = Path(__file__).parents[2]
-# The page and the package as pip installs it. Every folder that may hold a user's own photos is listed by file.
-EXAMPLES = (
-    *("biden.jpg", "collins.jpg", "hopper.jpg", "obama-portrait.jpg", "obama-speaking.jpg", "obama-standing.jpg"),
-    *("edited/group.jpg", "edited/obama-blurred.jpg", "CREDITS.md", "siamese.ipynb"),
-)
-PATTERNS = (
-    *("app.py", "app.css", "app.js", "requirements.txt", "pyproject.toml", "LICENSE"),
-    *("docs/*.md", "docs/page.png", "CONTRIBUTING.md", "CHANGELOG.md"),  # the README links to them
-    *("siamese/**/*.py", "siamese/py.typed", "siamese/hub/templates/*.md"),
-    *(f"examples/{name}" for name in EXAMPLES),
-    *("weights/mtcnn/model.safetensors", "weights/mtcnn/README.md"),
-    *(
-        f"weights/{name}/{file}"
-        for name in ("att", "faces")
-        for file in (*NETWORK_FILES, *PLOT_FILES, LICENSE_FILE, "README.md")
-    ),
-)
+CODE = ("**/*.py", "py.typed", "hub/templates/*.md")
 OUR_FOLDERS = ("examples/", "runs/", "siamese/", "weights/")  # other files in them are deleted from the Space
 STARTING_STAGES = ("NO_APP_FILE", "BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING")
 POLL_SECONDS = 2
 TIMEOUT_SECONDS = 1200
-HEIC_REQUIREMENT = b"pi-heif>=1.1  # photos of iPhones (LGPL-3.0); the extra [heic]\n"
 
 
 class SpacePlan(NamedTuple):
@@ -71,19 +46,16 @@ def plan(repo_id: str, weights: str | Path | None = None) -> SpacePlan:
         weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub; None for the face network.
 
     Raises:
-        FileNotFoundError: if this is an installed package, which has no page.
         ValueError, OSError: if `weights` cannot be loaded, see `siamese.load`.
     """
-    if not (ROOT / "app.py").is_file():
-        raise FileNotFoundError(
-            "app.py is not installed with the package: run `siamese deploy` in a clone of the project"
-        )
     weights = weights or DEFAULT
     model = load(weights, device="cpu")
     files: dict[str, Path | bytes] = {
-        file.relative_to(ROOT).as_posix(): file for pattern in PATTERNS for file in ROOT.glob(pattern)
+        file.relative_to(PROJECT).as_posix(): file for pattern in BUNDLED for file in PROJECT.glob(pattern)
     }
-    card = SpaceCard((ROOT / "README.md").read_text("utf-8"))
+    code = {file for pattern in CODE for file in PACKAGE.glob(pattern)} - {*files.values()}  # which may be inside it
+    files |= {f"siamese/{file.relative_to(PACKAGE).as_posix()}": file for file in code}
+    card = SpaceCard((PROJECT / "README.md").read_text("utf-8"))
     card.data["thumbnail"] = f"{constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{card.data['thumbnail']}"
     location = FACES
     if model.revision:
@@ -95,7 +67,6 @@ def plan(repo_id: str, weights: str | Path | None = None) -> SpacePlan:
         files |= {f"{location}/{name}": content for name, content in published_files(Path(weights), location).items()}
         card = _custom_card(card, model, f"{location}/README.md")
     files["README.md"] = str(card).encode()
-    files["requirements.txt"] = (ROOT / "requirements.txt").read_bytes() + HEIC_REQUIREMENT
     return SpacePlan(dict(sorted(files.items())), card, location)
 
 

@@ -9,13 +9,10 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabl
 from yaml import YAMLError
 
 from siamese.checkpoint import check_token, find_weights, is_repo_id, load
+from siamese.files import LICENSE_FILE, NETWORK_FILES, PLOT_FILES
 from siamese.hub.card import TAG, model_card
 from siamese.record import Record
 
-NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
-# pairs.png and hardest.png are not published: they show images of the data set.
-PLOT_FILES = ("loss.png", "roc.png", "distances.png", "map.png")
-LICENSE_FILE = "LICENSE"  # if the weights have one of their own
 STATUS_REASONS = {
     401: "the token is not valid",
     402: "the account's plan does not include this hardware",

@@ -30,7 +30,7 @@ TRAIN_YOUR_OWN = """
 ## Train your own network
 
 Run `siamese train --data FOLDER` on a folder with one subfolder of images per person or thing. To show the result on
-this page, run `SIAMESE_WEIGHTS=runs/FOLDER python app.py`. To publish both as a [Space](https://huggingface.co/spaces),
+this page, run `siamese page runs/FOLDER`. To publish both as a [Space](https://huggingface.co/spaces),
 run `siamese deploy`.
 """
 CREDITS = """

@@ -100,7 +100,7 @@ def _commands(out: Path) -> list[str]:
     folder = shlex.quote(str(out))
     return [
         f"  siamese compare A.jpg B.jpg --weights {folder}",
-        f"  SIAMESE_WEIGHTS={folder} python app.py",
+        f"  siamese page {folder}",
         f"  siamese push {folder} USER/NAME",
         f"  siamese deploy USER/SPACE --weights {folder}",
     ]
