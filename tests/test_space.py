@@ -141,23 +141,28 @@ def check_base_install(page: Boot, server: Hub) -> None:
     assert "pip install 'siamese-faces[train]'" in train
 
 
-def test_from_a_folder_to_a_space(server, digits, tmp_path, monkeypatch):
-    """Train, push and deploy with three commands; the Space gives the same answers."""
+@pytest.fixture
+def run(server, tmp_path, monkeypatch):
+    """Run a command in `tmp_path`, connected to the server."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(digits, "FOLDER")
-    environment = server.environment(tmp_path / "cache")
 
-    def siamese(*arguments) -> command.Run:
-        run = command.run(*arguments, **environment)
-        assert run.returncode == 0, run.stderr
-        assert "hf_" not in run.stdout + run.stderr
-        return run
+    def run(*arguments) -> command.Run:
+        done = command.run(*arguments, **server.environment(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+        assert "hf_" not in done.stdout + done.stderr
+        return done
 
-    siamese("train", "--data", "FOLDER", "--epochs", 2, "--push-to-hub", "USER/trained")
-    siamese("push", "runs/FOLDER", "USER/NAME")
-    run = siamese("deploy", "USER/SPACE", "--weights", "USER/NAME")
-    assert run.stdout == f"{server.url}/spaces/USER/SPACE\n"
-    assert run.stderr.splitlines()[-3:] == ["building", "app starting", "running"]
+    return run
+
+
+def test_from_a_folder_to_a_space(server, run, digits, tmp_path):
+    """Train, push and deploy with three commands."""
+    shutil.copytree(digits, tmp_path / "FOLDER")
+    run("train", "--data", "FOLDER", "--epochs", 2, "--push-to-hub", "USER/trained")
+    run("push", "runs/FOLDER", "USER/NAME")
+    done = run("deploy", "USER/SPACE", "--weights", "USER/NAME")
+    assert done.stdout == f"{server.url}/spaces/USER/SPACE\n"
+    assert done.stderr.splitlines()[-3:] == ["building", "app starting", "running"]
     trained, named = (server.files(f"models/USER/{name}") for name in ("trained", "NAME"))
     assert trained.keys() == named.keys() >= {"config.json", "metrics.json", "model.safetensors", "README.md"}
     assert trained["model.safetensors"] == named["model.safetensors"]
@@ -168,8 +173,13 @@ def test_from_a_folder_to_a_space(server, digits, tmp_path, monkeypatch):
     for files in (server.files(SPACE), named):
         assert not [name for name, content in files.items() if TOKEN.encode() in content]
 
-    pair = [str(tmp_path / "FOLDER" / digit / "0.png") for digit in "47"]
-    here = json.loads(siamese("compare", *pair, "--weights", "runs/FOLDER", "--json").stdout)
+
+@pytest.mark.slow
+def test_space_gives_the_answers_of_the_command_line(server, run, trained, digits, tmp_path):
+    run("push", trained, "USER/NAME")
+    run("deploy", "USER/SPACE", "--weights", "USER/NAME")
+    pair = [str(digits / digit / "0.png") for digit in "47"]
+    here = json.loads(run("compare", *pair, "--weights", trained, "--json").stdout)
     (tmp_path / "space").mkdir()
     with boot(server, tmp_path / "space", "3.12") as page:
         there = page.compare(pair)

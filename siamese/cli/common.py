@@ -31,6 +31,11 @@ def add_command(
     return command
 
 
+def add_network(command: Parser) -> None:
+    command.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"{WEIGHTS_HELP} (default: %(default)s)")
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+
+
 def load_model(weights: str, device: str) -> Model:
     from siamese import checkpoint
 

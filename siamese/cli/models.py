@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese.cli.common import DEFAULT_WEIGHTS, DEVICE_HELP, WEIGHTS_HELP, add_command, load_model
+from siamese.cli.common import DEFAULT_WEIGHTS, WEIGHTS_HELP, add_command, add_network, load_model
 
 if TYPE_CHECKING:
     import argparse
@@ -36,9 +36,8 @@ def add_compare(commands: Commands) -> None:
         metavar="RATE",
         help='say "same" only below this false-match rate, such as 0.001 (default: if P(same) is at least 0.75)',
     )
-    command.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"{WEIGHTS_HELP} (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print the answer as JSON")
-    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+    add_network(command)
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -144,7 +143,7 @@ def add_page(commands: Commands) -> None:
         "Open the demo page on http://127.0.0.1:7860. Gradio's environment variables, such as GRADIO_SERVER_PORT and "
         "GRADIO_SERVER_NAME, change the address.",
     )
-    command.add_argument("weights", nargs="?", help=f"{WEIGHTS_HELP} (default: weights/faces)")
+    command.add_argument("weights", nargs="?", help=f"{WEIGHTS_HELP} (default: {DEFAULT_WEIGHTS})")
 
 
 def _page(args: argparse.Namespace) -> None:

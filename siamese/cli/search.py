@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese.cli.common import DEFAULT_WEIGHTS, DEVICE_HELP, WEIGHTS_HELP, add_command, load_model
+from siamese.cli.common import add_command, add_network, load_model
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +35,7 @@ def add_embed(commands: Commands) -> None:
     )
     command.add_argument("folder", type=Path, help="a folder or zip archive of photos")
     command.add_argument("--out", type=Path, metavar="INDEX", help="folder of the index (default: in ~/.cache/siamese)")
-    _add_network(command)
+    add_network(command)
 
 
 def add_find(commands: Commands) -> None:
@@ -48,7 +48,7 @@ def add_find(commands: Commands) -> None:
     _add_fmr(command, 0.01, "expected number of false matches among all faces, at most")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--html", type=Path, metavar="FILE", help="also write a page with the faces")
-    _add_network(command)
+    add_network(command)
 
 
 def add_group(commands: Commands) -> None:
@@ -60,16 +60,11 @@ def add_group(commands: Commands) -> None:
     folders = command.add_mutually_exclusive_group()
     folders.add_argument("--copy", type=Path, metavar="DIR", help="write a folder for each person with their photos")
     folders.add_argument("--link", type=Path, metavar="DIR", help="the same with links to the photos")
-    _add_network(command)
+    add_network(command)
 
 
 def _add_fmr(command: Parser, default: float, meaning: str) -> None:
     command.add_argument("--fmr", type=float, default=default, metavar="R", help=f"{meaning} (default: %(default)s)")
-
-
-def _add_network(command: Parser) -> None:
-    command.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"{WEIGHTS_HELP} (default: %(default)s)")
-    command.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
 def _embed(args: argparse.Namespace) -> None:
