@@ -433,7 +433,7 @@ def test_missing_tensorboard_is_reported_before_any_work(digits, tmp_path, monke
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     refused = siamese("train", "--data", digits, "--out", tmp_path / "run", "--tensorboard")
-    assert (refused.returncode, "'.[tensorboard]'" in refused.stderr) == (2, True)
+    assert (refused.returncode, "siamese-faces[tensorboard]" in refused.stderr) == (2, True)
     assert not (tmp_path / "run").exists()
 
 
