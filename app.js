@@ -51,11 +51,13 @@ function update() {
   const now = [...keys, answer?.dataset.choice].join(" ");
   if (now !== last) [waiting, failed, last] = [false, false, now];
 
-  const missing = ["both", "first", "second"].find((_, place) => [
-    keys.every((key) => key === "-"), keys[0] === "-", keys[1] === "-",
-  ][place]);
-  const state = failed ? "failed" : waiting ? "comparing" : answer ? "answered" : missing ? `missing-${missing}`
-    : "comparing";
+  let state = "comparing";
+  if (failed) state = "failed";
+  else if (!waiting) {
+    const [first, second] = keys.map((key) => key === "-");
+    if (answer) state = "answered";
+    else if (first || second) state = `missing-${first && second ? "both" : first ? "first" : "second"}`;
+  }
   const show = (selector, isShown) => compare.querySelectorAll(selector).forEach((part) => part.hidden = !isShown(part));
   show("[data-state]", (card) => card.dataset.state === state);
   show("#states", () => state !== "answered");
@@ -127,12 +129,12 @@ function chooseGroupExample(element, trigger) {
   element.addEventListener("click", ({target}) => target.closest("[data-example]") && trigger("select", {}));
 }
 
-// Report the chosen faces, at most two, and download the photos by person.
+// Report the chosen faces, at most two, or that the visitor wants to download the photos.
 function onGroup(element, trigger, watch) {
   let chosen = [];
   element.addEventListener("click", ({target}) => {
     const button = target.closest("[data-face], [data-zip]");
-    if (button?.dataset.zip) downloadPhotos(button);
+    if (button?.matches("[data-zip]")) trigger("download");
     if (!button?.dataset.face) return;
     const face = Number(button.dataset.face);
     chosen = chosen.includes(face) ? chosen.filter((other) => other !== face) : [...chosen, face].slice(-2);
@@ -141,52 +143,4 @@ function onGroup(element, trigger, watch) {
     trigger("select", {faces: chosen});
   });
   watch("value", () => chosen = []);
-}
-
-// Build a ZIP archive of uploads in the browser.
-async function downloadPhotos(button) {
-  const status = button.closest(".people").querySelector("[role=status]");
-  try {
-    const files = await Promise.all(JSON.parse(button.dataset.zip).map(async ([name, path]) => {
-      const answer = await fetch(`gradio_api/file=${encodeURI(path)}`);
-      if (!answer.ok) throw Error(answer.status);
-      return [name, new Uint8Array(await answer.arrayBuffer())];
-    }));
-    const url = URL.createObjectURL(new Blob(zip(files), {type: "application/zip"}));
-    Object.assign(document.createElement("a"), {href: url, download: "photos-by-person.zip"}).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60_000);
-    status.textContent = "";
-  } catch {
-    status.textContent = "A photo was deleted. Uploads are deleted after half an hour; add the photos again.";
-  }
-}
-
-const CRC_TABLE = Uint32Array.from({length: 256}, (_, byte) => {
-  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? (byte >>> 1) ^ 0xedb88320 : byte >>> 1;
-  return byte;
-});
-
-// Return the parts of an archive that stores [name, bytes] without compression.
-function zip(files) {
-  const parts = [], directory = [];
-  let offset = 0;
-  for (const [name, bytes] of files) {
-    const path = new TextEncoder().encode(name);
-    const crc = ~bytes.reduce((crc, byte) => CRC_TABLE[(crc ^ byte) & 255] ^ (crc >>> 8), -1);
-    // Version 2.0, UTF-8 names, stored, 1 January 1980.
-    const common = numbers([20, 2], [0x800, 2], [0, 2], [0, 2], [0x21, 2], [crc, 4], [bytes.length, 4],
-      [bytes.length, 4], [path.length, 2], [0, 2]);
-    parts.push(numbers([0x04034b50, 4]), common, path, bytes);
-    directory.push(numbers([0x02014b50, 4], [20, 2]), common, numbers([0, 2], [0, 2], [0, 2], [0, 4], [offset, 4]), path);
-    offset += 30 + path.length + bytes.length;
-  }
-  const size = directory.reduce((sum, part) => sum + part.length, 0);
-  const end = numbers([0x06054b50, 4], [0, 2], [0, 2], [files.length, 2], [files.length, 2], [size, 4], [offset, 4],
-    [0, 2]);
-  return [...parts, ...directory, end];
-}
-
-// Return little-endian [value, number of bytes] after one another.
-function numbers(...fields) {
-  return Uint8Array.from(fields.flatMap(([value, size]) => Array.from({length: size}, (_, byte) => value >>> (8 * byte))));
 }

@@ -16,7 +16,6 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from siamese.data.pairs import all_pairs
-from siamese.training.config import TrainConfig
 from siamese.training.run import train
 
 
@@ -29,8 +28,11 @@ def main() -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((image * 15.9).reshape(8, 8).astype("uint8")).save(place)
         data = str(Path(folder, "digits"))
-        configs = [TrainConfig(data, Path(folder, f"seed-{seed}"), recipe="modern", seed=seed) for seed in range(3)]
-        seconds, records = zip(*(common.timed(train, config) for config in configs), strict=True)
+        runs = [
+            common.timed(lambda seed=seed: train(data, Path(folder, f"seed-{seed}"), recipe="modern", seed=seed))
+            for seed in range(3)
+        ]
+        seconds, records = [seconds for seconds, _ in runs], [result.record for _, result in runs]
     unseen = labels >= 7
     first, second, same = all_pairs(labels[unseen])
     raw = np.linalg.norm(images[unseen][first] - images[unseen][second], axis=1)

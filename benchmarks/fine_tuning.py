@@ -17,13 +17,12 @@ from pathlib import Path
 import common
 
 from siamese.data.lfw import LFW_ALIASES, Lfw
-from siamese.training.config import TrainConfig
 from siamese.training.run import train
 
 
 def unpack(lfw: Lfw, folder: Path) -> Path:
     """Unpack LFW, and keep the people with at least two photographs and one name."""
-    with tarfile.open(lfw.photographs) as archive:
+    with tarfile.open(lfw.photos) as archive:
         archive.extractall(folder, filter="data")
     (photos,) = folder.iterdir()
     twice = LFW_ALIASES.keys() | set(LFW_ALIASES.values())
@@ -38,8 +37,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photos, out = unpack(Lfw(args.data), Path(folder, "photos")), Path(folder, "out")
         settings = {"init": "weights/faces", "align": "faces"}
-        att = train(TrainConfig("att", out / "att", folds=5, **settings))
-        lfw = train(TrainConfig(str(photos), out / "lfw", **settings))
+        att = train("att", out / "att", folds=5, **settings).record
+        lfw = train(photos, out / "lfw", **settings).record
     result = {
         "settings": asdict(att.settings),
         "att": {"before": asdict(att.folds.before), "after": asdict(att.folds.pooled)},

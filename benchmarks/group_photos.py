@@ -18,16 +18,13 @@ from collections import Counter, defaultdict
 import common
 import numpy as np
 from PIL import Image
+from scipy.stats import binomtest
 
 import siamese
 from siamese import images
-from siamese.data.lfw import Lfw
-from siamese.evaluation.embedding_cache import embed_files
-from siamese.evaluation.lfw import person
-from siamese.face_pairs import closest_pair
+from siamese.data.lfw import LFW_ALIASES, Lfw
+from siamese.evaluation.lfw import embed_main_faces, person
 from siamese.model import Model
-from siamese.page.reliability import wilson
-from siamese.wording import VERDICT_PROBABILITY
 
 GROUP_PHOTOS = 300
 PEOPLE = range(3, 9)
@@ -44,7 +41,7 @@ def photos_of_new_people(lfw: Lfw) -> dict[str, list[str]]:
     people = defaultdict(list)
     for file in sorted({file for fold in lfw.folds() for pair in fold for file in (pair.first, pair.second)}):
         if person(file) not in seen:
-            people[person(file)].append(file)
+            people[LFW_ALIASES.get(person(file), person(file))].append(file)
     return people
 
 
@@ -108,23 +105,27 @@ def measure_photos(model: Model, lfw: Lfw, people: dict[str, list[str]]) -> dict
 def measure_rates(model: Model, lfw: Lfw, people: dict[str, list[str]]) -> dict:
     """Return the share of draws of strangers with the verdict "same", at each strictness."""
     files = [file for group in people.values() for file in group]
-    z_of, quality_of = embed_files(model, lfw.read(files), len(files))
+    z_of, quality_of = embed_main_faces(model, lfw.read(files), len(files))
     numbers = np.array([number for number, group in enumerate(people.values()) for _ in group])
     z, quality = np.array([z_of[file] for file in files]), np.array([quality_of[file] for file in files])
-    good = quality >= model.calibration.min_quality  # false for photos without a face, too
-    z, quality, numbers = z[good], quality[good], numbers[good]
+    found = ~np.isnan(quality)  # photos in which a face was found
+    z, quality, numbers = z[found], quality[found], numbers[found]
     rng = np.random.default_rng(0)
     count = Counter()
     for _ in range(DRAWS):
         rows = rng.integers(len(z), size=1 + rng.choice(PEOPLE))
         portrait, group = rows[:1], rows[1:][numbers[rows[1:]] != numbers[rows[0]]]
-        faces = (z[portrait], z[group]), (quality[portrait], quality[group])
-        pair = closest_pair(model.calibration, *faces, None)
-        count["default"] += pair.probability >= VERDICT_PROBABILITY
-        for rate in RATES if pair.distance <= model.calibration.operating_points[0].distance else ():
-            count[rate] += pair.distance <= model.calibration.distance_at_fmr(rate / len(group))
+        distance = np.linalg.norm(z[portrait] - z[group], axis=1)
+        pairs = np.stack(np.broadcast_arrays(quality[portrait], quality[group]), axis=1)
+        score = model.calibration.score(distance, pairs).max()
+        for rate in ("default", *RATES):
+            fmr = None if rate == "default" else rate
+            count[rate] += score >= model.calibration.needed(fmr, len(group))
     return {
-        str(rate): {"rate": count[rate] / DRAWS, "interval": list(wilson(int(count[rate]), DRAWS))}
+        str(rate): {
+            "rate": count[rate] / DRAWS,
+            "interval": list(binomtest(int(count[rate]), DRAWS).proportion_ci(method="wilson")),
+        }
         for rate in ("default", *RATES)
     }
 

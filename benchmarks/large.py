@@ -36,8 +36,7 @@ def generate(folder: Path, count: int) -> None:
 
 def measure(folder: str, where: str) -> None:
     """Train, and print the peak memory of the process and its memory before any image, in megabytes."""
-    from siamese.data import memory
-    from siamese.training.config import TrainConfig
+    from siamese.data import dataset
     from siamese.training.run import train
 
     own = psutil.Process()
@@ -51,11 +50,11 @@ def measure(folder: str, where: str) -> None:
 
     threading.Thread(target=watch).start()
     if where == "file":
-        memory.free_bytes = lambda device: 0
+        dataset.free_bytes = lambda device: 0
     try:
         with tempfile.TemporaryDirectory() as out:
-            config = TrainConfig(folder, Path(out, "run"), recipe="modern", epochs=1, device="cpu")
-            seconds, _ = common.timed(train, config)
+            settings = {"recipe": "modern", "epochs": 1, "device": "cpu"}
+            seconds, _ = common.timed(lambda: train(folder, Path(out, "run"), **settings))
     finally:
         done.set()
     print(json.dumps({"before_mb": before, "most_mb": most, "seconds": round(seconds)}))

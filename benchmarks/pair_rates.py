@@ -11,9 +11,8 @@ from torch import Tensor
 
 import siamese
 from siamese.calibration import Calibration
-from siamese.evaluation.embedding_cache import embed_files
+from siamese.evaluation.lfw import embed_main_faces
 from siamese.model import Model
-from siamese.wording import VERDICT_PROBABILITY
 
 PHOTOS_PER_BLOCK = 512
 
@@ -39,22 +38,6 @@ class Faces(NamedTuple):
     found: np.ndarray
 
 
-def matches(calibration: Calibration, distance: Tensor, quality: np.ndarray) -> dict[str, Tensor]:
-    """Decide which pairs get the verdict "same", as `Model.compare` does.
-
-    Args:
-        distance: (...) float ≥ 0.
-        quality: (..., 2) float in [0, 1].
-
-    Returns:
-        (...) bool for the default verdict ("default") and for each operating point (its false-match rate, "0.001").
-    """
-    default = torch.from_numpy(calibration.probability(distance.numpy(), quality) >= VERDICT_PROBABILITY)
-    good = torch.from_numpy(quality.min(-1) >= calibration.min_quality)
-    points = calibration.operating_points
-    return {"default": default} | {f"{point.fmr:g}": good & (distance <= point.distance) for point in points}
-
-
 def embed(model: Model, files: list[Path]) -> Faces:
     """Embed photos, with a cache.
 
@@ -63,7 +46,7 @@ def embed(model: Model, files: list[Path]) -> Faces:
     """
     if not files:
         raise ValueError("--data holds no photos in the layout that --help describes")
-    z, quality = embed_files(model, ((str(file), file.read_bytes()) for file in files), len(files))
+    z, quality = embed_main_faces(model, ((str(file), file.read_bytes()) for file in files), len(files))
     rows = np.stack([z[str(file)] for file in files])  # (M, D)
     found = ~np.isnan(rows).any(axis=1)
     known = np.array([quality[str(file)] for file in files])[found]
@@ -81,19 +64,18 @@ def measure(
     """Count the errors among all pairs of N photos, block by block to limit memory.
 
     Args:
-        calibration: decides which pairs match, see `matches`.
+        calibration: decides which pairs are "same", by default, as `Model.compare` does.
         faces: N faces.
         kinds: the kinds of pairs.
         kind_of: maps R rows and C columns, each a slice of the photos, to (R, C) int64 indices into `kinds`.
 
     Returns:
-        Under "genuine" and "impostor", for each kind, its number of pairs and its "fnmr" or "fmr" by the names of
-        `matches`.
+        Under "genuine" and "impostor", for each kind, its number of pairs and its "fnmr" or "fmr".
 
     Raises:
         ValueError: if there are no pairs of a kind.
     """
-    pairs, matching = torch.zeros(len(kinds), dtype=torch.int64), {}
+    pairs, matches = torch.zeros((2, len(kinds)), dtype=torch.int64)
     for start in range(0, len(faces.z), PHOTOS_PER_BLOCK):
         rows, columns = slice(start, start + PHOTOS_PER_BLOCK), slice(start, None)
         distance = torch.cdist(faces.z[rows], faces.z[columns])  # (R, C)
@@ -101,21 +83,19 @@ def measure(
         quality = np.stack(np.broadcast_arrays(faces.quality[rows, None], faces.quality[columns]), axis=-1)  # (R, C, 2)
         kind = kind_of(rows, columns)
         pairs += kind[once].bincount(minlength=len(kinds))
-        for name, match in matches(calibration, distance, quality).items():
-            matching[name] = matching.get(name, 0) + kind[once & match].bincount(minlength=len(kinds))
+        score = torch.from_numpy(calibration.score(distance.numpy(), quality))
+        matches += kind[once & (score >= calibration.needed())].bincount(minlength=len(kinds))
     result = {"genuine": {}, "impostor": {}}
     for k, (kind_name, same) in enumerate(kinds):
         if not pairs[k]:
             raise ValueError(f"--data holds no pairs of the kind {kind_name}; --help describes its layout")
-        shares = {name: int(count[k]) / int(pairs[k]) for name, count in matching.items()}
-        rates = {"fnmr": {name: 1 - share for name, share in shares.items()}} if same else {"fmr": shares}
-        result["genuine" if same else "impostor"][kind_name] = {"pairs": int(pairs[k]), **rates}
+        share = int(matches[k]) / int(pairs[k])
+        rate = {"fnmr": 1 - share} if same else {"fmr": share}
+        result["genuine" if same else "impostor"][kind_name] = {"pairs": int(pairs[k]), **rate}
     return result
 
 
 def run(description: str | None, measure_folder: Callable[[Model, Path], dict]) -> None:
     """Run a benchmark from the shell: measure a model on a folder, print the result, and write it as JSON."""
     args = common.parser(description, data=True).parse_args()
-    model = siamese.load()
-    thresholds = {f"{point.fmr:g}": point.distance for point in model.calibration.operating_points}
-    common.finish({"thresholds": thresholds, **measure_folder(model, args.data)}, args.json, {})
+    common.finish(measure_folder(siamese.load(), args.data), args.json, {})

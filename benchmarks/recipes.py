@@ -12,7 +12,6 @@ from pathlib import Path
 
 import common
 
-from siamese.training.config import TrainConfig
 from siamese.training.run import train
 
 RECIPES = {"tutorial": {}, "modern": {"flip": True}}
@@ -28,7 +27,7 @@ def main() -> None:
             result[recipe] = []
             for seed in SEEDS:
                 out = Path(folder, f"{recipe}-{seed}")
-                record = train(TrainConfig("att", out, recipe=recipe, seed=seed, folds=5, **options))
+                record = train("att", out, recipe=recipe, seed=seed, folds=5, **options).record
                 metrics = json.loads(record.to_json())
                 result[recipe].append({name: metrics[name] for name in KEPT})
     errors = {recipe: [run["folds"]["pooled"]["eer"] for run in runs] for recipe, runs in result.items()}

@@ -6,7 +6,6 @@ A photo without a face counts as not found, and as a group of its own. LFW_ALIAS
 
 import argparse
 import time
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,9 +13,9 @@ import numpy as np
 import siamese
 from siamese.calibration import Calibration
 from siamese.data.lfw import LFW_ALIASES
+from siamese.search.find import FIND_FMR
 from siamese.search.index import Index
-from siamese.search.people import partition
-from siamese.search.strictness import FIND_FMR, GROUP_FMR, probability_among, search_threshold
+from siamese.search.people import GROUP_FMR, partition
 
 RATES = (1.0, 0.1, FIND_FMR)  # expected false matches of a search
 PEER_THRESHOLD = 0.6  # of face_recognition.compare_faces
@@ -37,7 +36,8 @@ def peer(args: argparse.Namespace) -> dict:
 def main_faces(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the photo, the embedding (N, D) and the quality of the main face of each photo; NaN without a face."""
     with Index(args.index, siamese.load()) as index:
-        z, faces, names = index.vectors(), index.faces(), sorted(index.files())
+        z = np.concatenate([block for _, block in index.blocks()])
+        faces, names = index.faces(), sorted(index.files())
     number = {name: row for row, name in enumerate(names)}
     result = np.full((len(names), z.shape[1]), np.nan, np.float32), np.zeros(len(names), np.float32)
     for face, row in zip(faces, z, strict=True):
@@ -79,14 +79,12 @@ def ranking(searches: list[Search]) -> dict:
     return {"searches": len(first), "recall_at_1": np.mean(first), "mean_average_precision": np.mean(precision)}
 
 
-def at_threshold(searches: list[Search], threshold: float, good: list[np.ndarray]) -> dict:
-    """Return the share found and the false matches, of faces that are good enough to be matches."""
-    false = np.array([(~same & (d <= threshold) & ok).sum() for (d, same), ok in zip(searches, good, strict=True)])
-    found = [(d <= threshold)[same & ok].sum() for (d, same), ok in zip(searches, good, strict=True)]
-    genuine = sum(same.sum() for _, same in searches)
+def count_matches(searches: list[Search], matches: list[np.ndarray]) -> dict:
+    """Return the share found and the false matches, given which faces match in each search."""
+    false = np.array([(match & ~same).sum() for (_, same), match in zip(searches, matches, strict=True)])
+    found = sum((match & same).sum() for (_, same), match in zip(searches, matches, strict=True))
     return {
-        "threshold": threshold,
-        "found": sum(found) / genuine,
+        "found": found / sum(same.sum() for _, same in searches),
         "false_matches": false.mean(),
         "with_any": (false > 0).mean(),
     }
@@ -98,35 +96,36 @@ def find_people(args: argparse.Namespace) -> dict:
     person = identities(names)
     known, count = search_all(z, person), len(names) - 1
     portraits = [int(np.flatnonzero(person == number)[0]) for number in np.flatnonzero(np.bincount(person) > 1)]
-    good = [
-        np.delete(quality >= calibration.min_quality, row) & (quality[row] >= calibration.min_quality)
-        for row in portraits
+    scores = [
+        calibration.score(distances, np.stack([np.full(count, quality[row]), np.delete(quality, row)], axis=1))
+        for (distances, _), row in zip(known, portraits, strict=True)
     ]
     result: dict = {"faces": count, "siamese": ranking(known), "rates": {}}
     for fmr in RATES:
-        scores = at_threshold(known, search_threshold(calibration, count, fmr), good)
-        more = [
-            ((~same & (d <= scores["threshold"]) & ok).sum() > fmr) for (d, same), ok in zip(known, good, strict=True)
-        ]
-        result["rates"][f"{fmr:g}"] = {**scores, "with_more_than_announced": np.mean(more)}
-    result["probability"] = reliability(calibration, known, quality, portraits)
-    other = search_all(peer_faces(args, names), person)
-    everything = [np.ones(count, bool)] * len(other)
-    result["face_recognition"] = {**ranking(other), "default": at_threshold(other, PEER_THRESHOLD, everything)}
+        needed = calibration.needed(fmr, count)
+        matches = [score >= needed for score in scores]
+        more = [(match & ~same).sum() > fmr for (_, same), match in zip(known, matches, strict=True)]
+        result["rates"][f"{fmr:g}"] = {
+            "threshold": calibration.distance_at(needed),
+            **count_matches(known, matches),
+            "with_more_than_announced": np.mean(more),
+        }
+    result["probability"] = reliability(calibration, known, scores)
+    if args.peer:
+        other = search_all(peer_faces(args, names), person)
+        matches = [distances <= PEER_THRESHOLD for distances, _ in other]
+        default = {"threshold": PEER_THRESHOLD, **count_matches(other, matches)}
+        result["face_recognition"] = {**ranking(other), "default": default}
     return result
 
 
-def reliability(
-    calibration: Calibration, searches: list[Search], quality: np.ndarray, portraits: Sequence[int]
-) -> list[dict]:
+def reliability(calibration: Calibration, searches: list[Search], scores: list[np.ndarray]) -> list[dict]:
     """Compare the announced probability with the share of matches. Each search has one face to be found."""
     rng, announced, actual = np.random.default_rng(0), [], []
-    for (distances, same), portrait in zip(searches, portraits, strict=True):
+    for (_, same), score in zip(searches, scores, strict=True):
         kept = ~same
         kept[rng.choice(np.flatnonzero(same))] = True
-        others = np.delete(quality, portrait)
-        both = np.stack([np.full(len(others), quality[portrait]), others], axis=1)
-        announced.append(probability_among(calibration, distances, both, int(kept.sum()))[kept])
+        announced.append(calibration.probability_among(score, int(kept.sum()))[kept])
         actual.append(same[kept])
     p, is_same = np.concatenate(announced), np.concatenate(actual)
     edges = (0.01, 0.1, 0.3, 0.7, 0.9, 0.99, 1.01)
@@ -158,19 +157,20 @@ def group_lfw(args: argparse.Namespace) -> dict:
     names, z, quality = main_faces(args)
     truth, rows = identities(names), np.flatnonzero(~np.isnan(z).any(1))
     result: dict = {"photos": len(names), "people": int(truth.max()) + 1, "siamese": {}}
-    for fmr in (1.0, GROUP_FMR, FIND_FMR):
-        threshold = search_threshold(calibration, len(rows), fmr)
+    for fmr in (1.0, GROUP_FMR, 0.1, FIND_FMR):
+        needed = calibration.needed(fmr, len(rows))
         began = time.perf_counter()
-        people, left_over = partition(z[rows], quality[rows], calibration, threshold)
+        people, left_over = partition(z[rows], quality[rows], calibration, needed)
         seconds = round(time.perf_counter() - began, 1)
         scores = b_cubed(to_labels([rows[members].tolist() for members in people], len(names)), truth)
         result["siamese"][f"{fmr:g}"] = {
-            "threshold": threshold,
+            "threshold": calibration.distance_at(needed),
             **scores,
             "left_over": len(left_over),
             "seconds": seconds,
         }
-    result["face_recognition"] = whispers(peer_faces(args, names), truth)
+    if args.peer:
+        result["face_recognition"] = whispers(peer_faces(args, names), truth)
     return result
 
 

@@ -42,7 +42,9 @@ from siamese.evaluation.pairs import score_all_pairs
 from siamese.loss import contrastive_loss
 from siamese.network import SiameseNetwork, distance
 from siamese.training.config import TrainConfig
-from siamese.training.trainer import fit, initial_network, make_recipe
+from siamese.training.recipes import make_recipe
+from siamese.training.start import decide, initial_network
+from siamese.training.trainer import Job, Trainer
 
 SEED = 0
 EPOCHS = 100  # as in the tutorial
@@ -117,26 +119,30 @@ def bare_epoch(network: SiameseNetwork, optimizer, batches) -> None:
 
 
 def against_floor(training: IdentityDataset) -> dict:
-    """Time an epoch of `fit`, with drawing, copying and checkpoint, and bare epochs, in turns."""
-    config = TrainConfig(data="att", out=Path(), epochs=1)
-    start, _ = initial_network(config)
+    """Time an epoch of `Trainer`, with drawing, copying and checkpoint, and bare epochs, in turns."""
+    settings, _ = decide(TrainConfig(data="att", out=Path(), epochs=1))
+    start = initial_network(settings, None)
     network = SiameseNetwork()
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)
 
     def ready(rows):
         return (training.pixels[rows].float() / 255).contiguous(memory_format=torch.channels_last)
 
     distinct = [
         (ready(training.rows[rows]), torch.from_numpy(sides), torch.from_numpy(same))
-        for rows, sides, same in make_recipe(config).epoch_batches(training.identity, config.batch_size, config.seed, 0)
+        for rows, sides, same in make_recipe(settings).epoch_batches(training.identity, 0)
     ]
     # All 2 × 64 images of each batch, as if they were distinct.
     every = [(x[sides.flatten()], torch.arange(sides.numel()).reshape(2, -1), same) for x, sides, same in distinct]
     times = {"ours": [], "bare, distinct images": [], "bare, all images": []}
+
+    def job(folder: str) -> Job:
+        return Job(start, settings, CPU, Path(folder))
+
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(ROUNDS + 1):
             arms = {
-                "ours": lambda turn=turn: fit(start, training, config, CPU, Path(folder, f"{turn}.pt"), "ours"),
+                "ours": lambda turn=turn: Trainer(job(folder), training, f"ours {turn}").train(),
                 "bare, distinct images": lambda: bare_epoch(network, optimizer, distinct),
                 "bare, all images": lambda: bare_epoch(network, optimizer, every),
             }
@@ -154,15 +160,15 @@ def against_floor(training: IdentityDataset) -> dict:
 
 def modern(dataset: IdentityDataset, folder: Path) -> dict:
     """On each fold, time epochs of the tutorial's loop, a run of the modern recipe, and a bare epoch of it."""
-    config = TrainConfig(data="att", out=folder, recipe="modern", flip=True, seed=SEED)
-    start, _ = initial_network(config)
+    settings, _ = decide(TrainConfig(data="att", out=folder, recipe="modern", flip=True, seed=SEED))
+    job = Job(initial_network(settings, None), settings, CPU, folder)
     parts, times = [], {"plain": [], "modern": [], "ours": [], "bare": []}
-    for k, (training, test) in enumerate(load_dataset("att", start.input_shape).folds(FOLDS)):
+    for k, (training, test) in enumerate(load_dataset("att", job.start.input_shape).folds(FOLDS)):
         times["plain"].append(common.timed(plain, PlainPairs(folder, training.names), TIMED_EPOCHS)[0])
-        seconds, (network, state) = common.timed(fit, start, training, config, CPU, folder / f"{k}.pt", "modern")
+        seconds, (network, state) = common.timed(Trainer(job, training, f"modern {k}").train)
         times["modern"].append(seconds)
-        times["ours"].append(state.seconds / config.epochs)
-        times["bare"].append(modern_bare_epoch(start, training, config))
+        times["ours"].append(state.seconds / settings.epochs)
+        times["bare"].append(modern_bare_epoch(job, training))
         parts.append(score_all_pairs(network, test)[:2])
     seconds = {"plain": sum(times["plain"]) * EPOCHS / TIMED_EPOCHS, "modern": sum(times["modern"])}
     return {
@@ -173,13 +179,13 @@ def modern(dataset: IdentityDataset, folder: Path) -> dict:
     }
 
 
-def modern_bare_epoch(start: SiameseNetwork, dataset: IdentityDataset, config: TrainConfig) -> float:
+def modern_bare_epoch(job: Job, dataset: IdentityDataset) -> float:
     """Return the seconds of forward, backward and step of one epoch of the modern recipe, on prepared batches."""
-    recipe, network = make_recipe(config), deepcopy(start).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
+    recipe, network = make_recipe(job.settings), deepcopy(job.start).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=job.settings.lr, fused=True)
     batches = [
         (network.prepare(dataset.pixels[dataset.rows[rows]]), torch.from_numpy(identity))
-        for rows, identity in recipe.epoch_batches(dataset.identity, config.batch_size, config.seed, 0)
+        for rows, identity in recipe.epoch_batches(dataset.identity, 0)
     ]
 
     def run() -> None:
@@ -214,9 +220,9 @@ def speed(dataset: IdentityDataset, folder: Path) -> dict:
         return {"seconds": round(seconds, 1), "images_per_second": round(rate), "auc": round(auc, 4)}
 
     result = {"epochs": EPOCHS, "floor": against_floor(training)}
-    config = TrainConfig(data="att", out=folder, epochs=EPOCHS, seed=SEED)
-    start, _ = initial_network(config)
-    ours, (network, _) = common.timed(fit, start, training, config, CPU, folder / "ours.pt", "siamese train")
+    settings, _ = decide(TrainConfig(data="att", out=folder, epochs=EPOCHS, seed=SEED))
+    job = Job(initial_network(settings, None), settings, CPU, folder)
+    ours, (network, _) = common.timed(Trainer(job, training, "siamese train").train)
     result["ours"] = measured(network, ours)
     theirs, network = common.timed(plain, PlainPairs(folder, training.names), EPOCHS)
     result["plain"] = measured(network, theirs)

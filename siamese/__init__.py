@@ -7,6 +7,7 @@ __version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from siamese.calibration import Calibration as Calibration
+    from siamese.checkpoint import compare as compare
     from siamese.checkpoint import load as load
     from siamese.comparison import Comparison as Comparison
     from siamese.faces import Face as Face
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from siamese.model import Model as Model
     from siamese.network import SiameseNetwork as SiameseNetwork
     from siamese.network import distance as distance
+    from siamese.search.find import find as find
+    from siamese.search.people import group as group
+    from siamese.training.run import train as train
 
 # Imported on first use, so that `siamese --help` does not import PyTorch.
 _MODULES = {
@@ -22,9 +26,13 @@ _MODULES = {
     "Face": "faces",
     "Model": "model",
     "SiameseNetwork": "network",
+    "compare": "checkpoint",
     "contrastive_loss": "loss",
     "distance": "network",
+    "find": "search.find",
+    "group": "search.people",
     "load": "checkpoint",
+    "train": "training.run",
 }
 
 __all__ = list(_MODULES)

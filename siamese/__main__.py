@@ -2,11 +2,7 @@
 
 
 def main() -> int:
-    """Run a command. Ctrl-C ends it without a traceback, also while modules are imported.
-
-    Returns:
-        The exit code, see `siamese.cli.main`.
-    """
+    """Run a command. Ctrl-C ends it without a traceback, also while modules are imported."""
     try:
         from siamese import cli
 

@@ -26,12 +26,6 @@ class InvertedResidual(nn.Module):
     """A block of MobileNetV2 (Sandler et al., CVPR 2018): expand, filter each channel, project linearly.
 
     The input is added to the output if they have the same shape.
-
-    Args:
-        inputs: number of input channels.
-        expansion: number of channels inside the block, as a multiple of `inputs`.
-        outputs: number of output channels.
-        stride: 1, or 2 to halve height and width.
     """
 
     def __init__(self, inputs: int, expansion: int, outputs: int, stride: int):
@@ -88,11 +82,7 @@ class MobileFaceNet(nn.Sequential):
 class LocalContrast(nn.Module):
     """Subtract the local mean and divide by the local standard deviation (Jarrett et al., ICCV 2009).
 
-    This removes brightness and its gradients.
-
-    Args:
-        side: height and width of the images.
-        window: height and width of the window around each pixel, odd. It is cut off at the border.
+    This removes brightness and its gradients. The window around each pixel is cut off at the border.
     """
 
     mean: Tensor  # (side, side): a product with it averages over the window along one axis

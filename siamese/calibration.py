@@ -1,60 +1,62 @@
-"""Calibration: from distance and quality to the probability that two images show the same identity."""
+"""The score of a pair: the calibrated log-odds that two images show the same identity. It decides what is "same"."""
 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from numbers import Real
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # of the operating points
-MIN_FALSE_MATCHES = 10  # an operating point with fewer is not measured
-BOOTSTRAP_SAMPLES = 100
+VERDICT_PROBABILITY = 0.75  # "same" needs at least this P(same), "different" at most its complement
+LOWEST_SCORE = math.log(VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY))  # of a pair that is "same"
 Z_95 = 1.96  # standard errors on each side of a 95 % confidence interval
+NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold and its error rates.
+    """A threshold of the score and its error rates.
 
     Attributes:
-        fmr: false-match rate, the share of impostor pairs with a distance of at most `distance`.
-        distance: the threshold, ≥ 0.
-        fnmr: false-non-match rate, the share of genuine pairs with a larger distance.
+        fmr: false-match rate, the share of impostor pairs with a score of at least `score`.
+        score: the threshold.
+        fnmr: false-non-match rate, the share of genuine pairs with a lower score.
 
     Raises:
         ValueError: if a value is out of range.
     """
 
     fmr: float
-    distance: float
+    score: float
     fnmr: float
 
     def __post_init__(self) -> None:
-        if not (0 < self.fmr < 1 and 0 <= self.distance < math.inf and 0 <= self.fnmr <= 1):
-            raise ValueError(f"an operating point has rates from 0 to 1 and a distance of at least 0, got {self}")
+        if not (0 < self.fmr < 1 and math.isfinite(self.score) and 0 <= self.fnmr <= 1):
+            raise ValueError(f"an operating point has rates from 0 to 1 and a finite score, got {self}")
 
 
 @dataclass(frozen=True)
 class Calibration:
     """P(same) at even prior odds as a logistic function of distance and quality.
 
-    The log-odds of a pair at distance d are a - b d (Platt, 1999). If the network has quality scores, both parameters
-    also depend on the lower quality q and the higher quality r of the two images. With p = (1 - q, (1 - q)², 1 - r,
-    (1 - r)²), a = intercept + p · poor_intercept and b = slope + p · poor_slope. So the same distance says less about
-    poor images.
+    The score of a pair at distance d, its log-odds, is a - b d (Platt, 1999). If the network has quality scores, both
+    parameters also depend on the lower quality q and the higher quality r of the two images. With p = (1 - q, (1 - q)²,
+    1 - r, (1 - r)²), a = intercept + p · poor_intercept and b = slope + p · poor_slope. So the same distance says less
+    about poor images.
 
     Attributes:
-        slope: > 0, the decrease of the log-odds per unit of distance for two images of quality 1.
-        intercept: > 0, the log-odds at distance 0 for two images of quality 1.
+        slope: > 0, the decrease of the score per unit of distance for two images of quality 1.
+        intercept: > 0, the score at distance 0 for two images of quality 1.
         poor_slope: four coefficients of p; empty if the network has no quality scores.
         poor_intercept: four coefficients of p; empty if the network has no quality scores.
         lowest_quality: lower qualities are treated like this one, because the calibration was not fitted on them.
         covariance: of (intercept, poor_intercept, slope, poor_slope), (2, 2) or (10, 10); None if it was not estimated.
-        operating_points: thresholds at chosen false-match rates, the highest rate first; empty if not measured.
-        min_quality: the lowest quality of an image for which `operating_points` hold.
+        operating_points: thresholds at chosen false-match rates, the highest rate and lowest score first; empty if they
+            were not measured.
 
     Raises:
         ValueError: if a value is out of range.
@@ -67,7 +69,6 @@ class Calibration:
     lowest_quality: float = 0.0
     covariance: tuple[tuple[float, ...], ...] | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
-    min_quality: float = 0.0
 
     def __post_init__(self) -> None:
         count = len(self.poor_slope)
@@ -81,93 +82,116 @@ class Calibration:
             matrix = np.array(self.covariance, dtype=float)
             if matrix.shape != (2 + 2 * count,) * 2 or not np.isfinite(matrix).all():
                 raise ValueError(f"a covariance has {2 + 2 * count} rows and columns, got {self.covariance}")
-        if not (0 <= self.lowest_quality <= 1 and 0 <= self.min_quality <= 1):
-            raise ValueError(f"lowest_quality and min_quality are in [0, 1], got {self}")
-        rates = [point.fmr for point in self.operating_points]
-        if rates != sorted(set(rates), reverse=True):
-            raise ValueError(
-                f"the operating points start with the highest rate, and each rate occurs once, got {rates}"
-            )
+        if not 0 <= self.lowest_quality <= 1:
+            raise ValueError(f"lowest_quality is in [0, 1], got {self}")
+        steps = np.diff([(-point.fmr, point.score) for point in self.operating_points], axis=0)
+        if not (steps > 0).all():
+            raise ValueError(f"at operating points with lower rates the scores are higher, got {self.operating_points}")
         if not math.isfinite(self.threshold):
             raise ValueError(f"the threshold of a calibration must be finite, got {self.threshold}")
 
     @property
     def threshold(self) -> float:
         """The distance at which P(same) is 0.5 for images of quality 1."""
-        return self.distance_at(0.5)
+        return self.distance_at(0.0)
 
-    def probability(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
-        """Return P(same) at even prior odds, in [0, 1].
+    def score(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
+        """Return the log-odds of P(same) at even prior odds: the logarithm of the likelihood ratio.
 
         Args:
-            distance: one distance or an array of distances, ≥ 0.
+            distance: (...) distances, ≥ 0.
             quality: (..., 2), the qualities of the two images, in [0, 1]; None for 1.
         """
-        return _logistic(self.log_odds(distance, quality))
-
-    def log_odds(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
-        """Return the log-odds of `probability`. At even prior odds, this is the log of the likelihood ratio."""
         intercept, slope = self._parameters(quality)
         return intercept - slope * np.asarray(distance)
 
-    def log_odds_margin(self, distance: float, quality: ArrayLike | None = None) -> float | None:
-        """Return the distance of `log_odds` from the ends of its 95 % confidence interval; None if it is not known."""
+    def probability(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
+        """Return P(same) at even prior odds, in [0, 1], see `score`."""
+        return logistic(self.score(distance, quality))
+
+    def score_margin(self, distance: float, quality: ArrayLike | None = None) -> float | None:
+        """Return how far `score` is from the ends of its 95 % confidence interval; None if that is not known."""
         if self.covariance is None:
             return None
         poor = self._poorness(quality)
         gradient = np.concatenate([[1], poor, [-distance], -distance * poor])
         return Z_95 * math.sqrt(max(float(gradient @ np.array(self.covariance) @ gradient), 0))
 
-    def confidence_interval(self, distance: float, quality: ArrayLike | None = None) -> tuple[float, float] | None:
-        """Return the 95 % confidence interval of `probability`, or None if `covariance` is not known."""
-        margin = self.log_odds_margin(distance, quality)
-        if margin is None:
-            return None
-        log_odds = self.log_odds(distance, quality)
-        return float(_logistic(log_odds - margin)), float(_logistic(log_odds + margin))
+    def distance_at(self, score: float, quality: ArrayLike | None = None) -> float:
+        """Return the distance of two images of these qualities with a score. It is below 0 if no distance has it."""
+        intercept, slope = self._parameters(quality)
+        return float((intercept - score) / slope)
 
-    def operating_point(self, fmr: float) -> OperatingPoint:
-        """Return the operating point at a false-match rate.
+    def needed(self, fmr: float | None = None, pairs: int = 1) -> float:
+        """Return the score from which on a pair is "same", if any of several pairs could have matched.
 
-        Raises:
-            ValueError: if no threshold was measured at this rate. The message lists the rates that were.
-        """
-        if not isinstance(fmr, Real):
-            raise ValueError(f"a false-match rate is a number such as 0.001, got {type(fmr).__name__}")
-        for point in self.operating_points:
-            if math.isclose(point.fmr, fmr):
-                return point
-        known = ", ".join(f"{point.fmr:g}" for point in self.operating_points)
-        hint = f"choose one of: {known}" if known else "this network was tested on too few pairs, so omit it"
-        raise ValueError(f"no threshold was measured for a false-match rate of {fmr:g}; {hint}")
+        By default a single pair needs odds of 3 to 1. The false-match rate of that score is kept for several pairs, by
+        giving each pair its share of the rate. A requested rate is shared in the same way. It is an upper limit: less
+        than odds of 3 to 1 is never "same". So a lower rate never needs a lower score.
 
-    def distance_at_fmr(self, fmr: float) -> float:
-        """Return the threshold at a false-match rate between or below those of the operating points.
-
-        log(FMR) is interpolated linearly in the distance, and extrapolated below the lowest measured rate. If N pairs
-        are compared to find one match, the threshold at FMR/N keeps the rate for all of them together.
+        Between the operating points, the normal deviate of the rate is interpolated linearly in the score, because the
+        scores of impostor pairs are close to normally distributed (Martin et al., "The DET Curve in Assessment of
+        Detection Task Performance", 1997). Beyond them, or without any, a rate that is e times lower needs a score that
+        is 1 higher, because the score is the logarithm of a likelihood ratio.
 
         Args:
-            fmr: in (0, 1), at most the highest rate that was measured.
+            fmr: > 0, expected number of false matches among all pairs, at most; None for odds of 3 to 1.
+            pairs: ≥ 1, how many pairs could have matched.
 
         Raises:
-            ValueError: if fewer than two operating points were measured.
+            ValueError: if the rate is not a number above 0, or no rate was measured for this network.
         """
-        if len(self.operating_points) < 2:
-            raise ValueError("this network was tested on too few pairs to choose a false-match rate; omit it")
-        rates = [math.log(point.fmr) for point in self.operating_points]
-        lower = next((row for row in range(1, len(rates) - 1) if rates[row] <= math.log(fmr)), len(rates) - 1)
-        (x0, x1), (point0, point1) = rates[lower - 1 : lower + 1], self.operating_points[lower - 1 : lower + 1]
-        slope = (point1.distance - point0.distance) / (x1 - x0)
-        return max(0.0, point0.distance + slope * (math.log(fmr) - x0))
+        if not self.operating_points:
+            if fmr is not None:
+                raise ValueError("this network was tested on too few pairs to choose a false-match rate; omit it")
+            return LOWEST_SCORE + math.log(pairs)
+        default = self._rate(LOWEST_SCORE)
+        if fmr is None:
+            rate = default / pairs
+        elif not isinstance(fmr, Real) or not 0 < fmr < math.inf:
+            raise ValueError(f"a false-match rate is a number above 0, such as 0.001, got {fmr!r}")
+        else:
+            rate = min(max(float(fmr) / pairs, sys.float_info.min), default)
+        fmrs, scores = self._points()
+        measured = min(max(rate, fmrs[-1]), fmrs[0])
+        deviates = [NORMAL.inv_cdf(point) for point in fmrs]
+        score = np.interp(NORMAL.inv_cdf(measured), deviates[::-1], scores[::-1]) + math.log(measured / rate)
+        return max(LOWEST_SCORE, float(score))
 
-    def distance_at(self, probability: float, quality: ArrayLike | None = None) -> float:
-        """Return the distance at which P(same) is `probability`, in (0, 1), for two images of these qualities.
+    def _rate(self, score: float) -> float:
+        """Return the false-match rate of a score, as in `needed`."""
+        fmrs, scores = self._points()
+        measured = min(max(score, scores[0]), scores[-1])
+        deviate = np.interp(measured, scores, [NORMAL.inv_cdf(point) for point in fmrs])
+        return NORMAL.cdf(float(deviate)) * math.exp(measured - score)
 
-        It is below 0 if P(same) never reaches `probability`.
+    def _points(self) -> tuple[list[float], list[float]]:
+        """Return the false-match rates and the scores of the operating points."""
+        return [point.fmr for point in self.operating_points], [point.score for point in self.operating_points]
+
+    def probability_among(self, score: ArrayLike, count: int) -> np.ndarray:
+        """Return the probability that a face is a certain person, if one of `count` faces is expected to be.
+
+        The prior odds are 1 to `count`. The score is fitted to pairs at even odds, and too cautious for the few pairs
+        that count among many. So the likelihood ratio comes from the operating points if there are three or more: it is
+        the share of genuine pairs between two of them by the share of impostor pairs, interpolated on a logarithmic
+        scale, and extrapolated.
+
+        Args:
+            score: (...) see `score`.
+            count: ≥ 1.
         """
-        intercept, slope = self._parameters(quality)
-        return float((intercept - math.log(probability / (1 - probability))) / slope)
+        ratio = np.asarray(score, dtype=float)
+        if len(self.operating_points) >= 3:
+            scores, fmr, fnmr = np.array([(p.score, p.fmr, p.fnmr) for p in self.operating_points]).T
+            # At least one in a million, because no genuine pair of a small test may be in between.
+            log_ratio = np.log(np.maximum(np.diff(fnmr), 1e-6) / -np.diff(fmr))
+            # Impostor pairs get rarer from the lower to the higher score. If the logarithm of their rate falls linearly
+            # and genuine pairs are spread evenly, this is the ratio at a score below the middle.
+            steps = -np.diff(np.log(fmr))
+            share = np.log(steps / -np.expm1(-steps)) / steps
+            ratio = _interpolate(ratio, scores[:-1] + share * np.diff(scores), log_ratio)
+        return logistic(ratio - math.log(max(count, 1)))
 
     def _parameters(self, quality: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
         """Return intercept and slope for pairs of qualities, (..., 2)."""
@@ -177,100 +201,22 @@ class Calibration:
     def _poorness(self, quality: ArrayLike | None) -> np.ndarray:
         """Return p for pairs of qualities, (..., 4); (..., 0) if the network has no quality scores."""
         q = np.asarray((1.0, 1.0) if quality is None else quality)
-        return _poorness(q.clip(self.lowest_quality))[..., : len(self.poor_slope)]
+        return poorness(q.clip(self.lowest_quality))[..., : len(self.poor_slope)]
 
 
-def fit(
-    distance: np.ndarray,
-    same: np.ndarray,
-    people: np.ndarray | None = None,
-    quality: np.ndarray | None = None,
-    weight: np.ndarray | None = None,
-) -> Calibration:
-    """Fit a calibration. Genuine and impostor pairs have the same total weight.
-
-    If genuine pairs are not closer than impostor pairs, the result is about 0.5 for every distance.
-
-    Args:
-        distance: (P,) float ≥ 0, distances of pairs of people that the network was not trained on.
-        same: (P,) bool, true for genuine pairs.
-        people: (P, 2) int, the two people of each pair. If given, the covariance is estimated by a bootstrap with
-            `BOOTSTRAP_SAMPLES` samples of people, because pairs that share a person are correlated.
-        quality: (P, 2) float in [0, 1], the qualities of the two images; None for a calibration without quality.
-        weight: (P,) float ≥ 0, how much each pair counts; None for equal weights.
-
-    Raises:
-        ValueError: if genuine or impostor pairs are missing.
-    """
-    distance, same = np.asarray(distance, dtype=float), np.asarray(same, dtype=bool)
-    weight = np.ones(len(same)) if weight is None else weight
-    parameters = _fit_logistic(distance, same, quality, weight)
-    covariance = None if people is None else _bootstrap_covariance(distance, same, quality, weight, np.asarray(people))
-    (intercept, *poor_intercept), (slope, *poor_slope) = parameters.reshape(2, -1).tolist()
-    lowest = 0.0 if quality is None else float(np.min(quality))
-    return Calibration(slope, intercept, tuple(poor_slope), tuple(poor_intercept), lowest, covariance)
-
-
-def _bootstrap_covariance(
-    distance: np.ndarray, same: np.ndarray, quality: np.ndarray | None, weight: np.ndarray, people: np.ndarray
-) -> tuple[tuple[float, ...], ...]:
-    """Return the covariance of the parameters over samples of people."""
-    from threadpoolctl import threadpool_limits  # comes with sklearn
-
-    rng = np.random.default_rng(0)
-    samples = []
-    with threadpool_limits(1, user_api="blas"):  # threads make these small fits ten times slower
-        for _ in range(BOOTSTRAP_SAMPLES):
-            times = rng.poisson(1.0, people.max() + 1)  # how often each person is drawn
-            drawn = weight * np.where(same, times[people[:, 0]], times[people[:, 0]] * times[people[:, 1]])
-            if drawn[same].any() and drawn[~same].any():
-                samples.append(_fit_logistic(distance, same, quality, drawn))
-    return tuple(map(tuple, np.cov(np.transpose(samples)).tolist()))
-
-
-def measure_operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple[OperatingPoint, ...]:
-    """Find the thresholds at each of `FALSE_MATCH_RATES` with at least `MIN_FALSE_MATCHES` impostor pairs.
-
-    Args:
-        genuine: (G,) float ≥ 0, distances of genuine pairs.
-        impostor: (I,) float ≥ 0, distances of impostor pairs.
-    """
-    rates = [rate for rate in FALSE_MATCH_RATES if rate * len(impostor) >= MIN_FALSE_MATCHES]
-    counts = [int(rate * len(impostor)) for rate in rates]
-    largest = max(counts, default=0)
-    closest = np.sort(np.partition(impostor, largest)[:largest])
-    thresholds = [float(closest[count - 1]) for count in counts]
-    return tuple(
-        OperatingPoint(rate, threshold, float((np.asarray(genuine) > threshold).mean()))
-        for rate, threshold in zip(rates, thresholds, strict=True)
-    )
-
-
-def _fit_logistic(distance: np.ndarray, same: np.ndarray, quality: np.ndarray | None, weight: np.ndarray) -> np.ndarray:
-    """Return the parameters in the order of `Calibration.covariance`."""
-    from sklearn.linear_model import LogisticRegression  # needed to fit, not to use
-
-    if not (weight[same].any() and weight[~same].any()):
-        raise ValueError(f"need genuine and impostor pairs, got {same.sum()} and {(~same).sum()}")
-    balance = np.where(same, weight[~same].sum(), weight[same].sum()) / weight.sum() * 2
-    unit = np.average(distance, weights=weight * balance) or 1.0
-    scaled = -distance[:, None] / unit
-    poor = np.empty((len(same), 0)) if quality is None else _poorness(quality)
-    x = np.hstack([poor, scaled, poor * scaled])
-    # Weak regularisation keeps the slope finite if genuine and impostor distances do not overlap.
-    model = LogisticRegression(C=100, solver="newton-cholesky").fit(x, same, sample_weight=weight * balance)
-    intercepts = np.append(model.intercept_, model.coef_[0, : poor.shape[1]])
-    slopes = model.coef_[0, poor.shape[1] :] / unit
-    if slopes[0] <= 0 or intercepts[0] <= 0:
-        intercepts, slopes = (np.eye(1, len(slopes))[0] * value for value in (1e-3, 1e-3 / unit))
-    return np.concatenate([intercepts, slopes])
-
-
-def _poorness(quality: np.ndarray) -> np.ndarray:
+def poorness(quality: np.ndarray) -> np.ndarray:
     """Return p of `Calibration`, (..., 4), for pairs of qualities, (..., 2)."""
     p = 1 - np.sort(quality, axis=-1)
     return np.stack([p[..., 0], p[..., 0] ** 2, p[..., 1], p[..., 1] ** 2], axis=-1)
 
 
-def _logistic(log_odds: np.ndarray | float) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(log_odds / 2))
+def logistic(score: ArrayLike) -> np.ndarray:
+    """Return the probability at these log-odds."""
+    return 0.5 * (1 + np.tanh(np.asarray(score) / 2))
+
+
+def _interpolate(x: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    """Interpolate linearly between points with ascending `xs`; beyond them, with the slope of the nearest two."""
+    slopes = np.diff(ys) / np.diff(xs)
+    slope = np.where(x < xs[0], slopes[0], slopes[-1])
+    return np.interp(x, xs, ys) + slope * (x - x.clip(xs[0], xs[-1]))

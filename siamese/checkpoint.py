@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,8 +32,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from siamese.calibration import Calibration
+from siamese.comparison import Comparison
 from siamese.faces.detection import Landmarks
 from siamese.files import bundled_weights
+from siamese.images import ImageSource
 from siamese.model import Model
 from siamese.network import SiameseNetwork
 from siamese.record import Checked, Record, parse
@@ -46,22 +49,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class NetworkConfig(Checked):
-    """What config.json holds.
-
-    Attributes:
-        backbone, embedding_dim, mirror, unit, whiten: arguments of `SiameseNetwork`.
-        calibration: maps a distance to P(same).
-        weights_sha256: hash of model.safetensors. It detects files of two different runs.
-        reference_norm, nuisance_dim: arguments of `SiameseNetwork`.
-        template: see `Model`.
-    """
+    """What config.json holds: the arguments of `SiameseNetwork`, and what `Model` needs."""
 
     backbone: str
     embedding_dim: int
     mirror: bool
     unit: bool
     calibration: Calibration
-    weights_sha256: str
+    weights_sha256: str  # of model.safetensors: detects files of two different runs
     whiten: bool = False
     reference_norm: float | None = None
     nuisance_dim: int = 0
@@ -71,15 +66,7 @@ class NetworkConfig(Checked):
 def save(
     folder: Path, network: SiameseNetwork, calibration: Calibration, template: Landmarks | None, record: Record
 ) -> None:
-    """Write config.json, model.safetensors and metrics.json.
-
-    Args:
-        folder: an existing folder. If it has no README.md, a stub is written as well.
-        network: saved in the dtype of its weights.
-        calibration: maps a distance of this network to P(same).
-        template: see `Model`.
-        record: content of metrics.json.
-    """
+    """Write config.json, model.safetensors, metrics.json and, if there is none, a stub of README.md."""
     network.save_pretrained(folder)  # writes the weights, and the network's arguments to config.json
     (folder / "model.safetensors").chmod(0o644)  # safetensors creates files that only their owner can read
     config = json.loads((folder / "config.json").read_bytes()) | {
@@ -119,6 +106,24 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         raise ValueError(f"{name}: model.safetensors is damaged or does not belong to config.json{hint}")
     network = SiameseNetwork.from_pretrained(folder).to(torch_device)
     return Model(network, config.calibration, record, name, config.template, commit, note)
+
+
+@cache
+def default_model() -> Model:
+    """Return the default face network, loaded once."""
+    return load()
+
+
+def compare(
+    a: ImageSource,
+    b: ImageSource,
+    *,
+    model: Model | None = None,
+    face: int | tuple[int | None, int | None] | None = None,
+    fmr: float | None = None,
+) -> Comparison:
+    """Compare two photos with a network, by default the face network. See `Model.compare`."""
+    return (model or default_model()).compare(a, b, face=face, fmr=fmr)
 
 
 def find_weights(weights: str | Path) -> Path:
@@ -215,11 +220,7 @@ def hub_id(weights: str) -> str | None:
 
 
 def check_token() -> str | None:
-    """Return the Hub's token of this user; None if there is none.
-
-    Raises:
-        ValueError: if it was copied together with characters that do not belong to it. The message does not show it.
-    """
+    """Return the Hub's token of this user; None if there is none. A malformed one raises a ValueError that hides it."""
     token = get_token()
     if token and not TOKEN.fullmatch(token):
         raise ValueError(
@@ -230,14 +231,7 @@ def check_token() -> str | None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Return a device by its name.
-
-    Args:
-        name: a device name of PyTorch; "auto" is CUDA if available, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: if PyTorch does not know the device or this machine does not have it.
-    """
+    """Return a device of PyTorch; "auto" is CUDA if available, else Apple's MPS, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -250,7 +244,23 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def _read(kind: type[T], file: Path, name: str) -> T:
     try:
-        return parse(kind, file.read_bytes())
+        return parse(kind, _upgrade(file.read_bytes()))
     except ValueError as error:
         advice = "train again with this version, or use weights that it wrote"
         raise ValueError(f"{name}: {file.name}: {error}; {advice}") from error
+
+
+def _upgrade(content: bytes) -> bytes:
+    """Turn thresholds of the distance, which earlier versions wrote, into thresholds of the score."""
+    try:
+        values = json.loads(content)
+        values.pop("degraded", None)  # results that are no longer part of metrics.json
+        for key in ("calibration", "test_calibration"):
+            if "min_quality" not in (fitted := values.get(key, {})):
+                continue
+            del fitted["min_quality"]
+            for point in fitted["operating_points"]:
+                point["score"] = fitted["intercept"] - fitted["slope"] * point.pop("distance")
+        return json.dumps(values).encode()
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return content  # for `parse`, which says what is wrong

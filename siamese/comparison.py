@@ -1,17 +1,24 @@
-"""The answer to a comparison of two photos."""
+"""Compare two photos that may show several faces: which faces, which pair, and the verdict."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from html import escape
 
+import numpy as np
+
 from siamese import wording
+from siamese.calibration import VERDICT_PROBABILITY, Calibration, logistic
 from siamese.faces import Face
 from siamese.images import data_uri
 from siamese.wording import Verdict, Vocabulary
 
 SYMBOLS: dict[Verdict, str] = {"same": "=", "different": "≠", "unsure": "?", "no face": "–"}
+MIN_FACE_SCORE = 0.9  # of faces other than the main one of a photo; below it, many detections are no faces
+MAX_COMPARED_FACES = 32  # of a photo
 
 
 @dataclass(frozen=True)
@@ -21,16 +28,17 @@ class Comparison:
     If a photo shows several faces, the answer is for the pair of faces that is most likely the same person.
 
     Attributes:
-        verdict: "same" or "different" at odds of at least 3 to 1, else "unsure"; "no face" if a photo shows none. For a
-            requested false-match rate, "same" up to `threshold`, if both faces are good enough for this rate.
+        verdict: "same" if the score reaches `Calibration.needed` at the requested false-match rate; else "different" if
+            `probability` is at most 0.25, or "unsure"; "no face" if a photo shows none.
         probability: P(same) in [0, 1]. It assumes that the photos are as likely as not to show the same person, and
             that each pair of faces is equally likely to be that person: the odds are the mean of the likelihood ratios
             of all pairs. NaN if a face is missing.
         confidence_interval: 95 % confidence interval of `probability`; None if it is unknown or a face is missing.
         dissimilarity: Euclidean distance of the two embeddings, ≥ 0; lower is more alike. NaN if a face is missing.
-        threshold: the distance that decides: largest distance with the verdict "same". Below 0 if no distance would be
-            enough, because the faces are too poor.
-        fmr: the requested false-match rate; None for a verdict at odds of 3 to 1.
+        threshold: the largest distance at which this pair of faces, with their qualities, would be "same"; None if no
+            distance would, because the faces are too poor, or a face is missing.
+        score: of the pair, from distance and quality, see `Calibration.score`. NaN if a face is missing.
+        fmr: the requested false-match rate; None for the default.
         faces: the two compared faces; None for a photo without a face.
         numbers: which of the `found` faces they are, from 1.
         pairs: how many pairs of faces were compared.
@@ -43,7 +51,8 @@ class Comparison:
     probability: float
     confidence_interval: tuple[float, float] | None
     dissimilarity: float
-    threshold: float
+    threshold: float | None
+    score: float
     fmr: float | None
     faces: tuple[Face | None, Face | None]
     numbers: tuple[int, int]
@@ -66,12 +75,13 @@ class Comparison:
         raise TypeError("a Comparison is neither true nor false; use answer.same, which is True, False or None")
 
     def __str__(self) -> str:
-        verdict = wording.describe_verdict(self.verdict, self.probability, self.fmr, self.words)
         if self.verdict == "no face":
             return " ".join(self.warnings)
-        chance = wording.describe_probability(self.verdict, self.probability, self.words)
-        if self.verdict != "unsure":  # it would repeat the verdict
-            chance = chance.partition(" likely ")[0]
+        verdict = wording.describe_verdict(self.verdict, self.probability, self.fmr, self.words)
+        if self.verdict == "unsure":
+            chance = wording.describe_probability(self.verdict, self.probability, self.words)
+        else:  # the verdict names what is likely
+            chance = wording.describe_chance(self.verdict, self.probability)
         which = wording.describe_faces(self.numbers, (len(self.found[0]), len(self.found[1])))
         return f"{verdict} ({chance}){f': {which}' if which else ''}."
 
@@ -79,7 +89,7 @@ class Comparison:
         crops = [
             f'<img src="{data_uri(face.crop)}" alt="Face in the {photo} photo" height="112" style="border-radius: 8px">'
             for face, photo in zip(self.faces, wording.PHOTOS, strict=True)
-            if face
+            if face and face.crop
         ]
         symbol = f'<span style="font-size: 2em">{SYMBOLS[self.verdict]}</span>'
         warnings = "".join(f"<p>{escape(warning)}</p>" for warning in self.warnings if self.verdict != "no face")
@@ -98,16 +108,159 @@ class Comparison:
             "confidence_interval": self.confidence_interval and list(self.confidence_interval),
             "dissimilarity": self.dissimilarity if known else None,
             "threshold": self.threshold,
+            "score": self.score if known else None,
             "fmr": self.fmr,
-            "faces": [face and _face_to_dict(face) for face in self.faces],
+            "faces": [face and face.to_dict() for face in self.faces],
             "numbers": list(self.numbers),
             "pairs": self.pairs,
-            "found": [[_face_to_dict(face) for face in faces] for faces in self.found],
+            "found": [[face.to_dict() for face in faces] for faces in self.found],
             "warnings": list(self.warnings),
             "model": self.model,
         }
 
 
-def _face_to_dict(face: Face) -> dict:
-    names = ("box", "landmarks", "angle", "score", "quality", "covered")
-    return {name: getattr(face, name) for name in names}
+def compare_faces(
+    calibration: Calibration,
+    faces: tuple[Sequence[Face], Sequence[Face]],
+    z: tuple[np.ndarray, np.ndarray],
+    fmr: float | None = None,
+) -> Comparison:
+    """Compare every face of one photo with every face of the other.
+
+    Args:
+        calibration: of the network.
+        faces: n1 and n2 faces with their qualities, at least one each.
+        z: (n1, D) and (n2, D), their embeddings.
+        fmr: the false-match rate of the two photos, at most, see `Calibration.needed`.
+    """
+    distance = np.linalg.norm(z[0][:, None].astype(float) - z[1], axis=2)  # (n1, n2)
+    q1, q2 = (np.array([face.quality for face in side], dtype=float) for side in faces)  # NaN without quality scores
+    quality = np.stack(np.broadcast_arrays(q1[:, None], q2), axis=2)  # (n1, n2, 2)
+    score = calibration.score(distance, None if np.isnan(quality).any() else quality)  # (n1, n2)
+    row, column = divmod(int(score.argmax()), score.shape[1])
+    others = np.delete(score.ravel(), score.argmax())
+
+    def probability(closest: float) -> float:
+        """Return P(same) of the photos if this is the score of the closest pair."""
+        return float(logistic(np.logaddexp.reduce([closest, *others]) - math.log(score.size)))
+
+    best, pair = float(score[row, column]), (faces[0][row], faces[1][column])
+    margin = calibration.score_margin(float(distance[row, column]), _qualities(pair))
+    answer = Comparison(
+        verdict="unsure",
+        probability=probability(best),
+        confidence_interval=None if margin is None else (probability(best - margin), probability(best + margin)),
+        dissimilarity=float(distance[row, column]),
+        threshold=None,
+        score=best,
+        fmr=None,
+        faces=pair,
+        numbers=(row + 1, column + 1),
+        pairs=score.size,
+        found=(tuple(faces[0]), tuple(faces[1])),
+        warnings=(),
+        model="",
+    )
+    return decide(calibration, answer, fmr)
+
+
+def no_face(found: Sequence[Sequence[Face]], fmr: float | None) -> Comparison:
+    """Return the answer for two photos of which at least one shows no face."""
+    missing = [wording.NO_FACE.format(name) for name, faces in zip(wording.PHOTOS, found, strict=True) if not faces]
+    first, second = (tuple(faces) for faces in found)
+    return Comparison(
+        verdict="no face",
+        probability=math.nan,
+        confidence_interval=None,
+        dissimilarity=math.nan,
+        threshold=None,
+        score=math.nan,
+        fmr=fmr,
+        faces=(first[0] if first else None, second[0] if second else None),
+        numbers=(1, 1),
+        pairs=0,
+        found=(first, second),
+        warnings=tuple(missing),
+        model="",
+    )
+
+
+def decide(calibration: Calibration, answer: Comparison, fmr: float | None) -> Comparison:
+    """Return an answer with the verdict and the threshold at a false-match rate.
+
+    Args:
+        calibration: of the network that gave the answer.
+        answer: at any false-match rate.
+        fmr: see `Calibration.needed`.
+
+    Raises:
+        ValueError: see `Calibration.needed`.
+    """
+    needed = calibration.needed(fmr, max(answer.pairs, 1))
+    if answer.verdict == "no face":
+        return replace(answer, fmr=fmr)
+    threshold = calibration.distance_at(needed, _qualities(answer.faces))
+    warnings = [warning for warning in answer.warnings if warning != wording.TOO_POOR]
+    return replace(
+        answer,
+        verdict=verdict_of(answer.score >= needed, answer.probability),
+        threshold=threshold if threshold >= 0 else None,
+        fmr=fmr,
+        warnings=(*warnings, wording.TOO_POOR) if threshold < 0 else tuple(warnings),
+    )
+
+
+def verdict_of(is_same: bool, probability: float) -> Verdict:
+    """Return the verdict on a pair that is "same" or not, with P(same) in [0, 1]."""
+    return "same" if is_same else "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure"
+
+
+def face_numbers(face: int | tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
+    """Return the requested face of each photo, from 1; None for all.
+
+    Raises:
+        ValueError: if there are not two numbers.
+    """
+    numbers = tuple(face) if isinstance(face, Sequence) else (face, face)
+    if len(numbers) != 2:
+        raise ValueError(f"face must be one number, or one for each of the two photos, got {face!r}")
+    first, second = (None if number is None else operator.index(number) for number in numbers)
+    return first, second
+
+
+def rows_to_compare(faces: Sequence[Face], number: int | None, photo: str) -> list[int]:
+    """Return which faces of a photo to compare, from 0: the requested one, or all that are certainly faces.
+
+    Of more than `MAX_COMPARED_FACES` faces, those are the largest.
+
+    Raises:
+        ValueError: if the photo does not show the requested face.
+    """
+    if number is None:
+        largest = faces[:MAX_COMPARED_FACES]
+        return [row for row, face in enumerate(largest) if row == 0 or (face.score or 0) >= MIN_FACE_SCORE]
+    if faces and not 1 <= number <= len(faces):
+        expected = f"1 to {len(faces)}" if len(faces) > 1 else "1"
+        plural = "s" if len(faces) > 1 else ""
+        raise ValueError(f"the {photo} photo shows {len(faces)} face{plural}: face must be {expected}, got {number}")
+    return [number - 1] if faces else []
+
+
+def name_left_out(faces: Sequence[Face], rows: Sequence[int], photo: str) -> list[str]:
+    """Name the faces of a photo that were not compared, although no face was requested."""
+    sentences = []
+    if len(faces) > MAX_COMPARED_FACES:
+        sentences.append(
+            f"Of the {len(faces)} faces in the {photo} photo, only the {MAX_COMPARED_FACES} largest are compared."
+        )
+    others = [row + 1 for row in range(len(faces[:MAX_COMPARED_FACES])) if row not in rows]
+    if others:
+        subject = f"faces {wording.listed(others)} are" if len(others) > 1 else f"face {others[0]} is"
+        sentences.append(f"In the {photo} photo, {subject} too poor to compare.")
+    return sentences
+
+
+def _qualities(faces: Sequence[Face | None]) -> list[float] | None:
+    """Return the qualities of two faces; None if the network has no quality scores."""
+    known = [face.quality for face in faces if face and face.quality is not None]
+    return known if len(known) == len(faces) else None

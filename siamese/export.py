@@ -32,28 +32,8 @@ class Embedding(nn.Module):
 def to_onnx(model: Model, file: Path) -> float:
     """Write a network's `embed` as an ONNX file, after checking that onnxruntime and PyTorch agree.
 
-    The input `images` has shape (B, C, H, W) and type uint8 in [0, 255], for any batch size B. The output `embeddings`
-    has shape (B, D) and type float32. It includes the mean with the mirror image, the whitening and the scaling to
-    length 1 if the network uses them. The Euclidean distance of two rows is the dissimilarity. If the network has
-    quality scores, a second output `quality` has shape (B,), see `Face.quality`.
-
-    The file's metadata holds as strings: `threshold`, `slope` and `intercept` of the calibration
-    (P(same) = 1 / (1 + exp(slope · distance − intercept)) for images of quality 1, see `Calibration`); with quality
-    scores also `poor_slope`, `poor_intercept` (JSON lists) and `lowest_quality`; `align` ("faces": inputs are aligned
-    face crops; "none": inputs are whole images); `template` (JSON: the places of the landmarks in a crop);
-    `input_range`; and `channels` ("RGB" or "gray").
-
-    Args:
-        model: a model on any device.
-        file: the file to write. It is written completely or not at all.
-
-    Returns:
-        The largest absolute difference between the outputs of onnxruntime and PyTorch on random images.
-
-    Raises:
-        FileNotFoundError: if `file` is a folder, or its folder does not exist.
-        ImportError: if onnxscript or onnxruntime is not installed.
-        RuntimeError: if the embeddings differ by more than 1e-4. Nothing is written.
+    The inputs, outputs and metadata are described in docs/api.md. Returns the largest absolute difference between the
+    outputs of onnxruntime and PyTorch on random images; nothing is written if it is above `MAX_DIFFERENCE`.
     """
     import onnxruntime  # noqa: F401 (fail before the slow export)
     import onnxscript  # noqa: F401 (torch.onnx needs it)

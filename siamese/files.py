@@ -41,16 +41,9 @@ def cache_folder() -> Path:
 
 
 def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a file completely or not at all.
+    """Write a file completely or not at all, through a temporary file beside it that `write` gets the path of.
 
     If the process is killed, or the disk is full, the previous version of the file stays intact.
-
-    Args:
-        target: the file to write, in an existing folder.
-        write: writes the content to the path that it gets. This temporary file is in the folder of `target`.
-
-    Raises:
-        OSError: if the file cannot be written.
     """
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:

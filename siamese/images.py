@@ -75,9 +75,6 @@ def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.
 
     Returns:
         The image, and the integer by which each side of the original is longer.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read`.
     """
     if isinstance(source, ReducedReader):
         return source.read_reduced(min_long_side)
@@ -111,7 +108,8 @@ def is_single_image(source: object) -> bool:
     """Return whether `source` is one image, see `read`, and not a sequence of images."""
     if isinstance(source, np.ndarray):
         return source.dtype == np.uint8 and (source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4)))
-    return isinstance(source, str | PathLike | ZipPath | bytes | Image.Image) or hasattr(source, "read")
+    kinds = str | PathLike | ZipPath | bytes | Image.Image | ReducedReader
+    return isinstance(source, kinds) or hasattr(source, "read")
 
 
 def data_uri(image: Image.Image, format: str = "PNG") -> str:
@@ -149,11 +147,7 @@ def _open(source: ImageContent) -> tuple[str, Image.Image]:
 
 
 def _path(source: str | PathLike) -> Path:
-    """Return a path.
-
-    Raises:
-        ValueError: if the text is an address, or the content of an image.
-    """
+    """Return a path, unless the text is an address or the content of an image."""
     text = str(source)
     if text.lower().startswith(("http://", "https://")):
         raise ValueError(f"{shorten(text)} is a URL; download the image and give its path")
@@ -209,11 +203,7 @@ def _unzip(path: ZipPath) -> bytes:
 
 
 def _regular_size(path: Path) -> int:
-    """Return the size of a file in bytes. It is 0 for the files of /proc, some of which never end.
-
-    Raises:
-        ValueError: if it is a pipe or a device.
-    """
+    """Return the size of a file in bytes. It is 0 for the files of /proc, some of which never end."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{shorten(path.name)} is not a regular file; give the path of an image")
@@ -228,15 +218,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def open_image(content: bytes, name: str) -> Image.Image:
-    """Open an image file.
-
-    Args:
-        content: of the file.
-        name: of the file, for error messages.
-
-    Raises:
-        ValueError: if it is not an image of a supported format, or would need too much work to decode.
-    """
+    """Open the content of a file, if it is of a supported format and not too much work to decode."""
     if not content:
         raise ValueError(f"{name} is empty (0 bytes)")
     if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_JPEG_SCANS:  # start of a scan
@@ -259,11 +241,7 @@ def open_image(content: bytes, name: str) -> Image.Image:
 
 
 def _register_heif(name: str) -> None:
-    """Add HEIF to Pillow.
-
-    Raises:
-        ValueError: if no package for it is installed.
-    """
+    """Add HEIF to Pillow."""
     for package in HEIF_PACKAGES:
         try:
             return importlib.import_module(package).register_heif_opener()
@@ -301,11 +279,7 @@ def _lookup_table(largest: int) -> np.ndarray:
 
 
 def _scale_floats(samples: np.ndarray) -> np.ndarray:
-    """Convert samples in [0, 1] or [0, 255] to 8 bits.
-
-    Raises:
-        UnscaledError: if they have another range.
-    """
+    """Convert samples in [0, 1] or [0, 255] to 8 bits."""
     smallest, largest = samples.min(), samples.max()
     if not 0 <= smallest <= largest <= 255:
         raise UnscaledError("the samples of the image are not in [0, 1] or [0, 255]; scale them first")

@@ -22,15 +22,9 @@ PROJECTED_QUALITY, POOR_QUALITY = 0.6, 0.8
 
 
 def distance(z1: Tensor, z2: Tensor) -> Tensor:
-    """Compute the Euclidean distance of each pair of embeddings, for training, evaluation and the demo.
+    """Compute the Euclidean distance of each pair of embeddings, (..., D) float: (...) float, ≥ 0.
 
-    Args:
-        z1: (..., D) float embeddings.
-        z2: (..., D) float embeddings of the other images.
-
-    Returns:
-        (...) float, ≥ 0, and exactly 0 if the two embeddings are equal. The gradient is finite everywhere: it is 0 at
-        distance 0.
+    It is exactly 0 if the two embeddings are equal. The gradient is finite everywhere: it is 0 at distance 0.
     """
     return torch.linalg.vector_norm(z1 - z2, dim=-1)
 
@@ -112,32 +106,11 @@ class SiameseNetwork(
         return self.head(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the unscaled embeddings, from which `head` computes the embeddings.
-
-        Args:
-            x: (B, C, H, W), see `embed`.
-
-        Returns:
-            (B, D) in the dtype of the weights.
-
-        Raises:
-            ValueError: if the images have another shape.
-        """
+        """Return the unscaled embeddings of images, (B, D), from which `head` computes the embeddings."""
         return self.average(self.backbone(self.prepare(x)))
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Turn images into the input of the backbone.
-
-        Args:
-            x: (B, C, H, W), see `embed`.
-
-        Returns:
-            (B, C, H, W) in the dtype of the weights, in [0, 1]. With `mirror` and in evaluation mode (2 B, C, H, W):
-            the mirror images follow.
-
-        Raises:
-            ValueError: if the images have another shape.
-        """
+        """Turn images into the input of the backbone, in [0, 1], followed by their mirror images for `average`."""
         if x.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, self.input_shape))
             raise ValueError(f"expected images of shape (B, {expected}), got {tuple(x.shape)}")
@@ -148,31 +121,18 @@ class SiameseNetwork(
         return x.contiguous(memory_format=torch.channels_last)
 
     def average(self, outputs: Tensor) -> Tensor:
-        """Average the outputs of the backbone over each image and its mirror image.
-
-        Args:
-            outputs: (2 B, D) if `prepare` added mirror images, else (B, D).
-
-        Returns:
-            (B, D).
-        """
+        """Average the outputs of the backbone over each image and its mirror image, if there is one: (B, D)."""
         if self.mirror and not self.training:
             return torch.stack(outputs.tensor_split(2)).mean(0)
         return outputs
 
     def head(self, features: Tensor) -> Tensor:
-        """Turn unscaled embeddings into embeddings: remove nuisances, whiten, scale to length 1.
+        """Turn unscaled embeddings, (B, D), into embeddings, (B, D): remove nuisances, whiten, scale to length 1.
 
         Two different people look more alike if both photos are blurred, because blur moves all embeddings in the same
         direction. Nuisance attribute projection (Solomonoff, Campbell and Boardman, ICASSP 2005) removes such
         directions. As they also tell people apart in good photos, they are removed completely only up to a quality of
         `PROJECTED_QUALITY`, and not at all from `POOR_QUALITY` on.
-
-        Args:
-            features: (B, D) from `features`.
-
-        Returns:
-            (B, D).
         """
         quality = self.quality(features)
         if quality is not None:
@@ -182,18 +142,12 @@ class SiameseNetwork(
         return F.normalize(z) if self.unit else z
 
     def quality(self, features: Tensor) -> Tensor | None:
-        """Estimate how well each face can be recognised, from the norm of its unscaled embedding without nuisances.
+        """Estimate how well faces can be recognized, (B,) in [0, 1], from the norm of their features without nuisances.
 
         Training with a softmax loss on embeddings of length 1 does not set the norm. It grows with the evidence for the
         features that the network has learned, and is small for blurred, covered or small faces. Compare Meng et al.,
-        "MagFace", CVPR 2021, where the norm is trained as a quality score.
-
-        Args:
-            features: (B, D) from `features`.
-
-        Returns:
-            (B,) in [0, 1], or None if the norm of a good face is not known for this network. 1 stands for a norm of at
-            least `reference_norm`.
+        "MagFace", CVPR 2021, where the norm is trained as a quality score. 1 stands for a norm of at least
+        `reference_norm`; without it, the result is None.
         """
         if self.reference_norm is None:
             return None
@@ -205,15 +159,7 @@ class SiameseNetwork(
         return features if self.nuisance is None else features - features @ self.nuisance.T @ self.nuisance
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed both images of each pair in one pass.
-
-        Args:
-            x1: (B, C, H, W), see `embed`.
-            x2: (B, C, H, W), see `embed`.
-
-        Returns:
-            z1 and z2, both (B, D), for `distance`.
-        """
+        """Embed both images of each pair, (B, C, H, W) each, in one pass: z1 and z2, (B, D) each, for `distance`."""
         z1, z2 = self.embed(torch.cat([x1, x2])).tensor_split(2)
         return z1, z2
 
@@ -241,12 +187,7 @@ class SiameseNetwork(
 
 
 def resize_to_input(image: Image.Image, input_shape: tuple[int, int, int]) -> Image.Image:
-    """Resize an image to a network's input size, with Pillow's antialiased bilinear filter. Proportions are not kept.
-
-    Args:
-        image: from `images.read`.
-        input_shape: (C, H, W), with C = 1 for gray (ITU-R 601-2 luma) or 3 for RGB.
-    """
+    """Resize an image to (C, H, W), gray if C is 1, with an antialiased bilinear filter. Proportions are not kept."""
     channels, height, width = input_shape
     return image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
 

@@ -18,20 +18,14 @@ T = TypeVar("T")
 
 
 class Checked:
-    """Base class of the dataclasses that `parse` reads. Unknown keys and non-finite numbers in the JSON are errors."""
+    """Base class of the dataclasses that `parse` reads: unknown keys and non-finite numbers are errors."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
 class DataSource(Checked):
-    """A data set.
-
-    Attributes:
-        name: display name.
-        images: number of images.
-        sha256: hash of names and pixels, see `IdentityDataset.fingerprint`; None if it was not computed.
-    """
+    """A data set. `sha256` is the hash of names and pixels, if it was computed."""
 
     name: str
     images: int
@@ -45,7 +39,7 @@ class People(Checked):
     Attributes:
         training: identities in the training set.
         test: held-out identities.
-        pretraining: identities that the initial weights were trained on; None if not all of them are known by name.
+        pretraining: those that the initial weights were trained on; None if not all of them are known by name.
     """
 
     training: list[str] | list[int]
@@ -67,7 +61,7 @@ class People(Checked):
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """The training settings that determine the result, see `TrainConfig`."""
+    """The training settings that determine the result."""
 
     recipe: str
     epochs: int
@@ -82,7 +76,7 @@ class Settings(Checked):
 
 @dataclass(frozen=True)
 class Report(Checked):
-    """Metrics of one set of pairs, see `siamese.evaluation.metrics.report`. Rates are in [0, 1].
+    """Metrics of one set of pairs. Rates are in [0, 1].
 
     Attributes:
         auc: area under the ROC curve.
@@ -95,7 +89,7 @@ class Report(Checked):
         mean_impostor: mean distance of impostor pairs.
         genuine: number of genuine pairs.
         impostor: number of impostor pairs.
-        accuracy: accuracy at the best threshold of the other folds; only in LFW's protocol.
+        accuracy: at the best threshold of the other folds; only in LFW's protocol.
     """
 
     auc: float
@@ -117,8 +111,8 @@ class Folds(Checked):
 
     Attributes:
         each: one report per fold.
-        pooled: report on the pairs of all folds together.
-        before: report on the same pairs with the initial weights; None if training started from scratch.
+        pooled: of the pairs of all folds together.
+        before: of the same pairs with the initial weights; None if training started from scratch.
     """
 
     each: list[Report]
@@ -131,7 +125,7 @@ class Curves(Checked):
     """Histograms of the distances of test pairs, and a reliability diagram.
 
     Attributes:
-        width: bin width in units of distance; the first bin starts at 0.
+        width: of a bin, in units of distance; the first bin starts at 0.
         genuine: number of genuine pairs per bin.
         impostor: number of impostor pairs per bin.
         reliability: per bin of P(same): share of pairs, mean predicted probability, observed probability.
@@ -155,14 +149,7 @@ class Curves(Checked):
 
 @dataclass(frozen=True)
 class Confusion(Checked):
-    """Two identities that the network confuses.
-
-    Attributes:
-        first: one identity.
-        second: the other identity.
-        share: share of their impostor pairs with a distance up to the threshold, in [0, 1].
-        pairs: number of their impostor pairs.
-    """
+    """Two identities that the network confuses: the share of their impostor pairs up to the threshold, in [0, 1]."""
 
     first: Identity
     second: Identity
@@ -172,12 +159,7 @@ class Confusion(Checked):
 
 @dataclass(frozen=True)
 class Plane(Checked):
-    """The embeddings of a network with two-dimensional output, to draw them.
-
-    Attributes:
-        training: (person, x, y) of training images; the person is an index into `People.training`.
-        test: (person, x, y) of images of held-out people; the person is an index into `People.test`.
-    """
+    """Two-dimensional embeddings to draw: (person, x, y), with the index into `People.training` or `People.test`."""
 
     training: list[tuple[int, float, float]]
     test: list[tuple[int, float, float]]
@@ -210,7 +192,7 @@ class LfwProtocol(Checked):
         images: number of photos.
         without_face: number of photos in which no face was found.
         impostor_pairs: number of impostor pairs that the operating points were measured on.
-        default_fmr: share of these impostor pairs with the default verdict "same", see `Comparison.verdict`.
+        default_fmr: share of these impostor pairs with the default verdict "same".
         default_fnmr: share of genuine pairs without it, of those in which both faces were found.
         unsure: share of the protocol's pairs with the verdict "unsure", likewise.
         closest_impostors: two photos and their distance; the closest pairs come first.
@@ -228,42 +210,15 @@ class LfwProtocol(Checked):
 
 
 @dataclass(frozen=True)
-class DegradedResult(Checked):
-    """Metrics of the probabilities of pairs with degraded photos. Genuine and impostor pairs count half each.
-
-    Attributes:
-        degradation: a key of `siamese.evaluation.degradations.DEGRADATIONS`, or "none".
-        both: whether both photos of a pair are degraded, or one.
-        pairs: number of pairs in which both faces were found.
-        missing: share of all pairs with a photo in which no face was found.
-        calibration_error: see `Report`.
-        confident_errors: share of genuine pairs with a probability of at most 0.03 and of impostor pairs with at least
-            0.97.
-        unsure: share of pairs with the verdict "unsure".
-        errors: share of pairs on the wrong side of a probability of 0.5.
-    """
-
-    degradation: str
-    both: bool
-    pairs: int
-    missing: float
-    calibration_error: float
-    confident_errors: float
-    unsure: float
-    errors: float
-
-
-@dataclass(frozen=True)
 class DifficultPairs(Checked):
     """How often the default verdict is wrong on pairs that are harder than those of LFW. Rates are in [0, 1].
 
     Attributes:
-        children_fmr: share of the pairs of two different children with the verdict "same", in LAG (Bianco, "Large
-            Age-Gap Face Verification by Feature Injection in Deep Networks", 2017).
-        family_fmr: share of the pairs of two members of one family with the verdict "same", in FIW (Robinson et al.,
-            "Families in the Wild", 2016).
-        child_adult_fnmr: share of the pairs of a child and the same person as an adult without the verdict "same", in
-            LAG.
+        children_fmr: share of two different children with the verdict "same", in LAG (Bianco, "Large Age-Gap Face
+            Verification by Feature Injection in Deep Networks", 2017).
+        family_fmr: share of two members of one family with the verdict "same", in FIW (Robinson et al., "Families in
+            the Wild", 2016).
+        child_adult_fnmr: share of a child and the same person as an adult without the verdict "same", in LAG.
     """
 
     children_fmr: float
@@ -279,8 +234,8 @@ class Record(Checked):
         data: the data set that the network was trained on; for converted weights the one it was tested on.
         people: the identities in it.
         test: metrics on held-out identities.
-        curves: histograms of the same pairs; for LFW of all impostor pairs.
-        test_calibration: the calibration behind the probabilities in `test`. It was not fitted on held-out identities.
+        curves: of the same pairs; for LFW the histogram is of all impostor pairs.
+        test_calibration: behind the probabilities in `test`, and not fitted on held-out identities.
         settings: training settings; None for converted weights.
         folds: cross-validation; None if there was none.
         before: metrics of the initial weights on the held-out identities; None if training started from scratch.
@@ -293,7 +248,6 @@ class Record(Checked):
         source: where converted weights come from; None for trained ones.
         lfw: results of LFW's protocol; None if it was not run.
         att: metrics of all pairs of the AT&T faces, for a network that was not trained on them; None if not measured.
-        degraded: results on photos that were made worse on purpose; empty if not measured.
         difficult_pairs: of children and relatives; None if they were not measured.
         plane: embeddings of the people, for a network with two-dimensional output; else None.
     """
@@ -315,7 +269,6 @@ class Record(Checked):
     source: Source | None = None
     lfw: LfwProtocol | None = None
     att: Report | None = None
-    degraded: list[DegradedResult] = field(default_factory=list)
     difficult_pairs: DifficultPairs | None = None
     plane: Plane | None = None
 
@@ -327,7 +280,7 @@ class Record(Checked):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Record:
-        """Parse the content of a metrics.json. See `parse` for errors."""
+        """Parse the content of a metrics.json. Raises a ValueError that names the key that is wrong."""
         return parse(cls, text)
 
     def to_json(self) -> str:
@@ -337,13 +290,9 @@ class Record(Checked):
     def anonymise(self, init_is_public: bool) -> Record:
         """Remove names of identities and local paths, which must not be published.
 
-        Each identity becomes a number, its index in the sorted list of all names, so that somebody with the same data
-        can still tell which identities were used for training. Pretraining identities that are not in that list are
-        dropped.
-
-        Args:
-            init_is_public: whether the initial weights are named by an id on the Hub. If not, their path is reduced to
-                the name of the folder.
+        Each identity becomes its index in the sorted list of all names, so that somebody with the same data can still
+        tell which identities were used for training. Pretraining identities that are not in that list are dropped. If
+        the initial weights are not public, their path is reduced to the name of the folder.
         """
         settings = self.settings
         if settings and not init_is_public:
@@ -362,12 +311,7 @@ class Record(Checked):
 
 
 def parse(kind: type[T], text: str | bytes) -> T:
-    """Parse JSON into a dataclass.
-
-    Raises:
-        ValueError: if the text is not JSON, or a key is missing, unknown or of the wrong type. The message names the
-            key.
-    """
+    """Parse JSON into a dataclass. Raises a ValueError that names the first key that is missing, unknown or wrong."""
     from pydantic import ValidationError
 
     try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from siamese.comparison import Comparison
 from siamese.faces.detection import Landmarks
 from siamese.model import Model
-from siamese.network import SiameseNetwork, distance, to_tensor
+from siamese.network import SiameseNetwork, distance
 
 MIN_MAP_SIDE = 20  # cells; the deepest feature map with at least this height and width is used
 
@@ -22,10 +22,6 @@ def saliency_maps(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndar
     blanking makes, where blank means the mean of the map. The gradient is taken half-way to the blank map: the midpoint
     rule for integrated gradients (Sundararajan et al., ICML 2017). The other face stays as it is.
 
-    Args:
-        model: the model that gave the answer.
-        answer: a comparison of two faces, or of two images.
-
     Returns:
         For each crop an (H, W) float32 map in [-1, 1]: above 0 for parts that make the distance smaller, below 0 for
         parts that make it larger. Both maps have the same scale. None if a face is missing.
@@ -34,7 +30,7 @@ def saliency_maps(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndar
     if face1 is None or face2 is None:
         return None
     network = model.network
-    x = torch.stack([to_tensor(face.crop) for face in (face1, face2)]).to(network.device)  # (2, C, H, W)
+    x = torch.stack([face.pixels for face in (face1, face2)]).to(network.device)  # (2, C, H, W)
     with torch.no_grad():
         features, rest = _split_backbone(network, x)  # (B, c, h, w), with B = 4 if mirror images are added, else 2
         blank = features.mean((2, 3), keepdim=True)  # (B, c, 1, 1)
@@ -61,12 +57,7 @@ def _split_backbone(network: SiameseNetwork, x: Tensor) -> tuple[Tensor, nn.Sequ
 
 
 def region_means(values: np.ndarray, template: Landmarks) -> dict[str, float]:
-    """Return the mean of a saliency map over each region of an aligned face.
-
-    Args:
-        values: (H, W) map of a crop.
-        template: where the crop has the landmarks, see `crop`. The regions are boxes around them.
-    """
+    """Return the mean of an (H, W) saliency map over boxes around the landmarks of an aligned face."""
     left_eye, right_eye, nose, left_mouth, right_mouth = template
     wide, eyes, mouth = (
         right_eye[0] - left_eye[0],

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# The verdict is "same" from this probability, "different" up to its complement, and "unsure" in between.
-VERDICT_PROBABILITY = 0.75
+from siamese.calibration import VERDICT_PROBABILITY
+
 VERY_LIKELY = 0.99
 
 Verdict = Literal["same", "unsure", "different", "no face"]
 
 PHOTOS = ("first", "second")
+NO_FACE = "No face was found in the {} photo. Use a photo in which the whole face is large and well lit."
+TOO_POOR = "The faces are too poor to be called the same person at this strictness, whatever their distance."
+FOUND: dict[Verdict, str] = {"same": "Found", "unsure": "Perhaps found", "different": "Probably not in the photos"}
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
@@ -37,22 +40,8 @@ FACES = Vocabulary("face", "person", "people")
 IMAGES = Vocabulary("image", "class", "classes")
 
 
-def verdict_of(probability: float) -> Verdict:
-    """Return the verdict at odds of at least 3 to 1, for P(same) in [0, 1]."""
-    if probability >= VERDICT_PROBABILITY:
-        return "same"
-    return "different" if probability <= 1 - VERDICT_PROBABILITY else "unsure"
-
-
 def describe_verdict(verdict: Verdict, probability: float, fmr: float | None, words: Vocabulary) -> str:
-    """Return a verdict in words.
-
-    Args:
-        verdict: of a comparison.
-        probability: P(same), in [0, 1]; not used if a face is missing.
-        fmr: the requested false-match rate; None for the default.
-        words: what the network compares.
-    """
+    """Return a verdict in words, given P(same) and the requested false-match rate."""
     if verdict == "no face":
         return "No face was found"
     if verdict == "unsure":
@@ -65,21 +54,17 @@ def describe_verdict(verdict: Verdict, probability: float, fmr: float | None, wo
 
 def describe_probability(verdict: Verdict, probability: float, words: Vocabulary) -> str:
     """Return how likely the verdict is, such as "over 99.9% likely the same person"."""
-    if verdict == "different":
-        return f"{percent(1 - probability)} likely {words.different}"
-    return f"{percent(probability)} likely {words.same}"
+    likely = words.different if verdict == "different" else words.same
+    return f"{describe_chance(verdict, probability)} likely {likely}"
+
+
+def describe_chance(verdict: Verdict, probability: float) -> str:
+    """Return the probability of the verdict, given P(same), such as "over 99.9%"."""
+    return percent(1 - probability if verdict == "different" else probability)
 
 
 def describe_faces(numbers: tuple[int, int], found: tuple[int, int]) -> str:
-    """Say which faces were compared, such as "the second of 5 faces in the first photo".
-
-    Args:
-        numbers: the compared face of each photo, from 1.
-        found: number of faces in each photo.
-
-    Returns:
-        Empty if neither photo shows several faces.
-    """
+    """Say which faces were compared, such as "the second of 5 faces in the first photo"; empty for the only faces."""
     return " and ".join(
         f"{place(number, count)} in the {photo} photo"
         for number, count, photo in zip(numbers, found, PHOTOS, strict=True)
@@ -92,9 +77,11 @@ def place(number: int, count: int) -> str:
     return f"the {ORDINALS[number - 1]} of {count} faces" if number <= len(ORDINALS) else f"face {number} of {count}"
 
 
-def percent(probability: float) -> str:
+def percent(probability: float, under: str = "under ", over: str = "over ") -> str:
     """Return a percentage that is never 0% or 100%."""
-    return "under 0.1%" if probability < 0.001 else "over 99.9%" if probability > 0.999 else f"{probability:.1%}"
+    if probability < 0.001:
+        return f"{under}0.1%"
+    return f"{over}99.9%" if probability > 0.999 else f"{probability:.1%}"
 
 
 def one_in(rate: float) -> str:

@@ -25,6 +25,11 @@ def side_by_side(file, *names):
     return file
 
 
+def expect_verdict(tab, verdict):
+    """Wait until the Compare tab shows this verdict."""
+    expect(tab.locator(f"#answer .{verdict} .verdict")).to_be_visible()
+
+
 def upload(tab, first, second=None):
     """Add photos to the Compare tab."""
     for number, file in enumerate((first, second)):

@@ -32,7 +32,7 @@ EXAMPLES = ROOT / "examples"
 def few_bootstrap_samples():
     """Fit calibrations with fewer bootstrap samples than by default: most of the time of a short training run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("siamese.calibration.BOOTSTRAP_SAMPLES", 10)
+        patch.setattr("siamese.evaluation.calibrate.BOOTSTRAP_SAMPLES", 10)
         yield
 
 

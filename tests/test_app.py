@@ -22,6 +22,7 @@ from siamese.page.uploads import Upload
 from .conftest import EXAMPLES, ROOT, alike
 
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
+PAIR_OF_ONE = EXAMPLES / "obama-portrait.jpg", EXAMPLES / "obama-speaking.jpg"
 UPLOADS = [Upload(str(photo)) for photo in PAIR]
 
 
@@ -80,12 +81,28 @@ def test_compare_with_several_faces_and_with_none(client, tmp_path):
 
 
 def test_compare_uses_the_requested_false_match_rate(client, model):
-    pair = [handle_file(EXAMPLES / f"obama-{name}.jpg") for name in ("portrait", "speaking")]
+    pair = list(map(handle_file, PAIR_OF_ONE))
     for rate in (1e-3, 1e-5):
         answer = client.predict(*pair, None, None, rate, api_name="/compare")
-        assert answer["threshold"] == model.calibration.operating_point(rate).distance
-    with pytest.raises(AppError, match=r"0\.3"):
-        client.predict(*pair, None, None, 0.3, api_name="/compare")
+        expected = model.compare(*PAIR_OF_ONE, fmr=rate)
+        assert (answer["verdict"], answer["fmr"]) == (expected.verdict, rate)
+        assert answer["threshold"] == pytest.approx(expected.threshold, abs=1e-3)
+    with pytest.raises(AppError, match="above 0"):
+        client.predict(*pair, None, None, 0, api_name="/compare")
+
+
+def test_stricter_rates_are_never_looser_over_http(client):
+    """The blurred photo is "same" at some rates. Each endpoint gets the same photos."""
+    portrait, blurred = handle_file(PAIR_OF_ONE[0]), handle_file(EXAMPLES / "edited" / "obama-blurred.jpg")
+    compared, found, grouped = [], [], []
+    for rate in (1e-9, 1e-5, 1e-3, 0.01):
+        compared.append(client.predict(portrait, blurred, None, None, rate, api_name="/compare")["same"] is True)
+        found.append(client.predict([blurred], portrait, rate, api_name="/find")["ranked"][0]["match"])
+        grouped.append(len(client.predict([portrait, blurred], rate, api_name="/group")["people"]) == 1)
+    for same in (compared, found, grouped):
+        assert same == sorted(same)
+    assert compared == found  # one question
+    assert (compared[0], compared[-1]) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +170,8 @@ def test_files_that_are_no_photos_are_named_and_left_out(client, tmp_path):
         client.predict(files, api_name="/group"),
         client.predict(files, handle_file(PAIR[0]), api_name="/find"),
     ):
-        assert {face["photo"] for face in answer["faces"]} == {"nosuffix", "photo.mpo"}
+        faces = answer["ranked"] if "ranked" in answer else [face for faces in answer["people"] for face in faces]
+        assert {face["photo"] for face in faces} == {"nosuffix", "photo.mpo"}
         assert [warning.split()[0] for warning in answer["warnings"]] == ["stray.MOV", "photo.qoi"]
 
 
@@ -161,11 +179,9 @@ def test_group_sorts_faces_by_person(client, model, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not an image")
     files = [*sorted(EXAMPLES.glob("*.jpg")), tmp_path / "broken.png"]
     answer = client.predict([handle_file(file) for file in files], api_name="/group")
-    people = {face["photo"]: face["person"] for face in answer["faces"]}
-    assert len(people) == 6
-    assert len(set(people.values())) == 4
-    assert {people[name] for name in people if name.startswith("obama")} == {1}
-    row_of = [face["photo"] for face in answer["faces"]]
+    row_of = [face["photo"] for faces in answer["people"] for face in faces]
+    assert (len(row_of), len(answer["people"]), answer["left_over"]) == (6, 4, [])
+    assert [face["photo"].partition("-")[0] for face in answer["people"][0]] == ["obama"] * 3
     found = answer["dissimilarities"][row_of.index(PAIR[0].name)][row_of.index(PAIR[1].name)]
     assert found == pytest.approx(model.compare(*PAIR).dissimilarity, rel=1e-3)
     (warning,) = answer["warnings"]
@@ -179,13 +195,13 @@ def test_group_sorts_faces_by_person(client, model, tmp_path):
 def test_find_ranks_the_faces_of_several_photos(client, model):
     files = [EXAMPLES / "edited" / "group.jpg", PAIR[1]]
     answer = client.predict([handle_file(file) for file in files], handle_file(PAIR[0]), api_name="/find")
-    best, *others = answer["faces"]
-    assert (best["photo"], best["index"]) == ("group.jpg", 0)
+    best, *others = answer["ranked"]
+    assert (best["photo"], best["match"]) == ("group.jpg", True)
     assert best["box"][0] > 900  # the last of four parts, each 300 pixels wide
     assert best["probability"] > 0.99
     assert len(others) == 4
-    assert all(face["probability"] < 0.1 for face in others)
-    assert {face["number"] for face in answer["faces"] if face["index"] == 0} == {1, 2, 3, 4}
+    assert all(face["probability"] < 0.1 and not face["match"] for face in others)
+    assert {face["number"] for face in answer["ranked"] if face["photo"] == "group.jpg"} == {1, 2, 3, 4}
     for arguments, message in ((([], PAIR[0]), "photos are missing"), (([PAIR[0]], None), "portrait is missing")):
         photos, portrait = arguments
         portrait = portrait and handle_file(portrait)
@@ -214,23 +230,28 @@ import contextlib, json, sys, time
 from pathlib import Path
 
 import app
+from gradio.processing_utils import move_files_to_cache
 from gradio_client import Client, handle_file
-from siamese.page.cleanup import start_cleanup
+from siamese.page.server import start_cleanup
 
 folder, secret, *pair = map(Path, sys.argv[1:])
-examples = {file.read_bytes() for file in pair[1].parent.glob("*.jpg")}
 
 
 def kept_files():
     kept = []
     for file in folder.rglob("*"):
         with contextlib.suppress(OSError):  # a folder, or deleted just now
-            kept += [file.name] if file.read_bytes() not in {b"", *examples} else []
+            kept += [file.name] if file.read_bytes() else []
     return kept
 
 
 def kept_sessions():
     return sum("base64" in str(session.config_values) for session in app.demo.state_holder.session_data.values())
+
+
+def example_is_served():
+    photo = app.first.postprocess(str(app.PORTRAIT))
+    return Path(move_files_to_cache(photo, app.first, postprocess=True)["path"]).exists()
 
 
 app.launch(prevent_thread_lock=True, quiet=True)
@@ -243,18 +264,18 @@ except Exception as error:
     refusal = str(error)
 (Path(app.demo.GRADIO_CACHE) / "tmp0123").write_bytes(b"the first half of a photo")
 app.demo.state_holder["a visitor"]._update_value_in_config(app.compared._id, "data:image/png;base64,")
-before = {"files": kept_files(), "sessions": kept_sessions(), "refusal": refusal}
-start_cleanup(app.demo, pair[1].parent.glob("*.jpg"), interval=1, max_age=3)
+before = {"files": kept_files(), "sessions": kept_sessions(), "refusal": refusal, "example": example_is_served()}
+start_cleanup(app.demo, interval=1, max_age=3)
 for _ in range(100):
     if not (kept_files() or kept_sessions()):
         break
     time.sleep(0.2)
-print(json.dumps([before, {"files": kept_files(), "sessions": kept_sessions()}]))
+print(json.dumps([before, {"files": kept_files(), "sessions": kept_sessions(), "example": example_is_served()}]))
 """
 
 
 def test_clean_up_deletes_all_photos_and_answers(tmp_path):
-    """Clean up every second instead of every ten minutes. The example photos may stay."""
+    """Clean up every second instead of every ten minutes. Examples still work afterwards."""
     upload, temporary, secret = tmp_path / "upload.png", tmp_path / "temporary", tmp_path / "my secret.jpg"
     temporary.mkdir()
     secret.write_bytes(b"la la la")
@@ -264,10 +285,11 @@ def test_clean_up_deletes_all_photos_and_answers(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert run.returncode == 0, run.stderr
     before, after = json.loads(run.stdout.splitlines()[-1])
-    assert upload.name in before["files"]
+    assert {upload.name, "tmp0123"} < set(before["files"])
     assert before["sessions"] >= 1
     assert "not an image" in before["refusal"]
-    assert after == {"files": [], "sessions": 0}
+    assert before["example"]
+    assert after == {"files": [], "sessions": 0, "example": True}
     assert "secret" not in run.stderr, "file names must not be logged"
 
 
@@ -337,7 +359,7 @@ def test_other_files_are_not_served(page):
 
 HOLD_A_FOLDER = """
 import sys, time
-from siamese.page.cleanup import use_own_uploads_folder
+from siamese.page.uploads import use_own_uploads_folder
 
 folder = use_own_uploads_folder()
 (folder / "upload").mkdir()

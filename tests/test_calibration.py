@@ -3,25 +3,32 @@
 import dataclasses
 import json
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from siamese import calibration
-from siamese.calibration import Calibration, OperatingPoint
+from siamese.calibration import LOWEST_SCORE, Calibration, OperatingPoint, logistic
+from siamese.evaluation import calibrate
+from siamese.evaluation.calibrate import fit_calibration, measure_operating_points
 from siamese.record import parse
 
 
 def test_fit_recovers_the_true_curve():
     rng = np.random.default_rng(0)
     genuine, impostor = rng.normal(1, 0.7, 20_000), rng.normal(3, 0.7, 200_000)
-    fitted = calibration.fit(np.concatenate([genuine, impostor]), np.arange(220_000) < 20_000)
+    fitted = fit_calibration(np.concatenate([genuine, impostor]), np.arange(220_000) < 20_000)
     # For two normal distributions of equal width s, the log-odds fall by (m1 − m0) / s² per unit of distance.
     assert fitted.slope == pytest.approx(2 / 0.49, rel=0.03)
     assert fitted.threshold == pytest.approx(2, abs=0.02)
     assert fitted.probability(fitted.threshold) == pytest.approx(0.5)
-    assert fitted.probability(fitted.distance_at(0.75)) == pytest.approx(0.75)
+    assert fitted.probability(fitted.distance_at(LOWEST_SCORE)) == pytest.approx(0.75)
     assert np.all(np.diff(fitted.probability(np.linspace(0, 50, 99))) <= 0)
+
+
+def interval(fitted, distance, quality=None) -> tuple[float, float]:
+    margin = fitted.score_margin(distance, quality)
+    return tuple(float(logistic(fitted.score(distance, quality) + sign * margin)) for sign in (-1, 1))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +36,7 @@ def test_fit_recovers_the_true_curve():
 )
 def test_confidence_interval_covers_the_truth_and_narrows_with_more_people(samples, runs, coverage, monkeypatch):
     """Simulate studies in which all pairs of a person have a common error."""
-    monkeypatch.setattr(calibration, "BOOTSTRAP_SAMPLES", samples)
+    monkeypatch.setattr(calibrate, "BOOTSTRAP_SAMPLES", samples)
     rng = np.random.default_rng(0)
     truth = Calibration(slope=2.0 / 0.25, intercept=2 * 2.0 / 0.25)
     covered, widths = [], {40: [], 320: []}  # number of people
@@ -41,27 +48,75 @@ def test_confidence_interval_covers_the_truth_and_narrows_with_more_people(sampl
             own = rng.normal(0, 0.35, count)
             distance = np.where(same, 1, 3) + own[people].sum(1) / 2 ** (1 + same)
             distance = distance + rng.normal(0, np.sqrt(0.25 - 0.35**2 / np.where(same, 4, 8)))
-            low, high = calibration.fit(distance, same, people).confidence_interval(2.2)
+            low, high = interval(fit_calibration(distance, same, people), 2.2)
             covered.append(low <= truth.probability(2.2) <= high)
             widths[count].append(high - low)
     assert np.mean(covered) > coverage
     assert np.median(widths[320]) < 0.7 * np.median(widths[40])
-    assert Calibration(1, 1).confidence_interval(1) is None
+    assert Calibration(1, 1).score_margin(1) is None
 
 
 def test_operating_points_equal_counts():
     rng = np.random.default_rng(0)
-    genuine, impostor = rng.normal(1, 0.3, 500), rng.normal(3, 0.7, 30_000)
-    points = calibration.measure_operating_points(genuine, impostor)
+    genuine, impostor = rng.normal(3, 0.7, 500), rng.normal(1, 0.3, 30_000)
+    points = measure_operating_points(genuine, impostor)
     assert [point.fmr for point in points] == [1e-2, 1e-3]  # three impostor pairs are too few for 1e-4
     for point in points:
-        assert (impostor <= point.distance).mean() == pytest.approx(point.fmr)
-        assert (genuine > point.distance).mean() == pytest.approx(point.fnmr)
+        assert (impostor >= point.score).mean() == pytest.approx(point.fmr)
+        assert (genuine < point.score).mean() == pytest.approx(point.fnmr)
     fitted = Calibration(2.0, 1.0, covariance=((0.1, 0.2), (0.2, 0.3)), operating_points=points)
-    assert fitted.operating_point(0.001) is points[1]
-    with pytest.raises(ValueError, match=r"0\.01, 0\.001$"):
-        fitted.operating_point(1e-4)
     assert parse(Calibration, json.dumps(dataclasses.asdict(fitted))) == fitted
+
+
+def test_operating_points_with_equal_thresholds_are_one():
+    """Many impostor pairs at the same distance, for example of a network that has learned nothing."""
+    assert [point.fmr for point in measure_operating_points(np.ones(10), np.ones(100_000))] == [1e-2]
+    assert measure_operating_points(np.ones(10), np.ones(100)) == ()
+
+
+POINTS = tuple(OperatingPoint(10.0**-k, 3.0 * (k - 2), k / 100) for k in (2, 3, 4))
+MEASURED = Calibration(30, 30, operating_points=POINTS)
+
+
+def test_needed_score_is_that_of_the_rate_shared_by_all_pairs():
+    assert MEASURED.needed(1e-3) == pytest.approx(3)
+    assert MEASURED.needed(1e-2, 10) == pytest.approx(3)
+    assert MEASURED.needed(1e-4, 1000) == pytest.approx(6 + math.log(1000))  # beyond the operating points
+    assert MEASURED.needed() == pytest.approx(math.log(3))
+    assert MEASURED.needed(0.5, 1) == pytest.approx(math.log(3))  # less than odds of 3 to 1 is never "same"
+
+
+def test_needed_scores_between_the_operating_points_are_those_of_normally_distributed_impostors():
+    impostors = NormalDist(-8, 3)
+    points = tuple(OperatingPoint(rate, impostors.inv_cdf(1 - rate), 0.0) for rate in (1e-2, 1e-3, 1e-4, 1e-5))
+    calibration = Calibration(30, 30, operating_points=points)
+    for rate in (5e-4, 2e-4, 3e-5):
+        assert calibration.needed(rate) == pytest.approx(impostors.inv_cdf(1 - rate))
+    default = 1 - impostors.cdf(math.log(3))
+    assert calibration.needed(None, 4) == pytest.approx(impostors.inv_cdf(1 - default / 4))
+
+
+def test_needed_score_without_measured_rates_is_that_of_one_in_all():
+    unmeasured = Calibration(30, 30)
+    for pairs in (1, 100):
+        assert unmeasured.probability_among(unmeasured.needed(None, pairs), pairs) == pytest.approx(0.75)
+    with pytest.raises(ValueError, match="omit it"):
+        unmeasured.needed(1e-3)
+
+
+@pytest.mark.parametrize("fmr", [0, -1, math.nan, math.inf, "0.1", [0.1]])
+def test_invalid_rates_are_refused(fmr):
+    with pytest.raises(ValueError, match="false-match rate"):
+        MEASURED.needed(fmr)
+
+
+def test_probability_among_many_is_from_the_measured_rates():
+    # If the share of impostor pairs above a score is 10 ** (-2 - score / 3) and genuine pairs are spread evenly, the
+    # likelihood ratio is their share per unit of score by the slope of this curve.
+    for score in (-1.5, 0.5, 2.0, 4.5, 7.5):
+        odds = 0.01 / 3 / (0.01 * 10 ** (-score / 3) * math.log(10) / 3) / 1000
+        assert MEASURED.probability_among(score, 1000) == pytest.approx(odds / (1 + odds), rel=1e-6)
+    assert Calibration(30, 30).probability_among(3.0, 50) == pytest.approx(math.exp(3) / (50 + math.exp(3)))
 
 
 def test_fit_recovers_a_curve_that_depends_on_quality():
@@ -71,7 +126,7 @@ def test_fit_recovers_a_curve_that_depends_on_quality():
     truth = Calibration(12.0, 13.0, (-9.0, 3.0, -2.0, 0.0), (-8.0, 1.0, -1.0, 0.0))
     distance, same = rng.uniform(0, 2, 200_000), np.zeros(200_000, dtype=bool)
     same[:] = rng.random(200_000) < truth.probability(distance, quality)
-    fitted = calibration.fit(distance, same, quality=quality)
+    fitted = fit_calibration(distance, same, quality=quality)
     # Both kinds of pairs get the same weight, which adds a constant to the log-odds.
     truth = dataclasses.replace(truth, intercept=truth.intercept + np.log((~same).sum() / same.sum()))
     q = np.array([[0.9, 0.9], [0.9, 0.6], [0.5, 0.5], [0.4, 0.9]])
@@ -80,8 +135,8 @@ def test_fit_recovers_a_curve_that_depends_on_quality():
     assert fitted.lowest_quality == pytest.approx(0.3, abs=0.01)
     assert fitted.probability(1.0, (0.1, 0.9)) == fitted.probability(1.0, (fitted.lowest_quality, 0.9))
     assert fitted.probability(1.0, (0.5, 0.9)) == fitted.probability(1.0, (0.9, 0.5))
-    assert fitted.probability(fitted.distance_at(0.75, (0.5, 0.9)), (0.5, 0.9)) == pytest.approx(0.75)
-    assert fitted.threshold == pytest.approx(fitted.distance_at(0.5, (1.0, 1.0)))
+    assert fitted.score(fitted.distance_at(1.7, (0.5, 0.9)), (0.5, 0.9)) == pytest.approx(1.7)
+    assert fitted.threshold == pytest.approx(fitted.distance_at(0, (1.0, 1.0)))
     assert parse(Calibration, json.dumps(dataclasses.asdict(fitted))) == fitted
 
 
@@ -91,16 +146,16 @@ def test_confidence_interval_with_quality():
     people[:1000, 1] = people[:1000, 0]
     same, quality = people[:, 0] == people[:, 1], rng.uniform(0.4, 1, (4000, 2))
     distance = np.where(same, 1.6 - 0.8 * quality.min(1), 1.4) + rng.normal(0, 0.1, 4000)
-    fitted = calibration.fit(distance, same, people, quality)
+    fitted = fit_calibration(distance, same, people, quality)
     for q in (None, (1.0, 1.0), (0.5, 0.9)):
-        low, high = fitted.confidence_interval(1.2, q)
+        low, high = interval(fitted, 1.2, q)
         assert low < fitted.probability(1.2, q) < high
     with pytest.raises(ValueError, match="10 rows"):
         dataclasses.replace(fitted, covariance=((0.1, 0.2), (0.2, 0.3)))
 
 
 def test_fit_of_reversed_distances_is_undecided():
-    fitted = calibration.fit(np.array([3.0, 3.1, 0.1, 0.2]), np.array([True, True, False, False]))
+    fitted = fit_calibration(np.array([3.0, 3.1, 0.1, 0.2]), np.array([True, True, False, False]))
     assert fitted.probability(np.array([0, 3])) == pytest.approx(0.5, abs=0.01)
 
 
@@ -116,10 +171,10 @@ def test_fit_of_reversed_distances_is_undecided():
         {"covariance": [1, 2]},
         {"covariance": []},
         {"covariance": [[1, 2], [2, float("nan")]]},
-        {"min_quality": 1.5},
         {"lowest_quality": -1},
         {"operating_points": [OperatingPoint(0.01, 1, 0.1), OperatingPoint(0.1, 2, 0.1)]},
         {"operating_points": [OperatingPoint(0.01, 1, 0.1)] * 2},
+        {"operating_points": [OperatingPoint(0.01, 1, 0.1), OperatingPoint(0.001, 1, 0.1)]},
         {"poor_slope": [-2, 0, 0, 0], "poor_intercept": [0, 0, 0, 0]},
         {"poor_slope": [0.1, 0.1], "poor_intercept": [0.1, 0.1]},
     ],
@@ -130,7 +185,7 @@ def test_invalid_values_raise(values):
 
 
 @pytest.mark.parametrize(
-    "values", [(0, 1, 0.1), (1, 1, 0.1), (0.1, -1, 0.1), (0.1, math.inf, 0.1), (0.1, 1, 1.1), (math.nan, 1, 0)]
+    "values", [(0, 1, 0.1), (1, 1, 0.1), (0.1, math.nan, 0.1), (0.1, math.inf, 0.1), (0.1, 1, 1.1), (math.nan, 1, 0)]
 )
 def test_invalid_operating_points_raise(values):
     with pytest.raises(ValueError, match="operating point"):

@@ -22,6 +22,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from siamese import load
 from siamese.faces import Face, quality_warnings
+from siamese.faces.detection import Detection
 from siamese.files import bundled_weights
 from siamese.network import SiameseNetwork
 
@@ -72,7 +73,7 @@ def test_urls_are_rejected(model):
 def test_without_alignment_the_whole_image_is_compared():
     answer = load(ATT).compare(A, B)
     assert [face.crop.size for face in answer.faces] == [(100, 100)] * 2
-    assert (answer.faces[0].box, answer.faces[0].size, answer.found) == (None, None, ((), ()))
+    assert (answer.faces[0].box, answer.faces[0].detection, answer.found) == (None, None, ((), ()))
     with pytest.raises(ValueError, match="false-match rate"):
         load(ATT).compare(A, B, fmr=0.01)
 
@@ -139,23 +140,24 @@ def test_photo_without_a_face(model, siamese, tmp_path):
 
 
 def test_false_match_rate_moves_the_threshold(model, siamese, tmp_path):
-    """This pair is "same" at even odds, but too far apart for one false match in 100,000."""
-    rates = [point.fmr for point in model.calibration.operating_points]
+    """This pair is "same" at odds of 3 to 1, but too far apart for one false match in 100,000."""
+    rates = [0.01, 1e-3, 1e-5, 1e-7]
     pair = tmp_path / "small.png", EXAMPLES / "obama-portrait.jpg"
     Image.open(EXAMPLES / "obama-standing.jpg").reduce(8).save(pair[0])
     plain = model.compare(*pair)
     for rate in rates:
         answer = model.compare(*pair, fmr=rate)
-        assert answer.threshold == model.calibration.operating_point(rate).distance
-        assert answer.dissimilarity == plain.dissimilarity
+        qualities = [face.quality for face in answer.faces]
+        assert answer.threshold == model.calibration.distance_at(model.calibration.needed(rate), qualities)
+        assert (answer.dissimilarity, answer.score, answer.fmr) == (plain.dissimilarity, plain.score, rate)
         assert answer.verdict == ("same" if plain.dissimilarity <= answer.threshold else "unsure")
     assert {model.compare(*pair, fmr=rate).verdict for rate in rates} == {"same", "unsure"}
     assert model.compare(A, B, fmr=rates[0]).verdict == "different"
     run = siamese("compare", *pair, "--fmr", rates[-1], "--json")
     assert json.loads(run.stdout)["verdict"] == "unsure"
-    run = siamese("compare", *pair, "--fmr", 0.5)
+    run = siamese("compare", *pair, "--fmr", 0)
     assert run.returncode == 2
-    assert "0.5" in run.stderr
+    assert "got 0.0" in run.stderr
 
 
 @pytest.fixture(scope="module")
@@ -210,9 +212,9 @@ def test_warnings_about_photos_that_are_hard_to_compare(model, change, warning):
 def test_warning_about_a_face_in_profile():
     crop = Image.effect_noise((150, 150), 80).convert("RGB")
     landmarks = ((60.0, 40.0), (85.0, 40.0), (95.0, 60.0), (65.0, 80.0), (85.0, 80.0))
-    face = Face(crop, (0, 0, 100, 100), landmarks, 0.99)
-    assert face.turn == pytest.approx((95 - 72.5) / 25)
-    (warning,) = quality_warnings(face, "second")
+    face = Face(crop, Detection((0, 0, 100, 100), landmarks, 0.99))
+    assert face.detection.turn == pytest.approx((95 - 72.5) / 25)
+    (warning,) = quality_warnings(face, "the second photo")
     assert "second photo is turned" in warning
 
 
@@ -363,6 +365,22 @@ def test_missing_calibration_is_rejected(tmp_path):
         (tmp_path / "att" / "config.json").write_text(json.dumps(broken))
         with pytest.raises(ValueError, match=r"config\.json"):
             load(tmp_path / "att")
+
+
+def test_folder_of_an_earlier_version_decides_as_before(trained, tmp_path):
+    """It had thresholds of the distance, and a lowest quality."""
+    folder = tmp_path / "earlier"
+    shutil.copytree(trained, folder)
+    for name, key in (("config.json", "calibration"), ("metrics.json", "test_calibration")):
+        content = json.loads((folder / name).read_text())
+        fitted = content[key] | {"slope": 5.0, "intercept": 6.0, "min_quality": 0.0}
+        fitted["operating_points"] = [{"fmr": 10.0**-k, "distance": 1 - k / 10, "fnmr": k / 10} for k in (2, 3)]
+        degraded = {"degraded": []} if name == "metrics.json" else {}
+        (folder / name).write_text(json.dumps(content | {key: fitted} | degraded))
+    model = load(folder)
+    assert [(point.fmr, point.fnmr) for point in model.calibration.operating_points] == [(0.01, 0.2), (0.001, 0.3)]
+    assert model.calibration.distance_at(model.calibration.needed(1e-3)) == pytest.approx(0.7)
+    assert model.record.test_calibration == model.calibration
 
 
 def test_weights_of_another_run_are_rejected(trained, tmp_path):

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from siamese.data import att as att_module
-from siamese.data import memory, pairs
+from siamese.data import dataset as dataset_module
+from siamese.data import pairs
 from siamese.data.att import find_att
 from siamese.data.dataset import MAX_PERSON_SHARE, IdentityDataset, load_dataset
 from siamese.data.folders import list_people, natural_order
@@ -70,7 +71,7 @@ def test_reads_a_folder_of_classes(digits):
     assert dataset.names == tuple("0123456789")
     assert np.bincount(dataset.identity).tolist() == [8] * 10
     assert dataset.pixels.shape == (80, *SHAPE)
-    assert dataset.picture(0).shape == SHAPE[1:]
+    assert dataset.image(0).shape == SHAPE[1:]
 
 
 def test_ignores_files_of_the_operating_system(digits, people):
@@ -243,7 +244,7 @@ def test_no_person_and_no_image_is_in_both_training_and_test(att):
     for training, test in [att.split(), *att.folds(5)]:
         assert sorted(training.names + test.names) == sorted(att.names)
         hashes = [
-            {hashlib.sha1(side.picture(number).tobytes()).digest() for number in range(len(side))}
+            {hashlib.sha1(side.image(number).tobytes()).digest() for number in range(len(side))}
             for side in (training, test)
         ]
         assert [len(each) for each in hashes] == [len(training), len(test)]
@@ -428,7 +429,7 @@ def test_another_file_with_the_name_of_att_is_refused(monkeypatch, tmp_path):
 def test_data_larger_than_memory_is_mapped_from_a_deleted_file(digits, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     in_memory = load_dataset(digits, SHAPE)
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(dataset_module, "free_bytes", lambda device: 0)
     mapped = load_dataset(digits, SHAPE)
     assert list((tmp_path / "siamese").iterdir()) == []
     maps = Path("/proc/self/maps").read_text().splitlines()
@@ -439,7 +440,7 @@ def test_data_larger_than_memory_is_mapped_from_a_deleted_file(digits, tmp_path,
 
 def test_a_full_disk_is_reported_before_anything_is_read(digits, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(dataset_module, "free_bytes", lambda device: 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match="XDG_CACHE_HOME"):
         load_dataset(digits, SHAPE)
@@ -447,14 +448,14 @@ def test_a_full_disk_is_reported_before_anything_is_read(digits, tmp_path, monke
 
 def test_free_bytes_respects_the_container_and_other_processes(monkeypatch, tmp_path):
     cpu, limit = torch.device("cpu"), tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(dataset_module, "CGROUP_LIMIT", limit)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8000))
     monkeypatch.setattr(psutil.Process, "memory_info", lambda self: SimpleNamespace(rss=1000))
     for written, free in (("5000\n", 4000), ("max\n", 8000), ("90000\n", 8000)):
         limit.write_text(written)
-        assert memory.free_bytes(cpu) == free // 2
-    monkeypatch.setattr(memory, "PROCESSES", 2)
+        assert dataset_module.free_bytes(cpu) == free // 2
+    monkeypatch.setattr(dataset_module, "LOCAL_PROCESSES", 2)
     limit.write_text("5000\n")
-    assert memory.free_bytes(cpu) == (5000 - 2 * 1000) // 2 // 2
+    assert dataset_module.free_bytes(cpu) == (5000 - 2 * 1000) // 2 // 2
     limit.unlink()
-    assert memory.free_bytes(cpu) == 8000 // 2 // 2
+    assert dataset_module.free_bytes(cpu) == 8000 // 2 // 2

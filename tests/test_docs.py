@@ -16,6 +16,7 @@ import yaml
 from siamese import cli
 from siamese.record import Settings
 from siamese.training.config import TrainConfig
+from siamese.training.start import decide
 
 from .conftest import ROOT
 
@@ -126,19 +127,13 @@ def test_face_network_has_the_calibration_that_was_measured():
     assert config["calibration"] == metrics("faces")["test_calibration"]
 
 
-def test_rates_of_children_and_relatives_are_at_the_thresholds_of_the_face_network():
-    points = metrics("faces")["test_calibration"]["operating_points"]
-    for name in ("ages", "relatives"):
-        assert result(name)["thresholds"] == {f"{point['fmr']:g}": point["distance"] for point in points}
-
-
 def test_att_results_belong_to_the_default_settings():
     for recipe, options in (("tutorial", {}), ("modern", {"flip": True})):
         for seed, run in enumerate(result("recipes")[recipe]):
-            config = TrainConfig("att", ROOT, recipe=recipe, seed=seed, **options)
-            assert Settings(**run["settings"]) == config.settings()
-    config = TrainConfig("att", ROOT, init="weights/faces", align="faces")
-    assert Settings(**result("fine_tuning")["settings"]) == replace(config.settings(), init="weights/faces")
+            settings, _ = decide(TrainConfig("att", ROOT, recipe=recipe, seed=seed, **options))
+            assert Settings(**run["settings"]) == settings
+    settings, _ = decide(TrainConfig("att", ROOT, init="weights/faces", align="faces"))
+    assert Settings(**result("fine_tuning")["settings"]) == replace(settings, init="weights/faces")
 
 
 def test_att_weights_have_the_results_of_seed_0():

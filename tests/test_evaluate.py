@@ -1,5 +1,6 @@
 """Evaluation on LFW, on a small data set of the same layout, and on people that a network was not trained on."""
 
+import io
 import itertools
 import json
 import os
@@ -13,11 +14,12 @@ import pytest
 from PIL import Image
 
 from siamese import load
+from siamese.calibration import Calibration
 from siamese.data.lfw import LFW_ALIASES, Lfw, LfwPair, find_lfw
-from siamese.evaluation import embedding_cache, metrics
 from siamese.evaluation import lfw as lfw_module
+from siamese.evaluation import metrics
+from siamese.evaluation.folder import UNKNOWN_NAMES_NOTE, evaluate_folder
 from siamese.evaluation.lfw import evaluate_lfw, judge_lfw
-from siamese.evaluation.people import UNKNOWN_NAMES_NOTE, evaluate_folder
 from siamese.files import bundled_weights
 from siamese.record import People
 
@@ -124,9 +126,9 @@ def test_a_fold_is_judged_by_the_other_folds(monkeypatch):
     """The distances of the folds have different scales, so a leak would change the results."""
     gaps = [0.1, 0.2, 5, 6, 10, 20, 500, 600]
     fitted, judged = [], []
-    best, report = metrics.best_threshold, metrics.report
+    best, report = metrics.best_threshold, metrics.compute_report
     monkeypatch.setattr(metrics, "best_threshold", lambda d, s: fitted.append(d.tolist()) or best(d, s))
-    monkeypatch.setattr(metrics, "report", lambda d, s, p: judged.append(d.tolist()) or report(d, s, p))
+    monkeypatch.setattr(metrics, "compute_report", lambda d, s, p: judged.append(d.tolist()) or report(d, s, p))
     scores = judge_lfw(*embeddings_on_a_line(gaps))
     assert fitted == [pytest.approx(gaps[4:]), pytest.approx(gaps[:4])]
     assert judged[:2] == fitted[::-1]
@@ -147,23 +149,25 @@ def test_a_pair_with_a_missing_face_counts_as_different_and_is_not_fitted():
 
 
 def test_impostor_distances_are_of_all_pairs_of_different_people(monkeypatch):
-    monkeypatch.setattr(lfw_module, "PHOTOGRAPHS_PER_BLOCK", 64)
+    monkeypatch.setattr(lfw_module, "PHOTOS_PER_BLOCK", 64)
     rng = np.random.default_rng(0)
     z = {f"P{n // 2}/P{n // 2}_{n % 2 + 1:04d}.jpg": rng.normal(size=3).astype(np.float32) for n in range(200)}
     missing = {"P0/P0_0003.jpg": np.full(3, np.nan, np.float32)}
-    distances, closest = lfw_module.all_impostor_distances(z | missing)
+    judge = Calibration(2.0, 3.0)
+    distances, scores, closest = lfw_module.all_impostors(z | missing, None, judge)
     slow = sorted(
         (float(np.linalg.norm(z1 - z2)), first, second)
         for (first, z1), (second, z2) in itertools.combinations(z.items(), 2)
         if first.partition("/")[0] != second.partition("/")[0]
     )
     assert np.sort(distances) == pytest.approx(np.array([distance for distance, *_ in slow]), abs=1e-3)
+    assert scores == pytest.approx(judge.score(distances), abs=1e-3)
     assert closest == [(first, second, pytest.approx(distance, abs=1e-3)) for distance, first, second in slow[:30]]
 
 
 def test_two_names_of_one_person_are_not_impostors():
     z = {f"{name}/1.jpg": np.full(2, k, np.float32) for k, name in enumerate(("Wang_Nan", "Nan_Wang", "Ann_One"))}
-    _, closest = lfw_module.all_impostor_distances(z)
+    _, _, closest = lfw_module.all_impostors(z, None, Calibration(2.0, 3.0))
     assert [pair[:2] for pair in closest] == [("Nan_Wang/1.jpg", "Ann_One/1.jpg"), ("Wang_Nan/1.jpg", "Ann_One/1.jpg")]
 
 
@@ -204,78 +208,30 @@ def test_lfw_reproduces_published_distances(lfw, model):
 
 @pytest.mark.slow
 def test_a_fold_of_lfw_reproduces_published_metrics(lfw, model):
-    result = evaluate_lfw(model, lfw, folds=1, cache=False)
+    result = evaluate_lfw(model, lfw, folds=1)
     published = model.record.folds.each[0]
     assert result.test.auc == pytest.approx(published.auc, abs=2e-4)
     assert result.test.mean_genuine == pytest.approx(published.mean_genuine, abs=1e-3)
     assert result.protocol.accuracy == pytest.approx(published.accuracy, abs=0.004)
 
 
-# The cache
+# Embedding
 
 
-class CountingModel:
-    """The settings of a model, with a fast `embed_with_quality` that records the photographs it gets."""
-
-    def __init__(self, model):
-        self.network, self.align, self.template, self.embedded = model.network, model.align, model.template, []
-
-    def embed_with_quality(self, photos):
-        self.embedded += photos
-        z = np.array([np.asarray(photo).mean((0, 1)) for photo in photos], np.float32).reshape(-1, 3)
-        return z, z[:, 0] / 255
-
-
-@pytest.fixture
-def counting(model) -> CountingModel:
-    return CountingModel(model)
-
-
-def test_embeddings_are_cached_by_content(small_lfw, counting, monkeypatch):
+def test_embed_main_faces_gives_each_photo_its_row(small_lfw, model, monkeypatch):
     content = dict(Lfw(small_lfw).read(FILES))
-    first, quality = embedding_cache.embed_files(counting, content.items(), len(FILES))
-    assert len(counting.embedded) == len(FILES)
-    monkeypatch.setattr(embedding_cache, "write_atomically", lambda *_: pytest.fail("written again"))
-    renamed = {f"new/{name}": photo for name, photo in content.items()}
-    again, same_quality = embedding_cache.embed_files(counting, renamed.items(), len(FILES))
-    assert len(counting.embedded) == len(FILES)
-    assert all(np.array_equal(first[file], again[f"new/{file}"]) for file in FILES)
-    assert all(quality[file] == same_quality[f"new/{file}"] for file in FILES)
-
-
-def test_a_damaged_cache_is_replaced(small_lfw, tmp_path, counting):
-    content = dict(Lfw(small_lfw).read(FILES[:1]))
-    first, _ = embedding_cache.embed_files(counting, content.items(), 1)
-    (cache,) = (tmp_path / "cache" / "siamese" / "embeddings").iterdir()
-    whole = cache.read_bytes()
-    cache.write_bytes(whole[:50])
-    again, _ = embedding_cache.embed_files(counting, content.items(), 1)
-    assert np.array_equal(first[FILES[0]], again[FILES[0]])
-    assert len(cache.read_bytes()) == len(whole)
-
-
-def test_a_cache_that_cannot_be_written_gives_one_warning(small_lfw, tmp_path, counting, monkeypatch, capsys):
-    monkeypatch.setattr(embedding_cache, "SAVE_EVERY", 1)
-    monkeypatch.setattr(embedding_cache, "BATCH_SIZE", 1)
-    (tmp_path / "cache").write_text("a file, not a folder")
-    z, _ = embedding_cache.embed_files(counting, Lfw(small_lfw).read(FILES), len(FILES))
-    assert z.keys() == set(FILES)
-    assert capsys.readouterr().err.count("warning: ") == 1
-
-
-def test_an_interrupted_run_keeps_its_embeddings(small_lfw, counting, monkeypatch):
-    content = dict(Lfw(small_lfw).read(FILES))
-    monkeypatch.setattr(embedding_cache, "BATCH_SIZE", 2)
-
-    def interrupted():
-        yield from list(content.items())[:5]
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        embedding_cache.embed_files(counting, interrupted(), 8)
-    assert len(counting.embedded) == 4
-    embedding_cache.embed_files(counting, content.items(), 8)
-    assert len(counting.embedded) == 8
+    blank = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(blank, "PNG")
+    content["blank"] = blank.getvalue()
+    monkeypatch.setattr(lfw_module, "EMBEDDED_TOGETHER", 2)
+    z, quality = lfw_module.embed_main_faces(model, content.items(), len(content))
+    assert list(z) == list(quality) == list(content)
+    assert np.isnan(z["blank"]).all()
+    assert np.isnan(quality["blank"])
+    for name in FILES:
+        (row,), (value,) = model.embed_with_quality([content[name]])
+        assert np.linalg.norm(z[name] - row) < 0.02
+        assert quality[name] == pytest.approx(value, abs=0.02)
 
 
 def test_an_unreadable_photograph_is_named(small_lfw, model):

@@ -236,7 +236,7 @@ def test_bundled_networks_can_be_published_from_any_directory(monkeypatch, tmp_p
 
 
 def test_published_network_is_not_evaluated_on_its_training_people(trained, digits, connect, tmp_path, capsys):
-    from siamese.evaluation.people import evaluate_folder
+    from siamese.evaluation.folder import evaluate_folder
 
     upload(trained, NAME)
     model = checkpoint.load(NAME)

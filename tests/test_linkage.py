@@ -5,7 +5,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
-from siamese.search.linkage import cluster
+from siamese.search.people import cluster
 
 
 def points(seed: int, unit: bool = True, count: int = 200) -> np.ndarray:
@@ -41,7 +41,7 @@ def with_a_loop(z: np.ndarray, threshold: float) -> list[list[int]]:
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_clusters_equal_those_of_scipy(seed, unit, block, monkeypatch):
-    monkeypatch.setattr("siamese.search.linkage.BLOCK", block)
+    monkeypatch.setattr("siamese.search.people.BLOCK_FACES", block)
     z = points(seed, unit)
     for threshold in np.quantile(pdist(z), [0.01, 0.05, 0.2, 0.5, 1]):
         clusters = cluster(z, threshold)

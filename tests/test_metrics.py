@@ -65,21 +65,21 @@ def test_best_threshold_has_the_highest_accuracy():
 
 def test_report_of_perfect_and_of_constant_distances():
     same = np.array([True, True, False, False])
-    perfect = metrics.report(np.array([0.1, 0.2, 3, 4]), same, np.array([0.9, 0.8, 0.1, 0.2]))
+    perfect = metrics.compute_report(np.array([0.1, 0.2, 3, 4]), same, np.array([0.9, 0.8, 0.1, 0.2]))
     assert (perfect.auc, perfect.eer, perfect.tmr_at_fmr_1e_2, perfect.balanced_accuracy) == (1, 0, 1, 1)
     assert (perfect.genuine, perfect.impostor, perfect.mean_impostor) == (2, 2, 3.5)
-    constant = metrics.report(np.ones(4), same, np.full(4, 0.5))
+    constant = metrics.compute_report(np.ones(4), same, np.full(4, 0.5))
     assert (constant.auc, constant.eer, constant.balanced_accuracy) == (0.5, 0.5, 0.5)
 
 
 def test_balanced_accuracy_weights_genuine_and_impostor_pairs_equally():
     same = np.array([True] + [False] * 99)
-    assert metrics.report(np.ones(100), same, np.zeros(100)).balanced_accuracy == 0.5
+    assert metrics.compute_report(np.ones(100), same, np.zeros(100)).balanced_accuracy == 0.5
 
 
 def test_report_needs_genuine_and_impostor_pairs():
     with pytest.raises(ValueError, match="genuine and impostor"):
-        metrics.report(np.ones(2), np.array([True, True]), np.ones(2))
+        metrics.compute_report(np.ones(2), np.array([True, True]), np.ones(2))
 
 
 def test_calibration_error_is_the_gap_between_predicted_and_observed():
@@ -95,9 +95,9 @@ def test_curves_equal_counting():
     rng = np.random.default_rng(0)
     distance, same = rng.gamma(3, size=500), rng.random(500) < 0.3
     probability = rng.random(500)
-    curves = metrics.curves(distance, same, probability)
-    assert curves.width * metrics.BINS == pytest.approx(distance.max())
-    edges = np.arange(metrics.BINS) * curves.width
+    curves = metrics.compute_curves(distance, same, probability)
+    assert curves.width * metrics.DISTANCE_BINS == pytest.approx(distance.max())
+    edges = np.arange(metrics.DISTANCE_BINS) * curves.width
     for counts, values in ((curves.genuine, distance[same]), (curves.impostor, distance[~same])):
         assert sum(counts) == len(values)
         for edge, count in zip(edges[:-1], counts, strict=False):
@@ -114,7 +114,7 @@ def test_curves_of_equal_distances_and_probabilities_are_valid():
     """The sum of the weights of all pairs may be rounded to more than 1."""
     for genuine in range(2, 200, 3):
         same = np.arange(3 * genuine) < genuine
-        curves = metrics.curves(np.ones(len(same)), same, np.full(len(same), 0.7))
+        curves = metrics.compute_curves(np.ones(len(same)), same, np.full(len(same), 0.7))
         assert np.allclose(curves.reliability, [(1, 0.7, 0.5)])
 
 

@@ -1,6 +1,7 @@
 """The modern recipe: batches, augmentation, learning rate, whitening, and what it learns."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,15 +18,17 @@ from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.files import write_atomically
-from siamese.record import Record
-from siamese.training import modern, state, trainer, whitening
+from siamese.record import Record, Settings
+from siamese.training import recipes, trainer, whitening
 from siamese.training.config import TrainConfig
-from siamese.training.modern import EMBEDDING_DIM, IMAGES_PER_PERSON, WARM_UP, ModernRecipe
-from siamese.training.trainer import fit, initial_network
+from siamese.training.recipes import EMBEDDING_DIM, IMAGES_PER_PERSON, WARM_UP, ModernRecipe
+from siamese.training.start import decide, initial_network
+from siamese.training.trainer import Job, Trainer
 from siamese.training.whitening import fit_whitening, whitening_layer
 
 CPU = torch.device("cpu")
-RECIPE = ModernRecipe(margin=1.3)
+SETTINGS = Settings("modern", epochs=8, batch_size=32, lr=2e-3, margin=1.3, seed=0)
+RECIPE = ModernRecipe(SETTINGS)
 COMMAND = ("--recipe", "modern", "--epochs", "4", "--flip", "--folds", "2", "--tensorboard")
 
 
@@ -39,13 +42,18 @@ def finished(digits, tmp_path_factory):
     """The result folder of an uninterrupted run with validation people."""
     out = tmp_path_factory.mktemp("modern") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(modern, "MIN_PEOPLE_TO_VALIDATE", 8)
+        patch.setattr(recipes, "MIN_PEOPLE_TO_VALIDATE", 8)
         assert cli.main(["train", "--data", str(digits), "--out", str(out), *COMMAND]) == 0
     return out
 
 
 def record_of(folder) -> Record:
     return Record.from_json((folder / "metrics.json").read_bytes())
+
+
+def job_of(config: TrainConfig) -> Job:
+    settings, source = decide(config)
+    return Job(initial_network(settings, source), settings, CPU, config.out)
 
 
 def logged(folder) -> dict[str, dict[str, list[tuple[int, float]]]]:
@@ -66,8 +74,9 @@ def logged(folder) -> dict[str, dict[str, list[tuple[int, float]]]]:
 def test_epoch_has_each_image_in_groups_of_one_person(sizes, batch_size, random):
     identity = np.repeat(np.arange(len(sizes)), sizes)
     random.shuffle(identity)
-    batches = RECIPE.epoch_batches(identity, batch_size, 0, 0)
-    assert len(batches) == len(RECIPE.epoch_batches(identity, batch_size, 0, 1))
+    recipe = ModernRecipe(replace(SETTINGS, batch_size=batch_size))
+    batches = recipe.epoch_batches(identity, 0)
+    assert len(batches) == len(recipe.epoch_batches(identity, 1))
     rows = np.concatenate([rows for rows, _ in batches])
     assert set(rows.tolist()) == set(range(len(identity)))
     times = np.bincount(rows, minlength=len(identity))
@@ -82,19 +91,20 @@ def test_epoch_has_each_image_in_groups_of_one_person(sizes, batch_size, random)
 
 def test_batches_have_many_people_and_depend_on_the_epoch():
     even = np.repeat(np.arange(8), 12)
-    batches, again, other = (RECIPE.epoch_batches(even, 32, 0, epoch) for epoch in (0, 0, 1))
+    batches, again, other = (RECIPE.epoch_batches(even, epoch) for epoch in (0, 0, 1))
     assert [len(np.unique(people)) for _, people in batches] == [8, 8, 8]
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(batches, again, strict=True))
     assert not all(np.array_equal(a[0], b[0]) for a, b in zip(batches, other, strict=True))
     # One person has as many images as a hundred others.
     uneven = np.concatenate([np.zeros(400, int), np.repeat(np.arange(1, 101), 4)])
-    assert min(len(np.unique(people)) for _, people in RECIPE.epoch_batches(uneven, 64, 0, 0)) > 4
+    recipe = ModernRecipe(replace(SETTINGS, batch_size=64))
+    assert min(len(np.unique(people)) for _, people in recipe.epoch_batches(uneven, 0)) > 4
 
 
 def test_validation_people_are_not_trained_on(dataset, monkeypatch):
-    assert RECIPE.split(dataset, 0) == (dataset, None)
-    monkeypatch.setattr(modern, "MIN_PEOPLE_TO_VALIDATE", 10)
-    training, validation = RECIPE.split(dataset, 0)
+    assert RECIPE.split(dataset) == (dataset, None)
+    monkeypatch.setattr(recipes, "MIN_PEOPLE_TO_VALIDATE", 10)
+    training, validation = RECIPE.split(dataset)
     assert (len(training.names), len(validation.names)) == (8, 2)
     assert not set(training.names) & set(validation.names)
 
@@ -125,20 +135,20 @@ def test_draws_of_one_half_change_nothing_and_flip_mirrors_half_of_the_images():
     draws = torch.full((RECIPE.draws, 32), 0.5)
     torch.testing.assert_close(RECIPE.augment(x, draws), x / 255, atol=1e-4, rtol=0)
     draws[0, 1::2] = 0.9
-    augmented = ModernRecipe(margin=1.3, flip=True).augment(x, draws)
+    augmented = ModernRecipe(replace(SETTINGS, flip=True)).augment(x, draws)
     torch.testing.assert_close(augmented[::2], x[::2] / 255, atol=1e-4, rtol=0)
     torch.testing.assert_close(augmented[1::2], x[1::2].flip(3) / 255, atol=1e-4, rtol=0)
 
 
 def test_largest_shift_is_a_share_of_the_width(monkeypatch):
     for name in ("MAX_ROTATION", "MAX_ZOOM", "MAX_BRIGHTNESS", "MAX_CONTRAST"):
-        monkeypatch.setattr(modern, name, 0.0)
+        monkeypatch.setattr(recipes, name, 0.0)
     x = torch.zeros(200, 1, 48, 48, dtype=torch.uint8)
     x[:, :, 24, 24] = 255
     result = augment(x)
     for axes in ((1, 2), (1, 3)):
         middle = (result.sum(axes) * torch.arange(48)).sum(1) / result.sum((1, 2, 3))
-        assert (middle - 24).abs().max() == pytest.approx(modern.MAX_SHIFT * 48, rel=0.1)
+        assert (middle - 24).abs().max() == pytest.approx(recipes.MAX_SHIFT * 48, rel=0.1)
 
 
 def test_learning_rate_rises_linearly_and_falls_on_a_cosine():
@@ -162,21 +172,20 @@ def test_training_without_validation_separates_unseen_digits(tmp_path):
     pixels = torch.from_numpy(pixels[:400] * 15.9).reshape(-1, 1, 8, 8).expand(-1, 3, -1, -1)
     pixels = F.interpolate(pixels, size=(48, 48), mode="bilinear").byte()
     dataset = IdentityDataset(pixels, identity[:400], tuple("0123456789"))
-    config = TrainConfig("digits", tmp_path, recipe="modern", epochs=6)
-    start, _ = initial_network(config)
-    network, final = fit(start, dataset.select("0123456"), config, CPU, tmp_path / "checkpoint.pt", "test")
+    job = job_of(TrainConfig("digits", tmp_path, recipe="modern", epochs=6))
+    network, final = Trainer(job, dataset.select("0123456"), "test").train()
     assert final.validation_eer == []  # seven people are too few to validate
 
     def auc(network):
         scored = score_all_pairs(network, dataset.select("789"))
         return metrics.auc(scored.distance, scored.same)
 
-    assert auc(network) > max(0.85, auc(start))
+    assert auc(network) > max(0.85, auc(job.start))
 
 
 def test_best_epoch_on_the_validation_people_is_kept(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(modern, "MIN_PEOPLE_TO_VALIDATE", 8)
-    monkeypatch.setattr(state, "PATIENCE", 3)
+    monkeypatch.setattr(recipes, "MIN_PEOPLE_TO_VALIDATE", 8)
+    monkeypatch.setattr(trainer, "PATIENCE", 3)
     errors = iter([0.3, 0.1, 0.2, 0.2, 0.2, 0.0])
     validated, weights, trained = [], [], []
     epoch_batches = ModernRecipe.epoch_batches
@@ -193,20 +202,20 @@ def test_best_epoch_on_the_validation_people_is_kept(dataset, tmp_path, monkeypa
     monkeypatch.setattr(trainer, "score_all_pairs", spy_score)
     monkeypatch.setattr(metrics, "eer", lambda *_: next(errors))
     monkeypatch.setattr(ModernRecipe, "epoch_batches", spy_batches)
-    config = TrainConfig("digits", tmp_path, recipe="modern", epochs=9)
-    network, final = fit(initial_network(config)[0], dataset, config, CPU, tmp_path / "checkpoint.pt", "test")
+    job = job_of(TrainConfig("digits", tmp_path, recipe="modern", epochs=9))
+    network, final = Trainer(job, dataset, "test").train()
     assert final.validation_eer == [0.3, 0.1, 0.2, 0.2, 0.2]
-    assert set(validated) == {RECIPE.split(dataset, 0)[1].names}
+    assert set(validated) == {RECIPE.split(dataset)[1].names}
     assert all(len(np.unique(identity)) == 8 for identity in trained)
     assert torch.equal(network.state_dict()["backbone.1.weight"], weights[1].half().float())
 
 
 def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, finished, tmp_path, monkeypatch, siamese):
     """It is interrupted when the third epoch is logged but not saved, and in the first fold."""
-    monkeypatch.setattr(modern, "MIN_PEOPLE_TO_VALIDATE", 8)
+    monkeypatch.setattr(recipes, "MIN_PEOPLE_TO_VALIDATE", 8)
     out = tmp_path / "run"
     command = ("train", "--data", digits, "--out", out, *COMMAND)
-    for name, last, more in (("split.pt", 2, ()), ("fold-0-of-2.pt", 1, ("--resume",))):
+    for name, last, more in (("training.pt", 2, ()), ("fold-1-of-2.pt", 1, ("--resume",))):
 
         def write(target, write, name=name, last=last):
             saved = target.name == name and target.exists() and torch.load(target, weights_only=True)
@@ -214,9 +223,9 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, finishe
                 raise KeyboardInterrupt
             write_atomically(target, write)
 
-        monkeypatch.setattr(state, "write_atomically", write)
+        monkeypatch.setattr(trainer, "write_atomically", write)
         assert siamese(*command, *more).returncode == 130
-    monkeypatch.setattr(state, "write_atomically", write_atomically)
+    monkeypatch.setattr(trainer, "write_atomically", write_atomically)
     resumed = siamese(*command, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
@@ -310,7 +319,7 @@ def test_whitening_of_equal_images_is_the_identity():
 @pytest.mark.parametrize(("nuisance", "people", "helps"), [(3.0, 20, True), (3.0, 3, False), (0.0, 20, False)])
 def test_pretrained_network_is_whitened_only_if_that_helps_other_people(nuisance, people, helps, embedded):
     network, dataset = embedded(*embeddings(nuisance, people))
-    ModernRecipe(margin=0.6, pretrained=True).fit_whitening(network, dataset)
+    ModernRecipe(replace(SETTINGS, init="weights/faces")).finish(network, dataset)
     assert torch.equal(network.whitening.weight, torch.eye(16)) != helps
     assert bool(network.whitening.bias.any()) == helps
 

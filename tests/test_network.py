@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from siamese import SiameseNetwork, distance
-from siamese.backbones import LocalContrast, MobileFaceNet
+from siamese.backbones import BACKBONES, LocalContrast, MobileFaceNet
 from siamese.checkpoint import pick_device
 from siamese.files import bundled_weights
 
@@ -90,6 +90,12 @@ def test_mirror_and_unit_are_saved_with_the_network(tmp_path):
     mean = (plain.embed(x) + plain.embed(x.flip(3))) / 2
     torch.testing.assert_close(z, mean / mean.norm(dim=1, keepdim=True))
     assert not torch.allclose(network.train().embed(x), z)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_each_backbone_maps_its_input_to_an_embedding(name):
+    network = SiameseNetwork(name, embedding_dim=5).eval()
+    assert network.embed(torch.zeros(2, *network.backbone.input_shape)).shape == (2, 5)
 
 
 def test_both_branches_share_weights(network, pairs):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from siamese.faces.face import TEMPLATE
-from siamese.page import charts, compare, faces
+from siamese.page import charts, compare
 from siamese.page.uploads import Upload
 from siamese.saliency import region_means
 from siamese.wording import FACES
@@ -52,10 +52,10 @@ def test_advice_about_a_covered_face(answer):
     assert "mask" in compare.advice(replace(answer, faces=(covered, answer.faces[1])))
 
 
-def test_threshold_below_zero_is_not_drawn(model):
+def test_a_missing_threshold_is_not_drawn(model):
     pairs = charts.PairDistances(model.record.curves)
     assert 'class="limit"' in charts.scale(pairs, 0.5, 1.0, FACES)
-    drawn = charts.scale(pairs, 0.5, -0.1, FACES)
+    drawn = charts.scale(pairs, 0.5, None, FACES)
     WellFormed(drawn)
     assert "limit" not in drawn
     assert "up to" not in drawn
@@ -72,7 +72,7 @@ def test_less_alike_parts_are_only_drawn_for_other_verdicts(model, answer):
     values[40:60] = -1  # the eyes
 
     def draw(verdict):
-        return faces.compared(
+        return compare.compared_faces(
             replace(answer, verdict=verdict), photos, [values] * 2, model.template, (None, None), FACES
         )
 
@@ -92,6 +92,6 @@ def test_a_hot_spot_is_named_by_its_region(region, x, y):
     spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 0.06**2))
     means = region_means(spot, TEMPLATE)
     assert max(means, key=means.get) == region
-    assert faces.describe_maps([spot, spot], TEMPLATE).startswith(f"Most alike: {region}")
-    assert faces.describe_maps([-spot, -spot], TEMPLATE).startswith(f"Least alike: {region}")
-    assert faces.describe_maps([0 * spot, 0 * spot], TEMPLATE) == "No part stands out."
+    assert compare.describe_maps([spot, spot], TEMPLATE).startswith(f"Most alike: {region}")
+    assert compare.describe_maps([-spot, -spot], TEMPLATE).startswith(f"Least alike: {region}")
+    assert compare.describe_maps([0 * spot, 0 * spot], TEMPLATE) == "No part stands out."

@@ -11,12 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from siamese.calibration import Calibration, OperatingPoint
-from siamese.files import bundled_weights
+from siamese.calibration import Calibration
 
 from .conftest import EXAMPLES, ROOT
 
-RULES = ["default", *(f"{fmr:g}" for fmr in (1e-2, 1e-3, 1e-4, 1e-5))]
 LAG = {
     "obama/1.png": "obama-portrait.jpg",
     "obama/2.png": "obama-speaking.jpg",
@@ -72,19 +70,17 @@ def test_ages(tmp_path, monkeypatch):
         "impostor": {"adult_adult": 2, "child_adult": 4, "child_child": 2},
     }
     for rates in result["impostor"].values():
-        assert rates["fmr"] == dict.fromkeys(RULES, 0)
+        assert rates["fmr"] == 0
     for rates in result["genuine"].values():
-        assert rates["fnmr"]["default"] == 0
-    calibration = json.loads((bundled_weights("faces") / "config.json").read_text())["calibration"]
-    assert list(result["thresholds"].values()) == [point["distance"] for point in calibration["operating_points"]]
+        assert rates["fnmr"] == 0
 
 
 def test_relatives(tmp_path, monkeypatch):
     result = run("relatives", folder_of(tmp_path, FIW), tmp_path / "relatives.json", monkeypatch)
     assert [result[name] for name in ("families", "people", "images", "without_face")] == [2, 3, 5, 1]
     assert pairs_of(result) == {"genuine": {"one_person": 1}, "impostor": {"strangers": 3, "one_family": 2}}
-    assert result["genuine"]["one_person"]["fnmr"]["default"] == 0
-    assert result["impostor"]["one_family"]["fmr"] == dict.fromkeys(RULES, 0)
+    assert result["genuine"]["one_person"]["fnmr"] == 0
+    assert result["impostor"]["one_family"]["fmr"] == 0
 
 
 def test_relatives_takes_a_sample_of_families(tmp_path, monkeypatch):
@@ -104,7 +100,7 @@ def test_rates_equal_those_of_a_plain_loop(monkeypatch):
     monkeypatch.setattr(module, "PHOTOS_PER_BLOCK", 7)
     torch.manual_seed(0)
     z, label = torch.rand(30, 4), torch.randint(3, (30,))
-    calibration = Calibration(10.0, 9.0, operating_points=(OperatingPoint(0.01, 0.5, 0.5),))
+    calibration = Calibration(10.0, 9.0)
     kinds = tuple(module.PairKind(name, name == "equal") for name in ("equal", "near", "far"))
     result = module.measure(
         calibration,
@@ -116,12 +112,8 @@ def test_rates_equal_those_of_a_plain_loop(monkeypatch):
     for k, (name, same) in enumerate(kinds):
         pairs = [(z[i], z[j]) for i, j in combinations(range(30), 2) if abs(label[i] - label[j]) == k]
         distance = torch.stack([torch.linalg.vector_norm(a - b) for a, b in pairs])
-        shares = {
-            "default": float((calibration.probability(distance) >= 0.75).mean()),
-            "0.01": float((distance <= 0.5).float().mean()),
-        }
+        share = float((calibration.probability(distance) >= 0.75).mean())
         rates = result["genuine" if same else "impostor"][name]
         assert rates["pairs"] == len(pairs)
-        expected = {rule: 1 - share for rule, share in shares.items()} if same else shares
-        assert rates["fnmr" if same else "fmr"] == pytest.approx(expected, abs=1e-6)
-        assert 0 < shares["0.01"] < shares["default"] < 1
+        assert rates["fnmr" if same else "fmr"] == pytest.approx(1 - share if same else share, abs=1e-6)
+        assert 0 < share < 1

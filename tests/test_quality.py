@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from degraded import DEGRADATIONS, shrink
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from siamese import Calibration, Model, images
-from siamese.evaluation.degradations import DEGRADATIONS, shrink
 from siamese.faces.detection import find_faces
 from siamese.faces.quality import mark_covered
 
@@ -87,18 +87,20 @@ def test_a_tiny_face_of_the_same_person_is_not_called_different(model):
 def test_the_same_distance_says_less_about_poor_faces(model):
     def width(quality: tuple[float, float]) -> float:
         """The range of distances in which P(same) is between 3 and 97 %."""
-        return model.calibration.distance_at(0.03, quality) - model.calibration.distance_at(0.97, quality)
+        return model.calibration.distance_at(-3.5, quality) - model.calibration.distance_at(3.5, quality)
 
     assert width((1.0, 1.0)) < width((0.8, 0.9)) < width((0.6, 0.8)) < width((0.5, 0.5))
 
 
-def test_strict_rates_ask_for_a_quality_at_which_they_were_measured(model):
+def test_poor_faces_need_a_smaller_distance_for_a_strict_rate(model):
     photo = degrade("obama-standing", "mask and dark glasses")
-    answer = model.compare(photo, photo, fmr=0.01)
-    assert answer.faces[0].quality < model.calibration.min_quality
-    assert answer.dissimilarity == 0
-    assert answer.verdict == "unsure"
-    assert any("1 in 100" in warning for warning in answer.warnings)
+    answers = [model.compare(photo, photo, fmr=rate) for rate in (1e-2, 1e-5, 1e-9)]
+    assert answers[0].faces[0].quality < 0.65
+    assert answers[0].dissimilarity == 0
+    best = [model.calibration.distance_at(model.calibration.needed(answer.fmr)) for answer in answers]
+    for answer, good in zip(answers[1:], best[1:], strict=True):
+        assert answer.threshold is None or answer.threshold < good
+    assert answers[0].verdict == "same"
 
 
 def test_a_poor_face_without_a_known_cause_is_called_poor(model):

@@ -1,5 +1,7 @@
 """Limits on requests to the page."""
 
+import zipfile
+
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -8,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from siamese.page import requests
+from siamese.page import server
 
 
 async def count(request: Request) -> PlainTextResponse:
@@ -18,13 +20,13 @@ async def count(request: Request) -> PlainTextResponse:
 @pytest.fixture
 def client(tmp_path):
     routes = [Route("/{path:path}", count, methods=["GET", "POST"])]
-    return TestClient(Starlette(routes=routes, middleware=[Middleware(requests.RequestLimits, tmp_path)]))
+    return TestClient(Starlette(routes=routes, middleware=[Middleware(server.RequestLimits, tmp_path)]))
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/mcp/"])
 def test_bodies_are_limited(client, monkeypatch, path):
     for name in ("MAX_BODY_BYTES", "MAX_UPLOAD_BYTES", "MAX_MCP_BYTES"):
-        monkeypatch.setattr(requests, name, 1000)
+        monkeypatch.setattr(server, name, 1000)
     assert client.post(path, content=bytes(1000)).text == "1000"
     assert client.post(path, content=bytes(1001)).status_code == 413
     read = []
@@ -38,7 +40,7 @@ def test_bodies_are_limited(client, monkeypatch, path):
 
 
 def test_an_ordinary_request_may_not_be_as_large_as_an_upload(client):
-    body = bytes(requests.MAX_BODY_BYTES + 1)
+    body = bytes(server.MAX_BODY_BYTES + 1)
     assert client.post("/gradio_api/queue/join", content=body).status_code == 413
     assert client.post("/gradio_api/upload", content=body).text == str(len(body))
 
@@ -52,7 +54,7 @@ def test_other_addresses_are_not_fetched(client, path):
 
 
 def test_uploads_of_a_visitor_are_limited(client, monkeypatch):
-    monkeypatch.setattr(requests, "MAX_VISITOR_BYTES", 1000)
+    monkeypatch.setattr(server, "MAX_VISITOR_BYTES", 1000)
     upload = "/gradio_api/upload"
     for _ in range(2):
         assert client.post(upload, content=bytes(500)).status_code == 200
@@ -60,16 +62,35 @@ def test_uploads_of_a_visitor_are_limited(client, monkeypatch):
     other = {"x-forwarded-for": "203.0.113.7, 10.0.0.1"}
     assert client.post(upload, content=bytes(500), headers=other).status_code == 200
     assert client.get("/").status_code == 200
-    monkeypatch.setattr(requests, "PERIOD", 0)
+    monkeypatch.setattr(server, "PERIOD", 0)
     assert client.post(upload, content=bytes(500)).status_code == 200
 
 
 def test_stored_uploads_are_limited(client, monkeypatch, tmp_path):
-    monkeypatch.setattr(requests, "MAX_STORED_BYTES", 1000)
+    monkeypatch.setattr(server, "MAX_STORED_BYTES", 1000)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "photo.jpg").write_bytes(bytes(600))
     assert client.post("/gradio_api/upload", content=bytes(400)).status_code == 200
     assert client.post("/gradio_api/upload", content=bytes(401)).status_code == 503
+
+
+def test_an_archive_is_stored_with_the_uploads_and_limited(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(bytes(600))
+    entries = [(f"person {number}/photo.jpg", str(photo)) for number in (1, 2)]
+    file = server.write_archive(entries)
+    assert file.is_relative_to(tmp_path)
+    with zipfile.ZipFile(file) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {name: bytes(600) for name, _ in entries}
+    for limit, says in (("MAX_UPLOAD_BYTES", "The archive"), ("MAX_STORED_BYTES", "too many photos")):
+        with monkeypatch.context() as patch:
+            patch.setattr(server, limit, 1000)
+            with pytest.raises(ValueError, match=says):
+                server.write_archive(entries)
+    photo.unlink()
+    with pytest.raises(FileNotFoundError):
+        server.write_archive(entries)
 
 
 def test_browsers_are_told_what_the_page_may_do(client):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import re
 import shutil
@@ -12,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese import load
-from siamese.calibration import Calibration, OperatingPoint
-from siamese.search.collection import FoundFace
-from siamese.search.find import nearest
+from siamese import find, group, load
+from siamese.calibration import Calibration
+from siamese.faces import Face
+from siamese.faces.detection import Detection
+from siamese.search.embedding import FoundFace
+from siamese.search.find import FIND_FMR, nearest
 from siamese.search.output import people_csv, write_csv, write_folders
 from siamese.search.people import People, partition
-from siamese.search.strictness import probability_among, search_threshold
 
 from .conftest import EXAMPLES
 
@@ -46,7 +46,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def test_find_ranks_the_faces_of_a_folder(model, folder):
-    found = model.find(EXAMPLES / "obama-portrait.jpg", folder)
+    found = find(EXAMPLES / "obama-portrait.jpg", folder, model=model)
     assert found.ranked[0].photo == "obama-portrait.jpg"
     assert {face.photo for face in found.matches} == OBAMA
     assert (found.faces, len(found.ranked)) == (5, 5)
@@ -54,27 +54,28 @@ def test_find_ranks_the_faces_of_a_folder(model, folder):
         answer = model.compare(EXAMPLES / "obama-portrait.jpg", EXAMPLES / face.photo)
         assert face.dissimilarity == pytest.approx(answer.dissimilarity, abs=1e-4)
         assert face.box == pytest.approx(answer.faces[1].box, rel=1e-3)
-    assert found.threshold == pytest.approx(model.calibration.distance_at(0.75))  # strict enough for five faces
-    assert model.find(EXAMPLES / "biden.jpg", folder, limit=2).ranked[0].photo == "biden.jpg"
+    needed = model.calibration.needed(FIND_FMR, 5)
+    assert found.threshold == pytest.approx(model.calibration.distance_at(needed))
+    assert find(EXAMPLES / "biden.jpg", folder, limit=2, model=model).ranked[0].photo == "biden.jpg"
     json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_find_in_images_is_find_in_their_folder(model, folder):
     files = sorted(folder.glob("*.jpg"))
-    in_folder, in_list = (model.find(EXAMPLES / "collins.jpg", photos) for photos in (folder, files))
+    in_folder, in_list = (find(EXAMPLES / "collins.jpg", photos, model=model) for photos in (folder, files))
     for face, other in zip(in_folder.ranked, in_list.ranked, strict=True):
         assert other.photo == str(folder / face.photo)
         assert other.dissimilarity == pytest.approx(face.dissimilarity, abs=1e-4)
     pictures = [Image.open(file) for file in files]
-    assert model.find(pictures[0], pictures).ranked[0].photo == "photo 1"
+    assert find(pictures[0], pictures, model=model).ranked[0].photo == "photo 1"
     with pytest.raises(ValueError, match="put it into a list"):
-        model.find(pictures[0], pictures[0])
+        find(pictures[0], pictures[0], model=model)
 
 
 def test_several_portraits_count_together(model):
     portraits = [EXAMPLES / "obama-portrait.jpg", EXAMPLES / "obama-speaking.jpg"]
-    together = model.find(portraits, [EXAMPLES / "obama-standing.jpg"]).ranked[0].dissimilarity
-    each = [model.find(file, [EXAMPLES / "obama-standing.jpg"]).ranked[0].dissimilarity for file in portraits]
+    together = find(portraits, [EXAMPLES / "obama-standing.jpg"], model=model).ranked[0].dissimilarity
+    each = [find(file, [EXAMPLES / "obama-standing.jpg"], model=model).ranked[0].dissimilarity for file in portraits]
     z = model.embed(portraits)
     query = z.mean(0) / np.linalg.norm(z.mean(0))
     assert together == pytest.approx(
@@ -85,34 +86,37 @@ def test_several_portraits_count_together(model):
 
 def test_portraits_without_a_face_and_poor_ones(model, tmp_path):
     blank = Image.new("RGB", (200, 200))
-    found = model.find([blank, EXAMPLES / "biden.jpg"], [EXAMPLES / "biden.jpg"])
+    found = find([blank, EXAMPLES / "biden.jpg"], [EXAMPLES / "biden.jpg"], model=model)
     assert len(found.matches) == 1
     assert re.match("Portrait 1 shows no face", found.warnings[0])
     with pytest.raises(ValueError, match="no face"):
-        model.find(blank, [EXAMPLES / "biden.jpg"])
+        find(blank, [EXAMPLES / "biden.jpg"], model=model)
     with pytest.raises(FileNotFoundError):
-        model.find(tmp_path / "missing.jpg", [EXAMPLES / "biden.jpg"])
+        find(tmp_path / "missing.jpg", [EXAMPLES / "biden.jpg"], model=model)
     image = Image.open(EXAMPLES / "biden.jpg")
     poor = image.resize((image.width // 14, image.height // 14)).resize(image.size)
-    found = model.find(poor, [EXAMPLES / "biden.jpg"])
-    assert found.warnings
-    assert not found.matches
-    assert not model.find(EXAMPLES / "biden.jpg", [poor]).matches
+    others = [EXAMPLES / "collins.jpg", EXAMPLES / "hopper.jpg", EXAMPLES / "obama-portrait.jpg"]
+    found = find(poor, [EXAMPLES / "biden.jpg", *others], model=model)
+    assert "blurred" in found.warnings[0]
+    assert found.ranked[0].photo == str(EXAMPLES / "biden.jpg")
+    assert found.ranked[0].dissimilarity > found.threshold - 0.1  # far, but the quality is known
+    assert len(found.matches) <= 1
+    assert not find(poor, [EXAMPLES / "biden.jpg", *others], model=model, fmr=1e-6).matches
 
 
 def test_no_faces_at_all(model, tmp_path):
     (tmp_path / "empty").mkdir()
     for photos in ([], tmp_path / "empty"):
-        found = model.find(EXAMPLES / "biden.jpg", photos)
+        found = find(EXAMPLES / "biden.jpg", photos, model=model)
         assert (found.ranked, found.faces) == ((), 0)
-        assert model.group(photos).people == ()
+        assert group(photos, model=model).people == ()
 
 
 def test_faces_at_the_same_distance_are_in_the_order_of_their_names(model):
     """The mean of two portraits is equally far from both; which is nearer would be decided by rounding."""
     two = [EXAMPLES / "obama-portrait.jpg", EXAMPLES / "obama-speaking.jpg"]
     for photos in (two, two[::-1]):
-        assert [match.photo for match in model.find(two, photos).ranked] == list(map(str, two))
+        assert [match.photo for match in find(two, photos, model=model).ranked] == list(map(str, two))
 
 
 @pytest.mark.parametrize("unit", [True, False])
@@ -122,73 +126,37 @@ def test_nearest_equals_sorting_all_distances(unit):
     if unit:
         z /= np.linalg.norm(z, axis=1, keepdims=True)
     blocks = [(np.arange(start, start + 100), z[start : start + 100]) for start in range(0, 1000, 100)]
-    rows, distances = nearest(query, blocks, 30, unit)
+    rows, distances = nearest(query, blocks, 30)
     expected = np.linalg.norm(z - query, axis=1)
     assert rows.tolist() == np.argsort(expected)[:30].tolist()
     np.testing.assert_allclose(distances, np.sort(expected)[:30], rtol=1e-5)
 
 
-POINTS = tuple(OperatingPoint(10.0**-k, 1.2 - k / 10, k / 100) for k in (2, 3, 4))
-
-
-def test_threshold_of_a_search_keeps_the_false_match_rate_for_all_faces():
-    calibration = Calibration(30, 30, operating_points=POINTS)
-    assert search_threshold(calibration, 1, 1e-3) == pytest.approx(0.9)
-    assert search_threshold(calibration, 100, 0.01) == pytest.approx(0.8)
-    assert search_threshold(calibration, 10_000, 0.01) == pytest.approx(0.6)  # extrapolated
-    for count in (0, 1):
-        assert search_threshold(calibration, count, 0.5) == pytest.approx(calibration.distance_at(0.75))
-    with pytest.raises(ValueError, match="above 0"):
-        search_threshold(calibration, 10, 0.0)
-
-
-def test_threshold_without_measured_rates_and_probability_have_the_odds_of_one_in_all():
-    calibration = Calibration(30, 30)
-    for count in (1, 100):
-        threshold = search_threshold(calibration, count, 0.1)
-        assert probability_among(calibration, np.array(threshold), None, count) == pytest.approx(0.75)
-    assert probability_among(calibration, np.array(0.9), None, 1) == pytest.approx(calibration.probability(0.9).item())
-    odds = math.exp(3) / 50
-    assert probability_among(calibration, np.array(0.9), None, 50) == pytest.approx(odds / (1 + odds))
-
-
-def test_probability_of_good_faces_is_from_the_measured_rates():
-    calibration = Calibration(30, 30, operating_points=POINTS, min_quality=0.5)
-    ratios = 0.01 / 0.009, 0.01 / 0.0009  # between the operating points, at 0.95 and 0.85
-    for distance, ratio in ((0.95, ratios[0]), (0.85, ratios[1]), (0.75, 10 * ratios[1]), (1.05, ratios[0] / 10)):
-        expected = ratio / 1000 / (1 + ratio / 1000)
-        good = probability_among(calibration, np.array([distance]), np.array([[1, 0.5]]), 1000)
-        assert good == pytest.approx(expected)
-        assert probability_among(calibration, np.array([distance]), None, 1000) == pytest.approx(expected)
-    odds = float(np.exp(calibration.log_odds(0.7))) / 1000
-    poor = probability_among(calibration, np.array([0.7]), np.array([[1, 0.4]]), 1000)
-    assert poor == pytest.approx(odds / (1 + odds))
-
-
 def test_poor_faces_join_no_clusters_but_are_assigned_or_left_over():
-    calibration = Calibration(30, 30, operating_points=POINTS, min_quality=0.6)
+    calibration = Calibration(30, 30)
+    needed = calibration.score(1.0)  # groups are merged up to a distance of 1
     far = np.eye(8, dtype=np.float32) * 2
     bridge = (far[0] + far[1]) / 2  # poor, and between two people
     z = np.stack([far[0], far[0] + 0.01, far[1], far[1] + 0.01, bridge, far[0] - 0.02, far[5]])
     quality = np.array([1, 1, 1, 1, 0.5, 0.5, 0.5], np.float32)
-    people, left_over = partition(z, quality, calibration, 1.0)
+    people, left_over = partition(z, quality, calibration, needed)
     assert people == [[0, 1, 5], [2, 3]]
     assert left_over == [4, 6]
-    people, left_over = partition(z, np.full(7, np.nan, np.float32), calibration, 1.0)
+    people, left_over = partition(z, np.full(7, np.nan, np.float32), calibration, needed)
     assert (sum(map(len, people)), left_over) == (7, [])
-    assert partition(z[4:], quality[4:], calibration, 1.0) == ([], [0, 1, 2])
+    assert partition(z[4:], quality[4:], calibration, needed) == ([], [0, 1, 2])
 
 
 def test_group_of_a_folder_and_of_images(model, folder):
     for photos in (folder, sorted(folder.glob("*.jpg"))):
-        people = model.group(photos)
+        people = group(photos, model=model)
         names = [{face.photo.rpartition("/")[2] for face in faces} for faces in people.people]
         assert names == [OBAMA, {"biden.jpg"}, {"collins.jpg"}]
         assert people.left_over == ()
         json.dumps(people.to_dict(), allow_nan=False)
 
 
-FACE = FoundFace("a/b.jpg", 1, (1.0, 2.0, 3.0, 4.0), None, 0.99, 0.9)
+FACE = FoundFace(0, "a/b.jpg", 1, Face(None, Detection((1.0, 2.0, 3.0, 4.0), (), 0.99), 0.9))
 
 
 def test_csv_cells_are_no_formulas():
@@ -218,7 +186,7 @@ def test_folders_of_people_hold_copies_or_links(model, folder, tmp_path, siamese
         for file in (tmp_path / target).glob("*/*"):
             assert file.is_symlink() == (target == "links")
             assert file.read_bytes() == (EXAMPLES / file.name.removeprefix("sub_")).read_bytes()
-    people = model.group(photos)
+    people = group(photos, model=model)
     for target, source, message in (
         (tmp_path / "copies", photos, "not empty"),
         (photos / "people", photos, "inside the folder"),

@@ -9,16 +9,13 @@ from PIL import Image
 
 from siamese import Calibration, wording
 from siamese.calibration import OperatingPoint
-from siamese.comparison import Comparison
-from siamese.face_pairs import MAX_FACES, at_fmr, closest_pair
+from siamese.comparison import MAX_COMPARED_FACES, compare_faces, decide
 from siamese.faces import Face
 from siamese.faces.mtcnn import _are_first
 
 from .conftest import EXAMPLES
 
-POINTS = tuple(
-    OperatingPoint(rate, distance, 0.1) for rate, distance in ((1e-2, 1.1), (1e-3, 1.0), (1e-4, 0.92), (1e-5, 0.86))
-)
+POINTS = tuple(OperatingPoint(10.0**-k, 2.5 * (k - 2), 0.1) for k in (2, 3, 4, 5))
 CALIBRATION = Calibration(
     slope=30,
     intercept=32,
@@ -26,8 +23,12 @@ CALIBRATION = Calibration(
     poor_intercept=(-10, -8, -20, 5),
     covariance=tuple(map(tuple, (np.eye(10) * 0.01).tolist())),
     operating_points=POINTS,
-    min_quality=0.6,
 )
+BLANK = Image.new("RGB", (1, 1))
+
+
+def faces_of(quality) -> list[Face]:
+    return [Face(BLANK, quality=float(value)) for value in quality]
 
 
 def unit_vectors(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -51,89 +52,55 @@ def test_probability_of_photos_is_the_mean_of_the_likelihood_ratios(seed):
     z = unit_vectors(rng, rng.integers(1, 5)), unit_vectors(rng, rng.integers(1, 5))
     quality = rng.uniform(0.6, 1, len(z[0])), rng.uniform(0.6, 1, len(z[1]))
     odds = {}
-    for row, (z1, q1) in enumerate(zip(z[0], quality[0], strict=True)):
-        for column, (z2, q2) in enumerate(zip(z[1], quality[1], strict=True)):
+    for row, (z1, q1) in enumerate(zip(z[0], quality[0], strict=True), 1):
+        for column, (z2, q2) in enumerate(zip(z[1], quality[1], strict=True), 1):
             p = float(CALIBRATION.probability(np.linalg.norm(z1 - z2), (q1, q2)))
             odds[row, column] = p / (1 - p)
     mean = sum(odds.values()) / len(odds)
-    pair = closest_pair(CALIBRATION, z, quality, None)
-    assert pair.rows == max(odds, key=odds.get)
-    assert pair.probability == pytest.approx(mean / (1 + mean), rel=1e-6)
-    assert (pair.probability >= 0.75) == (pair.distance <= pair.threshold)
-    low, high = pair.confidence_interval
-    assert low < pair.probability < high
+    answer = compare_faces(CALIBRATION, (faces_of(quality[0]), faces_of(quality[1])), z)
+    assert answer.numbers == max(odds, key=odds.get)
+    assert answer.score == pytest.approx(math.log(odds[answer.numbers]))
+    assert answer.probability == pytest.approx(mean / (1 + mean), rel=1e-6)
+    low, high = answer.confidence_interval
+    assert low < answer.probability < high
 
 
-@pytest.mark.parametrize("faces", [1, 3])
-def test_threshold_is_where_the_verdict_changes(faces):
+@pytest.mark.parametrize("others", [0, 2])
+@pytest.mark.parametrize("fmr", [None, 1e-3])
+def test_threshold_is_where_the_verdict_changes(others, fmr):
     """Move one of the faces towards the other photo's face until the photos are called the same."""
-    others = unit_vectors(np.random.default_rng(0), faces - 1)
-    others[:, 0] = -np.abs(others[:, 0])  # far from the face below
+    far = unit_vectors(np.random.default_rng(0), others)
+    far[:, 0] = -np.abs(far[:, 0])  # far from the face below
     face = np.array([[1.0, 0, 0, 0]])
 
-    def pair_at(distance: float):
+    def answer_at(distance: float):
         angle = 2 * math.asin(distance / 2)
         moved = np.array([[math.cos(angle), math.sin(angle), 0, 0]])
-        ones = np.ones(faces)
-        return closest_pair(CALIBRATION, (face, np.concatenate([others, moved])), (ones[:1], ones), None)
+        z = face, np.concatenate([far, moved])
+        return compare_faces(CALIBRATION, (faces_of([0.9]), faces_of(np.full(others + 1, 0.8))), z, fmr)
 
-    threshold = pair_at(0.9).threshold
-    assert pair_at(threshold - 1e-3).probability > 0.75 > pair_at(threshold + 1e-3).probability
-    assert threshold == pytest.approx(CALIBRATION.distance_at(3 * faces / (1 + 3 * faces)), abs=1e-3)
-
-
-def test_a_false_match_rate_holds_for_the_photos_as_a_whole():
-    z = unit_vectors(np.random.default_rng(0), 2), unit_vectors(np.random.default_rng(1), 5)
-    ones = np.ones(2), np.ones(5)
-    assert closest_pair(CALIBRATION, z, ones, 1e-2).threshold == pytest.approx(1.0)  # 1e-3 for each of 10 pairs
-    single = closest_pair(CALIBRATION, (z[0][:1], z[1][:1]), (ones[0][:1], ones[1][:1]), 1e-2)
-    assert single.threshold == pytest.approx(1.1)
-    with pytest.raises(ValueError, match=r"0\.5"):
-        closest_pair(CALIBRATION, z, ones, 0.5)
+    threshold = answer_at(0.9).threshold
+    assert answer_at(threshold - 1e-3).verdict == "same" != answer_at(threshold + 1e-3).verdict
+    assert threshold == pytest.approx(CALIBRATION.distance_at(CALIBRATION.needed(fmr, others + 1), (0.9, 0.8)))
 
 
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("fmr", [1e-2, 1e-4])
-def test_a_kept_answer_gives_the_same_decision_at_another_rate(seed, fmr):
-    """Against a new comparison of the embeddings, with good and poor faces, one pair and several."""
-    rng = np.random.default_rng(seed)
-    z = unit_vectors(rng, rng.integers(1, 4)), unit_vectors(rng, rng.integers(1, 4))
-    z[1][0] = z[0][0] + rng.uniform(0.7, 1.1) * z[1][0]  # alike
-    quality = rng.uniform(0.5, 1, len(z[0])), rng.uniform(0.5, 1, len(z[1]))
-    default, expected = (closest_pair(CALIBRATION, z, quality, rate) for rate in (None, fmr))
-    blank = Image.new("RGB", (1, 1))
-    faces = tuple(Face(blank, quality=q[row]) for q, row in zip(quality, default.rows, strict=True))
-    answer = Comparison(
-        default.verdict,
-        default.probability,
-        default.confidence_interval,
-        default.distance,
-        default.threshold,
-        fmr=None,
-        faces=faces,
-        numbers=(1, 1),
-        pairs=len(z[0]) * len(z[1]),
-        found=((), ()),
-        warnings=("Kept.",),
-        model="",
-    )
-    strict = at_fmr(CALIBRATION, answer, fmr)
-    assert (strict.verdict, strict.threshold, strict.fmr) == (expected.verdict, expected.threshold, fmr)
-    assert len(strict.warnings) == 1 + expected.is_too_poor
-    assert (strict.probability, strict.dissimilarity) == (expected.probability, expected.distance)
+def test_two_shared_people_need_no_larger_distance_than_one():
+    """Each of the two is "same" already; the threshold of the closest pair is that of a pair on its own."""
+    z = np.eye(4)[:2]
+    answer = compare_faces(CALIBRATION, (faces_of([1, 1]), faces_of([1, 1])), (z, z))
+    assert (answer.verdict, answer.dissimilarity) == ("same", 0)
+    assert answer.threshold == pytest.approx(CALIBRATION.distance_at(CALIBRATION.needed(None, 4)))
+    assert answer.threshold < CALIBRATION.distance_at(CALIBRATION.needed())
 
 
-def test_thresholds_between_and_below_the_measured_rates():
-    for point in POINTS:
-        assert CALIBRATION.distance_at_fmr(point.fmr) == pytest.approx(point.distance)
-    assert CALIBRATION.distance_at_fmr(10**-2.5) == pytest.approx(1.05)
-    assert CALIBRATION.distance_at_fmr(1e-6) == pytest.approx(0.80)
-    rates = np.logspace(-2, -12, 50)
-    distances = [CALIBRATION.distance_at_fmr(rate) for rate in rates]
-    assert distances == sorted(distances, reverse=True)
-    assert CALIBRATION.distance_at_fmr(1e-30) == 0
-    with pytest.raises(ValueError, match="omit it"):
-        Calibration(1, 1).distance_at_fmr(1e-3)
+def test_faces_that_are_too_poor_for_a_rate_have_no_threshold():
+    z = np.eye(4)[:1]
+    faces = faces_of([0.2]), faces_of([0.2])
+    answer = compare_faces(CALIBRATION, faces, (z, z), 1e-12)
+    assert (answer.verdict, answer.threshold, len(answer.warnings)) == ("unsure", None, 1)
+    again = decide(CALIBRATION, answer, None)
+    assert (again.verdict, again.warnings) == ("same", ())
+    assert decide(CALIBRATION, again, 1e-12) == answer
 
 
 def test_the_person_is_found_among_several_faces(model, three):
@@ -152,20 +119,24 @@ def test_the_person_is_found_among_several_faces(model, three):
 
 def test_strict_rates_are_kept_for_the_photos(model, three):
     answer = model.compare(three, EXAMPLES / "obama-standing.jpg", fmr=1e-3)
-    assert answer.threshold == pytest.approx(model.calibration.distance_at_fmr(1e-3 / 3))
+    qualities = [face.quality for face in answer.faces]
+    needed = model.calibration.needed(1e-3, 3)
+    assert answer.threshold == pytest.approx(model.calibration.distance_at(needed, qualities))
     assert (answer.verdict, answer.fmr) == ("same", 1e-3)
 
 
-def test_poor_faces_beside_better_ones_are_left_out_and_named(model):
+def test_a_poor_face_beside_a_better_one_decides_nothing(model):
     photo = Image.new("RGB", (700, 400), "gray")
     photo.paste(Image.open(EXAMPLES / "biden.jpg").resize((300, 375)), (0, 10))
     tiny = Image.open(EXAMPLES / "collins.jpg").resize((30, 38)).resize((300, 375))
     photo.paste(tiny, (350, 10))
     answer = model.compare(photo, EXAMPLES / "obama-portrait.jpg")
-    assert (len(answer.found[0]), answer.pairs) == (2, 1)
-    assert "face 2 " in answer.warnings[0]
-    assert model.compare(photo, EXAMPLES / "collins.jpg", face=(2, None)).numbers == (2, 1)
-    assert model.compare(tiny, EXAMPLES / "collins.jpg").pairs == 1  # the best face of a photo always counts
+    assert (len(answer.found[0]), answer.pairs) == (2, 2)
+    assert answer.found[0][1].quality < 0.7 < 0.8 < answer.found[0][0].quality
+    assert answer.verdict == "different"
+    found = model.compare(photo, EXAMPLES / "obama-portrait.jpg", face=(2, None))
+    assert (found.verdict, found.numbers) == ("different", (2, 1))
+    assert model.compare(photo, EXAMPLES / "biden.jpg").numbers == (1, 1)
 
 
 def test_answers_in_words():
@@ -202,10 +173,10 @@ def test_a_crowd_is_compared_by_its_largest_faces(model):
         size = (96, 120) if number < 35 else (56, 70)
         crowd.paste(face.resize(size), (10 + number % 7 * 110, 10 + number // 7 * 130))
     answer = model.compare(crowd, EXAMPLES / "biden.jpg")
-    assert len(answer.found[0]) > MAX_FACES
-    assert answer.pairs <= MAX_FACES
+    assert len(answer.found[0]) > MAX_COMPARED_FACES
+    assert answer.pairs <= MAX_COMPARED_FACES
     assert answer.verdict == "same"
-    assert str(MAX_FACES) in answer.warnings[0]
+    assert str(MAX_COMPARED_FACES) in answer.warnings[0]
     last = len(answer.found[0])
     assert model.compare(crowd, EXAMPLES / "biden.jpg", face=(last, 1)).numbers == (last, 1)
 

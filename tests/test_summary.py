@@ -24,7 +24,7 @@ def record(trained) -> Record:
 
 def curves_of(genuine, impostor):
     same = np.arange(len(genuine) + len(impostor)) < len(genuine)
-    return metrics.curves(np.concatenate([genuine, impostor]), same, np.where(same, 0.9, 0.1))
+    return metrics.compute_curves(np.concatenate([genuine, impostor]), same, np.where(same, 0.9, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_commands_can_be_pasted(record, tmp_path, name):
 
 @pytest.mark.parametrize(("losses", "epochs", "errors"), [(1, 1, []), (4, 2, [0.3, 0.2]), (600, 1, [0.0])])
 def test_loss_picture_shows_both_curves(tmp_path, losses, epochs, errors):
-    plots.loss(np.linspace(1, 0, losses).tolist(), epochs, errors, tmp_path / "loss.png")
+    plots.plot_loss(np.linspace(1, 0, losses).tolist(), epochs, errors, tmp_path / "loss.png")
     pixels = np.asarray(Image.open(tmp_path / "loss.png").convert("RGB")).astype(int)
 
     def pixels_of(color: str) -> int:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +14,24 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import load_file
 
-from siamese import SiameseNetwork, calibration, contrastive_loss, distance, load
+from siamese import SiameseNetwork, contrastive_loss, distance, load, train
 from siamese.data import pairs
 from siamese.data.att import find_att
 from siamese.data.dataset import load_dataset
 from siamese.data.pairs import draw_pairs
 from siamese.evaluation import metrics
-from siamese.evaluation.pairs import score_all_pairs
+from siamese.evaluation import pairs as evaluated_pairs
+from siamese.evaluation.calibrate import fit_calibration
+from siamese.evaluation.pairs import score_all_pairs, score_pairs
 from siamese.files import write_atomically
 from siamese.record import LossCurve, Record
-from siamese.training import cross_validation, run, start, state
+from siamese.training import run, start, trainer
 from siamese.training.config import TrainConfig
-from siamese.training.cross_validation import cross_validate
 from siamese.training.output import example_pairs, hold_output, prepare_checkpoints
-from siamese.training.start import choose_start, count_faces
-from siamese.training.trainer import fit, initial_network
-from siamese.training.tutorial import TutorialRecipe
+from siamese.training.recipes import make_recipe
+from siamese.training.run import cross_validate
+from siamese.training.start import choose_start, count_faces, decide, initial_network
+from siamese.training.trainer import Job, State, Trainer
 
 from .conftest import EXAMPLES, ROOT
 
@@ -54,7 +57,12 @@ def auc(network, dataset):
     return metrics.auc(scored.distance, scored.same)
 
 
-def interrupt_after_epoch(monkeypatch, epoch, name="split.pt"):
+def job_of(config: TrainConfig) -> Job:
+    settings, source = decide(config)
+    return Job(initial_network(settings, source), settings, CPU, config.out)
+
+
+def interrupt_after_epoch(monkeypatch, epoch, name="training.pt"):
     """Interrupt the training when this checkpoint of this epoch has been written."""
 
     def write(target, write):
@@ -62,7 +70,7 @@ def interrupt_after_epoch(monkeypatch, epoch, name="split.pt"):
         if target.name == name and torch.load(target, weights_only=True)["state"]["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(state, "write_atomically", write)
+    monkeypatch.setattr(trainer, "write_atomically", write)
 
 
 # Kills its process in the second epoch of the first fold, while it writes the checkpoint.
@@ -70,15 +78,15 @@ KILL_WHILE_SAVING = """
 import os, signal, sys
 from siamese import cli
 from siamese.files import write_atomically
-from siamese.training import state
+from siamese.training import trainer
 
 def write(target, write_content):
-    if target.name == "fold-0-of-2.pt" and target.exists():
+    if target.name == "fold-1-of-2.pt" and target.exists():
         write_content(target.with_name(target.name + ".part"))
         os.kill(os.getpid(), signal.SIGKILL)
     write_atomically(target, write_content)
 
-state.write_atomically = write
+trainer.write_atomically = write
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -99,26 +107,25 @@ with hold_output(TrainConfig("att", Path(sys.argv[1]))):
 
 
 def test_training_separates_the_training_people(dataset, tmp_path):
-    config = TrainConfig("att", tmp_path, epochs=5, batch_size=16)
-    start, _ = initial_network(config)
-    network, final = fit(start, dataset, config, CPU, tmp_path / "checkpoint.pt", "test")
-    assert auc(network, dataset) > auc(start, dataset) + 0.1
+    job = job_of(TrainConfig("att", tmp_path, epochs=5, batch_size=16))
+    network, final = Trainer(job, dataset, "test").train()
+    assert auc(network, dataset) > auc(job.start, dataset) + 0.1
     assert final.losses[-1] < final.losses[0]
 
 
 @pytest.mark.slow
 def test_training_separates_unseen_people(att, tmp_path):
     training, test = att.folds(5)[3]
-    config = TrainConfig("att", tmp_path, epochs=10)
-    start, _ = initial_network(config)
-    network, final = fit(start, training, config, CPU, tmp_path / "checkpoint.pt", "test")
-    assert auc(network, test) > max(0.7, auc(start, test) + 0.05)
+    job = job_of(TrainConfig("att", tmp_path, epochs=10))
+    network, final = Trainer(job, training, "test").train()
+    assert auc(network, test) > max(0.7, auc(job.start, test) + 0.05)
     assert np.mean(final.losses[-2:]) < np.mean(final.losses[:2])
 
 
-def test_batches_embed_each_image_once_with_the_same_gradient(dataset):
+def test_batches_embed_each_image_once_with_the_same_gradient(dataset, tmp_path):
     identity = dataset.identity
-    batches = TutorialRecipe(2.0).epoch_batches(identity, batch_size=40, seed=0, epoch=0)
+    settings, _ = decide(TrainConfig("att", tmp_path, batch_size=40))
+    batches = make_recipe(settings).epoch_batches(identity, epoch=0)
     assert [len(same) for _, _, same in batches] == [40, 40]
     first, second, _ = draw_pairs(identity, len(identity), np.random.default_rng([0, 0]))
     rows, sides, labels = map(torch.from_numpy, batches[0])
@@ -136,9 +143,9 @@ def test_batches_embed_each_image_once_with_the_same_gradient(dataset):
 
 
 def test_infinite_loss_stops_with_the_step(dataset, tmp_path):
-    config = TrainConfig("att", tmp_path, epochs=3, lr=1e18)
+    job = job_of(TrainConfig("att", tmp_path, epochs=3, lr=1e18))
     with pytest.raises(RuntimeError, match=r"at step \d+ .* learning rate 1e\+18"):
-        fit(initial_network(config)[0], dataset, config, CPU, tmp_path / "checkpoint.pt", "test")
+        Trainer(job, dataset, "test").train()
 
 
 # --- the result folder
@@ -165,9 +172,25 @@ def test_result_folder_is_complete_and_consistent(trained, dataset):
     assert worst.share == pytest.approx((probability[~scored.same] >= 0.5).mean())
 
 
-def test_long_run_records_one_loss_in_ten():
-    assert run._loss_curve([0.5] * 499) == LossCurve(1, [0.5] * 499)
-    assert run._loss_curve([float(step) for step in range(501)]) == LossCurve(10, [10.0 * step for step in range(51)])
+def test_long_run_records_one_loss_in_ten(tmp_path):
+    job = job_of(TrainConfig("att", tmp_path))
+    for losses, expected in (
+        ([0.5] * 499, LossCurve(1, [0.5] * 499)),
+        ([float(step) for step in range(501)], LossCurve(10, [10.0 * step for step in range(51)])),
+    ):
+        assert run._describe(job, State(losses=losses))["loss"] == expected
+
+
+def test_training_from_python_has_the_result_in_the_default_folder(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = train(digits, recipe="tutorial", epochs=1)
+    assert result.folder.resolve() == tmp_path / "runs" / digits.name
+    assert result.record == record_of(result.folder) == result.model.record
+    assert (result.record.settings.epochs, result.record.settings.lr) == (1, 5e-4)
+    with pytest.raises(TypeError, match="speed"):
+        train(digits, speed=2)
+    with pytest.raises(ValueError, match="USER/NAME"):
+        result.push_to_hub("nobody")
 
 
 def test_hardest_pairs_are_distant_genuine_and_close_impostor_pairs(dataset):
@@ -177,31 +200,32 @@ def test_hardest_pairs_are_distant_genuine_and_close_impostor_pairs(dataset):
     genuine, impostor = np.sort(scored.distance[scored.same]), np.sort(scored.distance[~scored.same])
     assert [row[2] for row in rows] == [*genuine[:-6:-1], *impostor[:5]]
     assert [row[3] for row in rows] == [True] * 5 + [False] * 5
-    pictures = [test.picture(number).tobytes() for number in range(len(test))]
+    pictures = [test.image(number).tobytes() for number in range(len(test))]
     for first, second, _, same in rows:
         people = [test.identity[pictures.index(picture.tobytes())] for picture in (first, second)]
         assert (people[0] == people[1]) == same
 
 
 def test_reversed_distances_give_an_undecided_calibration(tmp_path, digits, monkeypatch, siamese):
-    def reverse(network, dataset):
-        scored = score_all_pairs(network, dataset)
+    def reverse(embedded):
+        scored = score_pairs(embedded)
         return scored._replace(distance=scored.distance.max() - scored.distance)
 
-    monkeypatch.setattr(run, "score_all_pairs", reverse)
+    monkeypatch.setattr(run, "score_pairs", reverse)
     result = siamese("train", "--data", digits, *TUTORIAL[:2], "--epochs", 1, "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
     assert load(tmp_path / "run").calibration.probability(0) == pytest.approx(0.5, abs=0.01)
 
 
 def test_collapsed_network_is_named(tmp_path, digits, monkeypatch, siamese):
-    def collapse(*arguments):
-        network, final = fit(*arguments)
+    def collapse(trainer):
+        network, final = original(trainer)
         for weight in network.parameters():
             torch.nn.init.zeros_(weight)
         return network, final
 
-    monkeypatch.setattr(run, "fit", collapse)
+    original = Trainer.train
+    monkeypatch.setattr(Trainer, "train", collapse)
     result = siamese("train", "--data", digits, *TUTORIAL[:2], "--epochs", 1, "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
     assert "collapsed" in result.stdout
@@ -219,7 +243,7 @@ def test_diverged_training_is_named(tmp_path, digits, siamese):
 
 
 def test_folds_are_not_tested_with_a_calibration_that_saw_them(dataset, tmp_path, monkeypatch):
-    fitted_on, scored_folds, fit_calibration = [], [], calibration.fit
+    fitted_on, scored_folds = [], []
 
     def spy_fit(distance, same, people=None):
         fitted_on.append(set(distance.tolist()))
@@ -229,10 +253,10 @@ def test_folds_are_not_tested_with_a_calibration_that_saw_them(dataset, tmp_path
         scored_folds.append(score_all_pairs(network, dataset))
         return scored_folds[-1]
 
-    monkeypatch.setattr(calibration, "fit", spy_fit)
-    monkeypatch.setattr(cross_validation, "score_all_pairs", spy_score)
-    config = TrainConfig("att", tmp_path, epochs=1, folds=2)
-    cross_validate(initial_network(config)[0], dataset, config, CPU, tmp_path, exclude={"0", "1"})
+    for module in (run, evaluated_pairs):
+        monkeypatch.setattr(module, "fit_calibration", spy_fit)
+    monkeypatch.setattr(run, "score_all_pairs", spy_score)
+    cross_validate(job_of(TrainConfig("att", tmp_path, epochs=1)), dataset, 2, exclude={"0", "1"})
     distances = [set(scored.distance.tolist()) for scored in scored_folds]
     assert fitted_on[:2] == [distances[1], distances[0]]
     # The folds are the people 0, 2, 4, 6, 8 and 1, 3, 5, 7, 9; the first of each is excluded.
@@ -246,9 +270,8 @@ def test_folds_are_not_tested_with_a_calibration_that_saw_them(dataset, tmp_path
 
 def test_folds_with_one_person_to_calibrate_on_and_sampled_pairs(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(pairs, "MAX_EXHAUSTIVE_IMAGES", 10)
-    config = TrainConfig("att", tmp_path, epochs=1, folds=2)
-    start = initial_network(config)[0]
-    folds, fitted = cross_validate(start, dataset, config, CPU, tmp_path, exclude={"0", "2", "4", "6"})
+    job = job_of(TrainConfig("att", tmp_path, epochs=1))
+    folds, fitted = cross_validate(job, dataset, 2, exclude={"0", "2", "4", "6"})
     assert len(folds.each) == 2
     assert fitted.slope > 0
 
@@ -269,7 +292,7 @@ def test_folds_without_people_to_calibrate_on_are_refused(digits, tmp_path, siam
 
 def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, tmp_path, trained, monkeypatch, siamese):
     """It is interrupted and then killed; the checkpoint survives refusals, damage and a full disk in between."""
-    out, checkpoint = tmp_path / "run", tmp_path / "run" / "checkpoints" / "split.pt"
+    out, checkpoint = tmp_path / "run", tmp_path / "run" / "checkpoints" / "training.pt"
     command = ("train", "--data", digits, "--out", out, *TUTORIAL)
     interrupt_after_epoch(monkeypatch, 1)
     interrupted = siamese(*command)
@@ -285,7 +308,7 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(digits, tmp_pat
         refused = siamese(*command, *more)
         assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
 
-    monkeypatch.setattr(state, "write_atomically", write_atomically)
+    monkeypatch.setattr(trainer, "write_atomically", write_atomically)
     content = checkpoint.read_bytes()
     for damaged in (b"", content[:1000], content[:-100], b"no checkpoint"):
         checkpoint.write_bytes(damaged)
@@ -410,7 +433,7 @@ def test_other_files_in_the_result_folder_survive(trained, digits, tmp_path, mon
         (["--device", "cuda:99"], "no device 'cuda:99'"),
         (["--resume"], "no unfinished run"),
         (["--resume", "--overwrite"], "choose one"),
-        (["--recipe", "best"], "recipe must be tutorial or modern, got 'best'"),
+        (["--recipe", "best"], "got 'best'"),
         (["--recipe", "tutorial", "--flip"], "use --recipe modern"),
         (["--align", "thumbs"], "align must be faces or none"),
         (["--push-to-hub", "nobody"], "USER/NAME"),
@@ -512,10 +535,11 @@ def refuse_to_look(source):
 def test_most_images_decide_what_to_start_from(tmp_path, monkeypatch, with_face, count, init):
     monkeypatch.setattr(start, "count_faces", lambda source: (with_face, count))
     explicit = {"init": "weights/faces"} if init else {"recipe": "modern"}
-    assert choose_start(TrainConfig("data", tmp_path)) == TrainConfig("data", tmp_path, **explicit)
-    assert choose_start(TrainConfig("data", tmp_path, epochs=2, lr=1.0, flip=True)) == TrainConfig(
-        "data", tmp_path, epochs=2, lr=1.0, flip=True, **explicit
-    )
+    for settings in ({}, {"epochs": 2, "lr": 1.0, "flip": True}):
+        decided, _ = decide(TrainConfig("data", tmp_path, **settings))
+        expected, _ = decide(TrainConfig("data", tmp_path, **settings, **explicit))
+        assert replace(decided, init=Path(decided.init).name) == replace(expected, init=Path(expected.init).name)
+        assert decided.epochs == settings.get("epochs", 0 if init else 8)
 
 
 @pytest.mark.parametrize(
@@ -530,8 +554,8 @@ def test_most_images_decide_what_to_start_from(tmp_path, monkeypatch, with_face,
 )
 def test_images_are_not_looked_at_if_the_settings_decide(tmp_path, monkeypatch, data, settings, recipe):
     monkeypatch.setattr(start, "count_faces", refuse_to_look)
-    config = choose_start(TrainConfig(data, tmp_path, **settings))
-    assert (config.recipe, config.init) == (recipe, settings.get("init", ""))
+    config = TrainConfig(data, tmp_path, **settings)
+    assert choose_start(config) == (recipe, settings.get("init", ""))
 
 
 @pytest.mark.parametrize("setting", [{"flip": True}, {"lr": 0.1}, {"margin": 1.0}])
@@ -550,7 +574,7 @@ def test_images_of_faces_adapt_the_face_network_also_when_resumed(family, traine
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "fit", interrupt)
+        patch.setattr(Trainer, "train", interrupt)
         interrupted = siamese(*command, "--overwrite")
         assert (interrupted.returncode, "--recipe modern" in interrupted.stdout) == (130, True)
         patch.setattr(start, "count_faces", refuse_to_look)

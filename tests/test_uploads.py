@@ -87,7 +87,7 @@ def test_files_that_cost_too_much_are_refused(tmp_path, content, says):
 def test_a_process_that_was_killed_is_replaced():
     Upload(str(PHOTO)).read_reduced(640)
     children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    readers = [child for child in children if "siamese.page.upload_reader" in child.cmdline()]
+    readers = [child for child in children if "siamese.page.uploads" in child.cmdline()]
     assert readers
     for reader in readers:
         reader.kill()

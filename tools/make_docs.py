@@ -18,7 +18,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from siamese.hub.card import metrics_table
 from siamese.record import DifficultPairs, Record
-from siamese.wording import VERDICT_PROBABILITY
 
 ROOT = Path(__file__).parent.parent
 FACES = ROOT / "weights" / "faces"
@@ -58,9 +57,9 @@ def faces() -> Record:
     """Return the record of the face network, with the latest rates of difficult pairs."""
     ages, relatives = results("ages"), results("relatives")
     difficult = DifficultPairs(
-        children_fmr=round(ages["impostor"]["child_child"]["fmr"]["default"], 4),
-        family_fmr=round(relatives["impostor"]["one_family"]["fmr"]["default"], 4),
-        child_adult_fnmr=round(ages["genuine"]["child_adult"]["fnmr"]["default"], 4),
+        children_fmr=round(ages["impostor"]["child_child"]["fmr"], 4),
+        family_fmr=round(relatives["impostor"]["one_family"]["fmr"], 4),
+        child_adult_fnmr=round(ages["genuine"]["child_adult"]["fnmr"], 4),
     )
     return replace(Record.from_json((FACES / "metrics.json").read_bytes()), difficult_pairs=difficult)
 
@@ -81,7 +80,7 @@ def fill_tables(record: Record) -> dict[str, str]:
             "siamese": {"pooled": asdict(record.folds.pooled), **asdict(record.lfw)},
             **measured["peers"]["systems"],
         },
-        default_distance=record.test_calibration.distance_at(VERDICT_PROBABILITY),
+        calibration=record.test_calibration,
         group_systems={
             **{f"siamese, `--fmr {rate}`": scores for rate, scores in ours.items()},
             "face_recognition and Chinese whispers at 0.5": peer["0.5"],

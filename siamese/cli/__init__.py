@@ -3,8 +3,6 @@
 Modules are imported inside the functions that need them, so that `siamese --help` does not import PyTorch.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 
@@ -29,39 +27,28 @@ EXTRAS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command.
-
-    Returns:
-        The exit code: 0, 1 if a compared photo shows no face, 2 after an error message, 130 after Ctrl-C, or 141 if the
-        reader of the output, such as `head`, has closed it.
-    """
-    args = _parser().parse_args(argv)
-    try:
-        code = args.run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
-        return 141
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        needs, extra = EXTRAS.get(error.name or "", ("training and evaluation need", "train"))
-        print(
-            f"error: {needs} {error.name}, which is not installed: pip install 'siamese-faces[{extra}]'",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt as interrupt:
-        print(f"\nStopped. {interrupt}".rstrip(), file=sys.stderr)
-        return 130
-    return code or 0
-
-
-def _parser() -> Parser:
+    """Run one command. Returns its exit code: 1 if a compared photo shows no face, 2 after an error message."""
     parser = Parser(prog="siamese", description="Do two photos show the same person? Use and train Siamese networks.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
-    return parser
+    args = parser.parse_args(argv)
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
+        return 141  # as the shell reports it, for example if the output goes to `head`
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        needs, extra = EXTRAS.get(error.name or "", ("training and evaluation need", "train"))
+        install = f"pip install 'siamese-faces[{extra}]'"
+        print(f"error: {needs} {error.name}, which is not installed: {install}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"\nStopped. {interrupt}".rstrip(), file=sys.stderr)
+        return 130
+    return code or 0

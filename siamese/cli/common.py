@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
@@ -11,8 +12,7 @@ if TYPE_CHECKING:
 
     from siamese.model import Model
 
-    Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
-
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 DEFAULT_WEIGHTS = "weights/faces"
 WEIGHTS_HELP = "a result folder of `siamese train`, weights/faces, weights/att, or USER/NAME[@REVISION] on the Hub"
 DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps (default: auto)"
@@ -23,12 +23,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n       See `{self.prog} --help`.\n")
 
 
-def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], help: str, description: str = ""
-) -> Parser:
-    command = commands.add_parser(name, help=help, description=description or f"{help[0].upper()}{help[1:]}.")
+def add_command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None]) -> Parser:
+    """Add a command, which the docstring of its function describes. The list of commands shows the first line."""
+    description = inspect.getdoc(run) or name
+    first_line = description.partition("\n")[0].rstrip(".")
+    command = commands.add_parser(name, help=first_line[0].lower() + first_line[1:], description=description)
     command.set_defaults(run=run)
     return command
+
+
+def add_fmr(command: Parser, meaning: str) -> None:
+    command.add_argument("--fmr", type=float, metavar="RATE", help=meaning)
 
 
 def add_network(command: Parser) -> None:

@@ -1,47 +1,29 @@
 """The commands siamese compare | export | push | deploy | page."""
 
-from __future__ import annotations
-
+import argparse
 import functools
 import json
 import os
 import runpy
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from siamese.cli.common import DEFAULT_WEIGHTS, WEIGHTS_HELP, add_command, add_network, load_model
-
-if TYPE_CHECKING:
-    import argparse
-
-    from siamese.cli.common import Commands
+from siamese.cli.common import DEFAULT_WEIGHTS, WEIGHTS_HELP, Commands, add_command, add_fmr, add_network, load_model
 
 
 def add_compare(commands: Commands) -> None:
-    command = add_command(commands, "compare", _compare, "compare two photos")
+    command = add_command(commands, "compare", _compare)
     command.add_argument("a", help="a photo, in any format that Pillow reads")
     command.add_argument("b", help="another photo; the order does not matter")
-    command.add_argument(
-        "--face",
-        type=int,
-        nargs=2,
-        default=(0, 0),
-        metavar=("I", "J"),
-        help="which face of each photo to compare, from 1; 0 for all faces of a photo (default: 0 0)",
-    )
-    command.add_argument(
-        "--fmr",
-        type=float,
-        metavar="RATE",
-        help='say "same" only below this false-match rate, such as 0.001 (default: if P(same) is at least 0.75)',
-    )
+    which = "which face of each photo to compare, from 1; 0 for all faces of a photo (default: 0 0)"
+    command.add_argument("--face", type=int, nargs=2, default=(0, 0), metavar=("I", "J"), help=which)
+    add_fmr(command, 'highest false-match rate for "same", such as 0.001 (default: "same" if P(same) is at least 0.75)')
     command.add_argument("--json", action="store_true", help="print the answer as JSON")
     add_network(command)
 
 
 def _compare(args: argparse.Namespace) -> int:
-    """Print the answer. Returns 1 if a photo shows no face, else 0."""
+    """Compare two photos."""
     model = load_model(args.weights, args.device)
     first, second = (number or None for number in args.face)
     answer = model.compare(args.a, args.b, face=(first, second), fmr=args.fmr)
@@ -50,10 +32,8 @@ def _compare(args: argparse.Namespace) -> int:
     else:
         print(answer)
         if answer.verdict != "no face":
-            limit = (
-                f'"same" up to {answer.threshold:.3f}' if answer.threshold > 0 else 'no distance is enough for "same"'
-            )
-            print(f"Dissimilarity: {answer.dissimilarity:.3f} ({limit})")
+            limit = f"up to {answer.threshold:.3f}" if answer.threshold is not None else "at no distance"
+            print(f'Dissimilarity: {answer.dissimilarity:.3f} ("same" {limit})')
             for warning in answer.warnings:
                 print(f"Note: {warning}")
         if model.revision:
@@ -62,21 +42,19 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def add_export(commands: Commands) -> None:
-    command = add_command(
-        commands,
-        "export",
-        _export,
-        "write a network as an ONNX file",
-        "Write a network as an ONNX file, which runs without PyTorch, and check it with onnxruntime. Input `images`: "
-        "uint8 (B, C, H, W) in [0, 255]. Output `embeddings`: float32 (B, D). The Euclidean distance of two rows is "
-        "the dissimilarity. The metadata holds the threshold, slope and intercept of the calibration, align (faces: "
-        "the images are aligned face crops), input_range and channels (RGB or gray).",
-    )
+    command = add_command(commands, "export", _export)
     command.add_argument("weights", help=WEIGHTS_HELP)
     command.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
 
 
 def _export(args: argparse.Namespace) -> None:
+    """Write a network as an ONNX file.
+
+    It runs without PyTorch, and is checked with onnxruntime. Input `images`: uint8 (B, C, H, W) in [0, 255]. Output
+    `embeddings`: float32 (B, D). The Euclidean distance of two rows is the dissimilarity. The metadata holds the
+    threshold, slope and intercept of the calibration, align (faces: the images are aligned face crops), input_range and
+    channels (RGB or gray).
+    """
     from siamese.export import to_onnx
 
     difference = to_onnx(load_model(args.weights, "cpu"), args.onnx)
@@ -84,14 +62,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def add_push(commands: Commands) -> None:
-    command = add_command(
-        commands,
-        "push",
-        _push,
-        "push a result folder to the Hugging Face Hub",
-        "Push a result folder to the Hugging Face Hub. pairs.png and hardest.png, which show photos of people, are "
-        "left out, and names of people are replaced by numbers in metrics.json.",
-    )
+    command = add_command(commands, "push", _push)
     command.add_argument("weights", type=Path, help="a result folder")
     command.add_argument("repository", metavar="USER/NAME")
     command.add_argument("--private", action="store_true", help="make a new repository private")
@@ -100,20 +71,18 @@ def add_push(commands: Commands) -> None:
 
 
 def _push(args: argparse.Namespace) -> None:
+    """Push a result folder to the Hugging Face Hub.
+
+    pairs.png and hardest.png, which show photos of people, are left out, and names of people are replaced by numbers in
+    metrics.json.
+    """
     from siamese.hub.upload import upload
 
     print(upload(args.weights, args.repository, args.private, args.revision, args.create_pr))
 
 
 def add_deploy(commands: Commands) -> None:
-    command = add_command(
-        commands,
-        "deploy",
-        _deploy,
-        "deploy the demo page to a Hugging Face Space",
-        "Deploy the demo page with a network to a Hugging Face Space, and wait until it runs. The Space is created if "
-        "needed. Of a result folder, the same files are uploaded as by `siamese push`.",
-    )
+    command = add_command(commands, "deploy", _deploy)
     command.add_argument("space", metavar="USER/SPACE")
     command.add_argument("--weights", help=f"{WEIGHTS_HELP} (default: those of the Space, or weights/faces)")
     command.add_argument("--hardware", help="such as zero-a10g or cpu-basic (default: that of the Space)")
@@ -122,6 +91,11 @@ def add_deploy(commands: Commands) -> None:
 
 
 def _deploy(args: argparse.Namespace) -> None:
+    """Deploy the demo page to a Hugging Face Space.
+
+    The Space is created if needed, and the command waits until it runs. Of a result folder, the same files are uploaded
+    as by `siamese push`.
+    """
     from siamese.hub.space import deploy, plan
 
     if not args.dry_run:
@@ -135,18 +109,16 @@ def _deploy(args: argparse.Namespace) -> None:
 
 
 def add_page(commands: Commands) -> None:
-    command = add_command(
-        commands,
-        "page",
-        _page,
-        "open the demo page on this machine",
-        "Open the demo page on http://127.0.0.1:7860. Gradio's environment variables, such as GRADIO_SERVER_PORT and "
-        "GRADIO_SERVER_NAME, change the address.",
-    )
+    command = add_command(commands, "page", _page)
     command.add_argument("weights", nargs="?", help=f"{WEIGHTS_HELP} (default: {DEFAULT_WEIGHTS})")
 
 
 def _page(args: argparse.Namespace) -> None:
+    """Open the demo page on this machine.
+
+    Its address is http://127.0.0.1:7860. Gradio's environment variables, such as GRADIO_SERVER_PORT and
+    GRADIO_SERVER_NAME, change it.
+    """
     from siamese.files import PROJECT
 
     if args.weights:

@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese.cli.common import add_command, add_network, load_model
+from siamese.cli.common import Commands, add_command, add_fmr, add_network, load_model
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
-    from siamese.cli.common import Commands, Parser
     from siamese.model import Model
     from siamese.search.index import Index
-    from siamese.search.people import People
-    from siamese.search.update import Progress, Update
+    from siamese.search.update import Progress
 
 SHOWN = 20  # problems, and people, on the screen
 PHOTOS_HELP = "a folder or zip archive of photos, which is indexed first, or an index"
 
 
 def add_embed(commands: Commands) -> None:
-    command = add_command(
-        commands,
-        "embed",
-        _embed,
-        "make an index of the faces in a folder of photos",
-        "Make an index of the faces in a folder of photos and in the zip archives in it, or bring it up to date: only "
-        "new and changed photos are read. To use several GPUs, run `accelerate launch -m siamese embed FOLDER`.",
-    )
+    command = add_command(commands, "embed", _embed)
     command.add_argument("folder", type=Path, help="a folder or zip archive of photos")
     command.add_argument("--out", type=Path, metavar="INDEX", help="folder of the index (default: in ~/.cache/siamese)")
     add_network(command)
 
 
 def add_find(commands: Commands) -> None:
-    command = add_command(commands, "find", _find, "find a person in many photos")
-    command.add_argument(
-        "portraits", nargs="+", metavar="PORTRAIT", help="photos of the person; several count together"
-    )
+    command = add_command(commands, "find", _find)
+    portraits_help = "photos of the person; several count together"
+    command.add_argument("portraits", nargs="+", metavar="PORTRAIT", help=portraits_help)
     command.add_argument("photos", metavar="FOLDER|INDEX", help=PHOTOS_HELP)
     command.add_argument("--limit", type=int, default=20, metavar="N", help="faces to list (default: %(default)s)")
-    _add_fmr(command, 0.01, "expected number of false matches among all faces, at most")
+    add_fmr(command, "expected number of false matches among all faces, at most (default: 0.01)")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--html", type=Path, metavar="FILE", help="also write a page with the faces")
     add_network(command)
 
 
 def add_group(commands: Commands) -> None:
-    command = add_command(commands, "group", _group, "group the faces in many photos by person")
+    command = add_command(commands, "group", _group)
     command.add_argument("photos", metavar="FOLDER|INDEX", help=PHOTOS_HELP)
-    _add_fmr(command, 0.1, "expected number of false matches of a face among all faces, at most")
+    add_fmr(command, "expected number of false matches of a face among all faces, at most (default: 0.3)")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write a table of the faces")
     folders = command.add_mutually_exclusive_group()
@@ -63,32 +53,24 @@ def add_group(commands: Commands) -> None:
     add_network(command)
 
 
-def _add_fmr(command: Parser, default: float, meaning: str) -> None:
-    command.add_argument("--fmr", type=float, default=default, metavar="R", help=f"{meaning} (default: %(default)s)")
-
-
 def _embed(args: argparse.Namespace) -> None:
-    from siamese.processes import is_main_process, join
+    """Make an index of the faces in a folder of photos.
+
+    It includes the photos in zip archives. To update an index, only new and changed photos are read.
+    """
     from siamese.search.update import update_index
 
-    model = load_model(args.weights, join(args.device))
-    with _progress(is_main_process()) as progress:
+    model = load_model(args.weights, args.device)
+    with _progress() as progress:
         update = update_index(model, args.folder, args.out, progress)
-    if update:
-        _report(update)
-
-
-def _report(update: Update) -> None:
     changes = f"{update.embedded:,} new or changed, {update.forgotten:,} deleted, {update.others:,} other files"
     print(f"{update.photos:,} photos, {update.faces:,} faces ({changes})")
     _shorten("Photos without a face", update.without_faces)
     _shorten("Not read", [f"{path}: {text}" for path, text in update.problems])
     print(f"Index: {update.index}", file=sys.stderr)
     if update.created:
-        print(
-            f"It holds biometric data of the people in the photos. To delete it: rm -r '{update.index}'",
-            file=sys.stderr,
-        )
+        advice = f"To delete it: rm -r '{update.index}'"
+        print(f"It holds biometric data of the people in the photos. {advice}", file=sys.stderr)
 
 
 def _shorten(title: str, lines: list[str]) -> None:
@@ -101,18 +83,18 @@ def _shorten(title: str, lines: list[str]) -> None:
 
 
 def _open(photos: str, model: Model) -> Index:
-    from siamese.search.photos import open_index
+    from siamese.search.update import open_index
 
     with _progress() as progress:
         return open_index(model, Path(photos), progress)
 
 
 @contextmanager
-def _progress(visible: bool = True) -> Iterator[Progress]:
+def _progress() -> Iterator[Progress]:
     """Show a progress bar if stderr is a terminal."""
     from tqdm import tqdm
 
-    with tqdm(unit=" photos", desc="embedding", disable=None if visible else True) as bar:
+    with tqdm(unit=" photos", desc="embedding", disable=None) as bar:
 
         def update(done: int, total: int) -> None:
             bar.total = total
@@ -122,13 +104,14 @@ def _progress(visible: bool = True) -> Iterator[Progress]:
 
 
 def _find(args: argparse.Namespace) -> None:
+    """Find a person in many photos."""
     from siamese import wording
     from siamese.search.find import find
     from siamese.search.output import matches_html
 
     model = load_model(args.weights, args.device)
     with _open(args.photos, model) as index:
-        found = find(model, args.portraits, index, args.fmr, args.limit)
+        found = find(args.portraits, index, model=model, fmr=args.fmr, limit=args.limit)
         if args.html:
             args.html.write_text(matches_html(found, index.source), "utf-8")
     if args.json:
@@ -144,23 +127,20 @@ def _find(args: argparse.Namespace) -> None:
 
 
 def _group(args: argparse.Namespace) -> None:
+    """Group the faces in many photos by person."""
     from siamese.search.output import people_csv, write_folders
-    from siamese.search.people import group_people
+    from siamese.search.people import group
 
     model = load_model(args.weights, args.device)
     with _open(args.photos, model) as index:
-        people, source = group_people(model, index, args.fmr), index.source
+        people, source = group(index, model=model, fmr=args.fmr), index.source
     if args.csv:
         args.csv.write_text(people_csv(people), "utf-8", newline="")
     if target := args.copy or args.link:
         write_folders(people, source, target, link=bool(args.link))
     if args.json:
         print(json.dumps(people.to_dict()))
-    else:
-        _print_people(people)
-
-
-def _print_people(people: People) -> None:
+        return
     print(f"{people.faces:,} faces: {people}")
     for number, faces in enumerate(people.people[:SHOWN], 1):
         photos = list(dict.fromkeys(face.photo for face in faces))

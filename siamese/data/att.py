@@ -15,17 +15,10 @@ ATT_SHA256 = "0d3864db0836cc74e6a497d790685c8724417d7b321736e71b0b1416480cced1"
 
 
 def find_att() -> Path:
-    """Find the AT&T faces, or download them (3.8 MB).
+    """Find the zip archive of the AT&T faces, or the folder that unpacking it creates, or download it (3.8 MB).
 
     The folder `SIAMESE_DATA` is searched first, then `cache_folder()`. The data set is from Samaria and Harter,
     "Parameterisation of a Stochastic Model for Human Face Identification", WACV 1994.
-
-    Returns:
-        The zip archive, checked by its SHA-256, or the folder `data/faces` that unpacking the archive creates.
-
-    Raises:
-        ValueError: if a file has the archive's name but other content.
-        ConnectionError: if the download fails. The message says where to put the file.
     """
     cache = cache_folder()
     for folder in filter(None, (os.environ.get("SIAMESE_DATA"), cache)):

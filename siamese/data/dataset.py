@@ -2,66 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import sys
+import math
+import os
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from siamese.data.att import find_att
-from siamese.data.folders import limit_list, list_people, natural_order
-from siamese.data.memory import allocate
+from siamese.data.folders import limit_list, list_people, natural_order, print_note
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import detect
-from siamese.network import to_tensor
+from siamese.files import cache_folder
 
-BATCH_SIZE = 256  # images that `batches` yields at a time
+IMAGES_PER_BATCH = 256  # that `batches` yields
 MAX_MEASURED_IMAGES = 20_000  # of a data set, see `subsample`
 MAX_PERSON_SHARE = 0.05  # of these images that one person contributes
 MAX_LISTED_PROBLEMS = 20
 MAX_LISTED_COPIES = 5
-COPIES_NOTE = "the same image is in the folders of different people; remove it from the wrong ones"
+LOCAL_PROCESSES = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # on this machine; each of them holds all images
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+MAX_DISK_SHARE = 0.9  # of the free disk space
 
 
-@dataclass(frozen=True)
 class IdentityDataset:
-    """Images with the identity that each shows.
+    """Images with the identity that each shows. Nothing changes a data set; a part of it is a new one.
 
-    Attributes:
+    Args:
         pixels: (M, C, H, W) uint8, in memory or memory-mapped; may also hold images of other data sets.
         identity: (N,) int, an index into `names`.
         names: the people (or classes), in natural order (s2 before s10).
-        test_names: the people that the data set reserves for testing; empty if it does not.
-        rows: (N,) int, the images' rows in `pixels`; by default all of them.
-        files: (M,) the file names of `pixels`; empty if they are not known.
+        test_names: the people that the data set reserves for testing.
+        rows: (N,) int, ascending, the images' rows in `pixels`; by default all of them.
+        files: (M,) the file names of `pixels`, if they are known.
     """
 
-    pixels: Tensor
-    identity: np.ndarray
-    names: tuple[str, ...]
-    test_names: frozenset[str] = frozenset()
-    rows: np.ndarray = None  # type: ignore[assignment]  # set below
-    files: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if self.rows is None:
-            object.__setattr__(self, "rows", np.arange(len(self.pixels)))
+    def __init__(
+        self,
+        pixels: Tensor,
+        identity: np.ndarray,
+        names: tuple[str, ...],
+        test_names: frozenset[str] = frozenset(),
+        rows: np.ndarray | None = None,
+        files: Sequence[str] = (),
+    ):
+        self.pixels, self.identity, self.names, self.test_names = pixels, identity, names, test_names
+        self.rows = np.arange(len(pixels)) if rows is None else rows
+        self.files = files
 
     def __len__(self) -> int:
         return len(self.identity)
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield the images in order, as (B, C, H, W) uint8 on the CPU with B ≤ `BATCH_SIZE`; (0, C, H, W) if empty."""
-        for start in range(0, max(len(self), 1), BATCH_SIZE):
-            yield self.pixels[self.rows[start : start + BATCH_SIZE]]
+        """Yield the images in order: (B, C, H, W) uint8 on the CPU, B ≤ `IMAGES_PER_BATCH`; (0, C, H, W) if empty."""
+        for start in range(0, max(len(self), 1), IMAGES_PER_BATCH):
+            yield self.pixels[self.rows[start : start + IMAGES_PER_BATCH]]
 
-    def picture(self, number: int) -> np.ndarray:
+    def image(self, number: int) -> np.ndarray:
         """Return one image, (H, W) or (H, W, 3) uint8."""
         return self.pixels[self.rows[number]].permute(1, 2, 0).squeeze(-1).numpy()
 
@@ -85,14 +92,10 @@ class IdentityDataset:
         return IdentityDataset(self.pixels, identity, kept, self.test_names & names, self.rows[rows], self.files)
 
     def subsample(self, max_images: int = MAX_MEASURED_IMAGES) -> IdentityDataset:
-        """Return the images of a fixed random choice of people.
+        """Return the images of a fixed random choice of people: at most `max_images`, but always two people.
 
-        Args:
-            max_images: return at most this many images, but always two people. A person contributes at most
-                `MAX_PERSON_SHARE` of them, so that a person with very many images does not displace all others.
-
-        Returns:
-            The data set itself if it has no more than `max_images`.
+        A person contributes at most `MAX_PERSON_SHARE` of them, so that one with very many images does not displace all
+        others.
         """
         if len(self) <= max_images:
             return self
@@ -106,7 +109,9 @@ class IdentityDataset:
         counts = np.bincount(kept.identity)
         place = np.arange(len(kept)) - np.repeat(counts.cumsum() - counts, counts)  # within the images of the person
         chosen = np.sort(by_person[place < max_each])
-        return replace(kept, identity=kept.identity[chosen], rows=kept.rows[chosen])
+        return IdentityDataset(
+            self.pixels, kept.identity[chosen], kept.names, kept.test_names, kept.rows[chosen], self.files
+        )
 
     def draw_people(self, share: int, seed: int) -> frozenset[str]:
         """Draw one in `share` people at random, at least two."""
@@ -114,17 +119,7 @@ class IdentityDataset:
         return frozenset(np.random.default_rng(seed).permutation(self.names)[:count].tolist())
 
     def split(self, seed: int = 0) -> tuple[IdentityDataset, IdentityDataset]:
-        """Split by person into training and test.
-
-        Args:
-            seed: of the random choice of a fifth of the people, at least two, if the data set has no `test_names`.
-
-        Returns:
-            The training set and the test set, with no person in both.
-
-        Raises:
-            ValueError: if either would have fewer than 2 people.
-        """
+        """Split by person into training and test: `test_names`, or a random fifth of the people, at least two."""
         test = self.test_names or self.draw_people(5, seed)
         if len(test) < 2 or len(self.names) - len(test) < 2:
             raise ValueError(
@@ -134,17 +129,7 @@ class IdentityDataset:
         return self.select(set(self.names) - test), self.select(test)
 
     def folds(self, count: int) -> list[tuple[IdentityDataset, IdentityDataset]]:
-        """Split into folds by person (person number modulo `count`). Each fold is the test set once.
-
-        Args:
-            count: the number of folds, at least 2, with at least 2 people in each.
-
-        Returns:
-            `count` pairs of training set and test set.
-
-        Raises:
-            ValueError: if there are too few people for `count` folds.
-        """
+        """Split into pairs of training and test by person (number modulo `count`). Each person is tested once."""
         if not 2 <= count <= len(self.names) // 2:
             raise ValueError(
                 f"{len(self.names)} people can be split into 2 to {len(self.names) // 2} folds of at least two, "
@@ -157,24 +142,18 @@ class IdentityDataset:
 def load_dataset(
     source: str | Path, input_shape: tuple[int, int, int], template: Landmarks | None = None, progress: bool = True
 ) -> IdentityDataset:
-    """Read a data set and decode each image once.
+    """Read "att", or a folder or zip archive with one folder of images per person, and decode each image once.
 
     Args:
-        source: "att" for the AT&T faces, or a folder or zip archive, see `folders.list_people`.
+        source: where the images are.
         input_shape: (C, H, W) of the network's input.
-        template: see `detect`; None takes images whole.
+        template: of the crops, see `detect`; None takes images whole.
         progress: show a progress bar if reading takes longer than two seconds, and print a note on stderr if the same
             image is in the folders of different people.
 
-    Returns:
-        All people, each with at least two images.
-
     Raises:
-        FileNotFoundError: if the path does not exist.
         ValueError: if there are no people, a person has fewer than two images, or images cannot be read or show no
             face. The message names them.
-        ConnectionError: if AT&T has to be downloaded and the download fails.
-        OSError: if the images fit neither into memory nor onto the disk.
     """
     path = find_att() if source == "att" else Path(source)
     people = list_people(path)
@@ -188,26 +167,28 @@ def load_dataset(
             (faces,) = detect([people.folders[person] / file], input_shape, template)
             if not faces:
                 raise ValueError(f"no face was found in {file}; remove it")
-            pixels[row] = to_tensor(faces[0].crop)
+            pixels[row] = faces[0].pixels
         except (ValueError, FileNotFoundError) as error:
             problems.append(f"{people.names[person]}: {error}")
 
     bar = tqdm(desc="reading", total=count, unit=" images", delay=2, disable=not progress)
     with ThreadPoolExecutor() as readers, bar:
-        for start in range(0, count, BATCH_SIZE):  # a million tasks at once would take much memory
-            for _ in readers.map(read, range(start, min(start + BATCH_SIZE, count))):
+        for start in range(0, count, IMAGES_PER_BATCH):  # a million tasks at once would take much memory
+            for _ in readers.map(read, range(start, min(start + IMAGES_PER_BATCH, count))):
                 bar.update()
     if problems:
         lines = limit_list(natural_order(problems), MAX_LISTED_PROBLEMS)
         raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(lines))
     dataset = IdentityDataset(pixels, identity, people.names, people.test_names, files=people.files)
-    if progress and (lines := [", ".join(limit_list(group, MAX_LISTED_COPIES)) for group in find_copies(dataset)]):
-        print(f"note: {COPIES_NOTE}:", *limit_list(lines, MAX_LISTED_COPIES), sep="\n  ", file=sys.stderr)
+    if progress:
+        copies = [", ".join(limit_list(group, MAX_LISTED_COPIES)) for group in find_copies(dataset)]
+        message = "the same image is in the folders of different people; remove it from the wrong ones"
+        print_note(message, limit_list(copies, MAX_LISTED_COPIES))
     return dataset
 
 
 def find_copies(dataset: IdentityDataset) -> list[list[str]]:
-    """Return the images with the same pixels that are in folders of different people, see `IdentityDataset.path`."""
+    """Return the paths of images with the same pixels that are in folders of different people."""
     hashes = np.fromiter((hash(image.numpy().tobytes()) for x in dataset.batches() for image in x), np.int64)
     _, content, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     groups = defaultdict(list)
@@ -218,3 +199,37 @@ def find_copies(dataset: IdentityDataset) -> list[list[str]]:
         for group in groups.values()
         if len(set(dataset.identity[group].tolist())) > 1
     ]
+
+
+# --- memory
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how many bytes of images this process may put on a device: half of its share of what is free there."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or no limit
+        free = min(free, int(CGROUP_LIMIT.read_text()) - LOCAL_PROCESSES * psutil.Process().memory_info().rss)
+    return free // 2 // LOCAL_PROCESSES
+
+
+def allocate(shape: tuple[int, ...]) -> Tensor:
+    """Return an uninitialized uint8 tensor on the CPU: in memory if it fits, else in a file in `cache_folder()`.
+
+    The file is unlinked at once, so the system frees its disk space when the tensor is deleted or the process ends.
+    """
+    size, folder = math.prod(shape), cache_folder()
+    if size <= free_bytes(torch.device("cpu")):
+        return torch.empty(shape, dtype=torch.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    needed, free = size * LOCAL_PROCESSES, shutil.disk_usage(folder).free
+    if needed > MAX_DISK_SHARE * free:
+        raise OSError(
+            f"the data need {needed / 1e9:.1f} GB, more than the free memory and the {free / 1e9:.1f} GB "
+            f"free in {folder}; free some space, or set XDG_CACHE_HOME to another folder"
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # reserve the space now: a full disk would kill the process at a later write
+            os.posix_fallocate(file.fileno(), 0, size)
+        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import unicodedata
 import zipfile
 from collections import defaultdict
@@ -16,15 +17,14 @@ Entries = Callable[[Folder], list[tuple[str, bool]]]  # folder → (name, is it 
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}  # and all names that start with a dot
 
 
-class Listing(NamedTuple):
+class LabelledFiles(NamedTuple):
     """The people and image files of a data set.
 
     Attributes:
         names: the people, in natural order (s2 before s10).
-        folders: the folder of each person.
         counts: the number of images of each person.
         files: the file names of all images, person by person. Full paths would take five times the memory.
-        test_names: the people that the data set reserves for testing; empty if it does not.
+        test_names: the people that the data set reserves for testing.
         problems: messages about people that cannot be used.
     """
 
@@ -42,18 +42,11 @@ def title(source: str | Path) -> str:
     return path.name if path.is_dir() else path.stem
 
 
-def list_people(source: Path) -> Listing:
-    """List the people and images of a data set without opening an image.
+def list_people(source: Path) -> LabelledFiles:
+    """List the people and images of a folder or zip archive without opening an image.
 
     A single folder around the people's folders is skipped. If there are two folders, `training` and `testing`, as in
     AT&T's archive, the people in `testing` are reserved for testing. Files of the operating system are ignored.
-
-    Args:
-        source: a folder or zip archive.
-
-    Raises:
-        FileNotFoundError: if the path does not exist.
-        ValueError: if it is neither, holds no people, or two people have the same name.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; give a folder with one folder of images per person")
@@ -82,16 +75,13 @@ def list_people(source: Path) -> Listing:
             problems.append(f"{name} has {len(images)} image{'s' * (len(images) != 1)}; a pair needs at least 2")
         counts.append(len(images))
         files += natural_order(images, lambda entry: _decode(entry, root))
-    return Listing(tuple(names), tuple(folders[name] for name in names), tuple(counts), files, test_names, problems)
+    return LabelledFiles(
+        tuple(names), tuple(folders[name] for name in names), tuple(counts), files, test_names, problems
+    )
 
 
 def natural_order(names: Iterable[str], shown: Callable[[str], str] = str) -> list[str]:
-    """Sort names with numbers by value: s2 before s10.
-
-    Args:
-        names: in any order.
-        shown: maps a name to the text to sort by.
-    """
+    """Sort names with numbers by value: s2 before s10. `shown` maps a name to the text to sort by."""
 
     def key(name: str) -> tuple[list[int | str], str]:
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", shown(name))], name
@@ -102,6 +92,12 @@ def natural_order(names: Iterable[str], shown: Callable[[str], str] = str) -> li
 def limit_list(items: Sequence[str], most: int) -> list[str]:
     """Return the first `most` items, and how many there are besides."""
     return [*items[:most], *([f"… and {len(items) - most} more"] if len(items) > most else [])]
+
+
+def print_note(message: str, lines: Sequence[str]) -> None:
+    """Print a note with lines on stderr, unless there are none."""
+    if lines:
+        print(f"note: {message}:", *lines, sep="\n  ", file=sys.stderr)
 
 
 def _entries(root: Folder) -> Entries:
@@ -153,10 +149,8 @@ def _is_system_file(name: str) -> bool:
 
 
 def _decode(entry: str, parent: Folder) -> str:
-    """Return a name in Unicode's composed form (NFC).
-
-    macOS decomposes accents, and its zip archives do not flag their names as UTF-8, so zipfile decodes them as cp437.
-    """
+    """Return a name in Unicode's composed form (NFC)."""
+    # macOS decomposes accents, and its zip archives do not flag their names as UTF-8: zipfile decodes them as cp437.
     if isinstance(parent, zipfile.Path):
         with suppress(UnicodeError):
             entry = entry.encode("cp437").decode()

@@ -1,4 +1,4 @@
-"""Labeled Faces in the Wild: the photographs and the lists of pairs."""
+"""Labeled Faces in the Wild: the photos and the lists of pairs."""
 
 import os
 import tarfile
@@ -11,7 +11,7 @@ from siamese.files import cache_folder
 
 LFW_URL = "http://vis-www.cs.umass.edu/lfw/"
 LFW_FILE = "lfw-deepfunneled.tar"
-# Label errors of LFW, found among its closest impostor pairs: two names of one person, or two copies of one photograph.
+# Label errors of LFW, found among its closest impostor pairs: two names of one person, or two copies of one photo.
 LFW_ALIASES = {
     "Dai_Chul_Chyung": "Chyung_Dai-chul",
     "Hassan_Wirajuda": "Hasan_Wirayuda",
@@ -29,7 +29,7 @@ LFW_ALIASES = {
 
 
 class LfwPair(NamedTuple):
-    """Two photographs, each as NAME/NAME_0001.jpg, and whether they show the same person."""
+    """Two photos, each as NAME/NAME_0001.jpg, and whether they show the same person."""
 
     first: str
     second: str
@@ -37,27 +37,21 @@ class LfwPair(NamedTuple):
 
 
 class Lfw:
-    """Labeled Faces in the Wild (Huang et al., 2007), deep-funneled.
+    """Labeled Faces in the Wild (Huang et al., 2007), deep-funneled, in a folder with the archive and pairs.txt.
 
     View 2 (pairs.txt) is for reporting results, View 1 (pairsDevTrain.txt and pairsDevTest.txt) for model selection.
-
-    Args:
-        folder: holds lfw-deepfunneled.tar, packed or unpacked, and pairs.txt.
-
-    Raises:
-        FileNotFoundError: if one of them is missing. The message says where to download them.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         unpacked = self.folder / LFW_FILE.removesuffix(".tar")
         candidates = (unpacked, *(unpacked.with_suffix(suffix) for suffix in (".tar", ".tgz", ".tar.gz")))
-        photographs = next((path for path in candidates if path.exists()), None)
-        if photographs is None or not (self.folder / "pairs.txt").is_file():
+        photos = next((path for path in candidates if path.exists()), None)
+        if photos is None or not (self.folder / "pairs.txt").is_file():
             raise FileNotFoundError(
                 f"{self.folder} does not hold LFW: put {LFW_FILE} and pairs.txt there, from {LFW_URL} or a mirror"
             )
-        self.photographs = photographs
+        self.photos = photos
 
     def folds(self) -> list[list[LfwPair]]:
         """Return View 2: ten folds of 600 pairs, half of them genuine. No person is in two folds."""
@@ -72,40 +66,31 @@ class Lfw:
         return [_parse_pair(line) for text in texts for line in text.splitlines() if "\t" in line]
 
     def read(self, files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield the name and the content of each photograph, in the order of the archive.
-
-        Raises:
-            FileNotFoundError: if a photograph is missing.
-            ValueError: if the archive is damaged.
-        """
+        """Yield the name and the content of each photo, in the order of the archive."""
         wanted = set(files)
-        if self.photographs.is_dir():
+        if self.photos.is_dir():
             for file in sorted(wanted):
-                if not (self.photographs / file).is_file():
-                    raise FileNotFoundError(f"{self.photographs / file} is missing")
-                yield file, (self.photographs / file).read_bytes()
+                if not (self.photos / file).is_file():
+                    raise FileNotFoundError(f"{self.photos / file} is missing")
+                yield file, (self.photos / file).read_bytes()
             return
         try:
-            with tarfile.open(self.photographs) as archive:
+            with tarfile.open(self.photos) as archive:
                 for member in archive:
                     name = member.name.partition("/")[2]
                     if name in wanted and (content := archive.extractfile(member)):
                         wanted.remove(name)
                         yield name, content.read()
         except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise ValueError(f"{self.photographs} is damaged or incomplete ({error}); download it again") from error
+            raise ValueError(f"{self.photos} is damaged or incomplete ({error}); download it again") from error
         if wanted:
-            raise FileNotFoundError(f"{self.photographs} lacks {len(wanted)} photographs, among them {min(wanted)}")
+            raise FileNotFoundError(f"{self.photos} lacks {len(wanted)} photos, among them {min(wanted)}")
 
 
 def find_lfw(source: str | Path) -> Lfw | None:
     """Return LFW if `source` means it, else None.
 
-    Args:
-        source: "lfw" for the folder `SIAMESE_DATA` (by default `cache_folder()`), or a folder that holds pairs.txt.
-
-    Raises:
-        FileNotFoundError: see `Lfw`.
+    It is "lfw" for the folder `SIAMESE_DATA` (by default `cache_folder()`), or a folder that holds pairs.txt.
     """
     if source == "lfw":
         return Lfw(os.environ.get("SIAMESE_DATA") or cache_folder())

@@ -10,13 +10,8 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # first, second: (P,) int row
 def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pairs:
     """Draw random pairs as the tutorial does: a random image, then with equal odds a genuine or an impostor partner.
 
-    Args:
-        identity: (N,) int, the person in each image; at least 2 people, each with at least 2 images.
-        count: P, the number of pairs.
-        rng: the random generator.
-
-    Returns:
-        first, second: (P,) int rows of `identity`, different within a pair; same: (P,) bool, about half true.
+    Returns first and second, (P,) rows of the identities (N,), and same, (P,) bool. At least 2 people, each with at
+    least 2 images, are needed.
     """
     # Sorted by person, a random offset picks the partner: within the person's block, or beyond it.
     order = np.argsort(identity, kind="stable")
@@ -32,14 +27,9 @@ def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pa
 
 
 def all_pairs(identity: np.ndarray) -> Pairs:
-    """Return every pair of different images once, or a fixed sample for more than `MAX_EXHAUSTIVE_IMAGES` images.
+    """Return every pair of different images once; for more than `MAX_EXHAUSTIVE_IMAGES` images a fixed sample.
 
-    Args:
-        identity: (N,) int, the person in each image.
-
-    Returns:
-        first, second: (P,) int rows of `identity`; same: (P,) bool. P = N (N − 1) / 2; in a sample, P is the number of
-        distinct pairs among MAX_EXHAUSTIVE_IMAGES² / 2 random draws, see `draw_pairs`.
+    The sample is the distinct pairs among MAX_EXHAUSTIVE_IMAGES² / 2 random draws.
     """
     if len(identity) <= MAX_EXHAUSTIVE_IMAGES:
         first, second = np.triu_indices(len(identity), k=1)

@@ -14,25 +14,23 @@ from siamese.data.dataset import IdentityDataset
 CLOSE_QUANTILE, DISTANT_QUANTILE = 0.75, 0.9
 MIN_CLOSE_PAIRS = 0.5  # share of the pairs of two folders of one person
 MIN_CLOSE_IMAGES = 0.25  # share of the images in a folder that a misplaced image belongs to
-MAX_CLOSE_IMPOSTORS = 0.1  # share of the impostor pairs; with more, ...
-MAX_UNEXPLAINED = 0.001  # ... or with more that are not due to label errors, the network cannot judge the labels
+# Shares of the impostor pairs: that are close, and that are close but not due to label errors. If there are more, the
+# network cannot judge the labels.
+MAX_CLOSE_IMPOSTORS, MAX_UNEXPLAINED = 0.1, 0.001
 IMAGES_PER_BLOCK = 1024
 
 
 def find_label_errors(z: Tensor, dataset: IdentityDataset) -> list[str]:
-    """Find folders that show the same person, and images in the folder of another person.
+    """Find folders that show the same person, and images in the folder of another person. Returns a sentence for each.
 
     A pair is close if its distance is at most that of three quarters of the genuine pairs, and distant if it is above
     that of nine tenths. Two folders are named if half of the pairs of their images are close. An image is named if it
-    is close to a quarter of the images in another folder, and distant from all others in its own.
+    is close to a quarter of the images in another folder, and distant from all others in its own. A network with many
+    other close impostor pairs is too poor to judge, and finds nothing.
 
     Args:
         z: (N, D) float embeddings on the CPU, from a network that was not trained on these labels.
         dataset: N images of known files, sorted by person, each with at least two images.
-
-    Returns:
-        A sentence for each, with names of people and files; none if the network is too poor to judge, which shows in
-        many other close impostor pairs.
     """
     names, identity, counts = dataset.names, dataset.identity, np.bincount(dataset.identity)
     genuine, nearest = _genuine(z, counts)

@@ -1,91 +1,61 @@
 """Evaluate a face network by the standard protocol of Labeled Faces in the Wild."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from tqdm import tqdm
 
-from siamese import calibration
-from siamese.calibration import Calibration
+from siamese import images
+from siamese.calibration import VERDICT_PROBABILITY, Calibration
 from siamese.data.lfw import LFW_ALIASES, Lfw, LfwPair
 from siamese.evaluation import metrics
-from siamese.evaluation.embedding_cache import embed_files
+from siamese.evaluation.calibrate import fit_calibration, measure_operating_points
+from siamese.evaluation.folder import known_seen
 from siamese.evaluation.pairs import Scored
-from siamese.evaluation.people import known_seen
 from siamese.model import Model
 from siamese.network import distance
 from siamese.record import Curves, Folds, LfwProtocol, Report
-from siamese.wording import VERDICT_PROBABILITY
 
-PHOTOGRAPHS_PER_BLOCK = 512
+EMBEDDED_TOGETHER = 32  # photos
+PHOTOS_PER_BLOCK = 512
 CLOSEST_IMPOSTORS = 30
-MIN_QUALITY_SHARE = 0.002  # of the photographs have a lower quality than `Calibration.min_quality`
-
-
-class LfwScores(NamedTuple):
-    """The result of `judge_lfw`.
-
-    Attributes:
-        folds: metrics of each fold, with its accuracy, and of all pairs.
-        curves: of all pairs.
-        protocol: accuracy over the folds.
-        scored: the pairs in which both faces were found.
-    """
-
-    folds: Folds
-    curves: Curves
-    protocol: LfwProtocol
-    scored: Scored
 
 
 class LfwResult(NamedTuple):
-    """The result of `evaluate_lfw`.
+    """Metrics of pairs of LFW: of each fold, with its accuracy, and pooled. `scored` are the pairs with two faces.
 
-    Attributes:
-        test: metrics of all pairs.
-        folds: metrics of each fold, with its accuracy, and of all pairs.
-        curves: of the genuine pairs and all impostor pairs.
-        calibration: the model's, with operating points that are measured on all impostor pairs.
-        protocol: accuracy over the folds, and the closest impostor pairs.
-        scored: the pairs in which both faces were found.
+    `evaluate_lfw` adds what it measures on all impostor pairs: histograms, the calibration with operating points, and
+    the closest impostor pairs.
     """
 
-    test: Report
     folds: Folds
     curves: Curves
-    calibration: Calibration
     protocol: LfwProtocol
     scored: Scored
+    calibration: Calibration | None = None
+
+    @property
+    def test(self) -> Report:
+        """The metrics of all pairs."""
+        return self.folds.pooled
 
     def to_json(self) -> str:
-        """Return all of it but `scored` as JSON."""
+        """Return all but `scored` as JSON."""
         fields = ("test", "folds", "curves", "calibration", "protocol")
         return json.dumps({name: asdict(getattr(self, name)) for name in fields}, indent=1) + "\n"
 
 
 def evaluate_lfw(
-    model: Model,
-    lfw: Lfw,
-    folds: int | None = None,
-    cache: bool = True,
-    calibrations: Sequence[Calibration] | None = None,
+    model: Model, lfw: Lfw, folds: int | None = None, calibrations: Sequence[Calibration] | None = None
 ) -> LfwResult:
-    """Run View 2 of LFW, see `judge_lfw`, and measure operating points on all impostor pairs of its photographs.
+    """Run View 2 of LFW, or its first `folds` folds, and measure operating points on all impostor pairs of its photos.
 
-    Args:
-        model: a model that was not trained on people of LFW.
-        lfw: the photographs and lists of pairs.
-        folds: the number of folds to run, or None for all ten.
-        cache: keep embeddings in `cache_folder()`, so that an interrupted run can continue.
-        calibrations: one for each fold, not fitted on its people; None for the model's own.
-
-    Raises:
-        ValueError: if `folds` is out of range, the model was trained on people of LFW, or a photograph cannot be read.
-        FileNotFoundError: if a photograph is missing.
+    The calibrations, one for each fold, must not be fitted on its people; by default all folds use the model's own.
     """
     parts = lfw.folds()
     folds = len(parts) if folds is None else folds
@@ -95,29 +65,43 @@ def evaluate_lfw(
     files = sorted({file for part in parts for pair in part for file in (pair.first, pair.second)})
     if seen := {person(file) for file in files} & known_seen(model.record.people):
         raise ValueError(f"the network was trained on {len(seen)} people of LFW; it cannot be tested on LFW")
-    z, quality = embed_files(model, lfw.read(files), len(files), cache)
+    z, quality = embed_main_faces(model, lfw.read(files), len(files))
     known = None if model.network.reference_norm is None else quality
-    scores = judge_lfw(z, parts, calibrations or [model.calibration] * folds, known)
-    genuine = scores.scored.distance[scores.scored.same]
-    impostor, closest = all_impostor_distances(z)
-    width, genuine_counts, impostor_counts = metrics.histogram(genuine, impostor)
-    return LfwResult(
-        test=scores.folds.pooled,
-        folds=scores.folds,
-        curves=replace(scores.curves, width=width, genuine=genuine_counts, impostor=impostor_counts),
-        calibration=replace(
-            model.calibration,
-            operating_points=calibration.measure_operating_points(genuine, impostor),
-            min_quality=float(np.nanquantile(list(known.values()), MIN_QUALITY_SHARE)) if known else 0.0,
-        ),
+    judge = model.calibration
+    result = judge_lfw(z, parts, calibrations or [judge] * folds, known)
+    genuine = result.scored.select(result.scored.same)
+    impostor, impostor_scores, closest = all_impostors(z, known, judge)
+    width, genuine_counts, impostor_counts = metrics.histogram(genuine.distance, impostor)
+    points = measure_operating_points(judge.score(genuine.distance, genuine.quality), impostor_scores)
+    return result._replace(
+        curves=replace(result.curves, width=width, genuine=genuine_counts, impostor=impostor_counts),
+        calibration=replace(judge, operating_points=points),
         protocol=replace(
-            scores.protocol,
+            result.protocol,
             impostor_pairs=len(impostor),
-            default_fmr=default_fmr(z, known, model.calibration),
+            default_fmr=float((impostor_scores >= judge.needed()).mean()),
             closest_impostors=closest,
         ),
-        scored=scores.scored,
     )
+
+
+def embed_main_faces(
+    model: Model, files: Iterable[tuple[str, bytes]], total: int
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Return the embedding (D,) and the quality of each photo by its name, see `Model.embed_with_quality`."""
+    z: dict[str, np.ndarray] = {}
+    quality: dict[str, float] = {}
+    waiting = iter(tqdm(files, total=total, unit=" images", desc="embedding"))
+    while batch := list(islice(waiting, EMBEDDED_TOGETHER)):
+        photos = []
+        for name, content in batch:
+            try:
+                photos.append(images.read(content))
+            except ValueError as error:
+                raise ValueError(f"{name} cannot be read: {error}") from error
+        for (name, _), row, value in zip(batch, *model.embed_with_quality(photos), strict=True):
+            z[name], quality[name] = row, float(value)
+    return z, quality
 
 
 def judge_lfw(
@@ -125,25 +109,19 @@ def judge_lfw(
     parts: list[list[LfwPair]],
     calibrations: Sequence[Calibration] = (),
     quality: dict[str, float] | None = None,
-) -> LfwScores:
-    """Compute the metrics of folds of LFW's pairs.
+) -> LfwResult:
+    """Compute the metrics of folds of LFW's pairs. The embeddings (D,) are NaN where no face was found.
 
     The accuracy of a fold is that at the best threshold of all other folds; a single fold is judged at the threshold of
-    its calibration. A pair with a missing face counts as different, with probability 0 and twice the largest distance,
-    and is not used for fitting.
-
-    Args:
-        z: (D,) float embedding of each photograph; NaN if no face was found.
-        parts: the folds.
-        calibrations: one for each fold. If empty, they are fitted on the distances in all other folds.
-        quality: quality of each photograph, in [0, 1]; None if it is not known.
+    its calibration. Without calibrations, they are fitted on the distances in all other folds. A pair with a missing
+    face counts as different, with probability 0 and twice the largest distance, and is not used for fitting.
     """
     scored, found = score_lfw(z, [pair for part in parts for pair in part], quality)
     fold = np.repeat(np.arange(len(parts)), [len(part) for part in parts])  # (P,)
     probability, each = np.empty(len(fold)), []
     for k in range(len(parts)):
         part, others = scored.select(fold == k), scored.select((fold != k) & found)
-        fitted = calibrations[k] if calibrations else calibration.fit(others.distance, others.same)
+        fitted = calibrations[k] if calibrations else fit_calibration(others.distance, others.same)
         threshold = metrics.best_threshold(others.distance, others.same) if len(parts) > 1 else fitted.threshold
         probability[fold == k] = np.where(found[fold == k], fitted.probability(part.distance, part.quality), 0)
         accuracy = ((part.distance <= threshold) == part.same).mean()
@@ -158,76 +136,45 @@ def judge_lfw(
         default_fnmr=float((judged[scored.same[found]] < VERDICT_PROBABILITY).mean()),
         unsure=float(((judged > 1 - VERDICT_PROBABILITY) & (judged < VERDICT_PROBABILITY)).mean()),
     )
-    return LfwScores(
+    return LfwResult(
         Folds(each, scored.report(probability)), scored.curves(probability), protocol, scored.select(found)
     )
 
 
-def all_impostor_distances(z: dict[str, np.ndarray]) -> tuple[np.ndarray, list[tuple[str, str, float]]]:
-    """Compare each photograph with all photographs of other people, block by block to limit memory.
+def all_impostors(
+    z: dict[str, np.ndarray], quality: dict[str, float] | None, judge: Calibration
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str, float]]]:
+    """Compare each photo that has a face with all photos of other people, block by block to limit memory.
 
-    Args:
-        z: see `judge_lfw`; rows of NaN are skipped.
-
-    Returns:
-        (I,) float32 distances, and the `CLOSEST_IMPOSTORS` closest pairs with their distances, closest first.
+    Returns (I,) float32 distances, (I,) float32 scores, and the `CLOSEST_IMPOSTORS` pairs with their distances.
     """
-    files = _with_face(z)
-    distances, closest = [], []
-    for block, d, impostor in _blocks(z):
+    files = [file for file, row in z.items() if not np.isnan(row).any()]
+    names = [person(file) for file in files]
+    people = torch.from_numpy(np.unique([LFW_ALIASES.get(name, name) for name in names], return_inverse=True)[1])
+    embeddings = torch.from_numpy(np.stack([z[file] for file in files]))
+    known = np.array([quality[file] if quality else 1.0 for file in files])
+    distances, scores, closest = [], [], []
+    for start in range(0, len(files), PHOTOS_PER_BLOCK):
+        block = slice(start, start + PHOTOS_PER_BLOCK)
+        d = torch.cdist(embeddings[block], embeddings[start:])  # (B, N - start)
+        impostor = (people[block, None] != people[start:]).triu(1)  # each pair once
+        row, column = (rows.numpy() for rows in impostor.nonzero(as_tuple=True))
         distances.append(d[impostor].numpy())
-        count = min(CLOSEST_IMPOSTORS, int(impostor.sum()))
+        pairs = np.stack([known[start + row], known[start + column]], axis=1)
+        scores.append(judge.score(distances[-1], pairs).astype(np.float32))
+        count = min(CLOSEST_IMPOSTORS, len(row))
         values, cells = d.where(impostor, torch.inf).flatten().topk(count, largest=False)
         for value, cell in zip(values.tolist(), cells.tolist(), strict=True):
-            row, column = divmod(cell, d.shape[1])
-            closest.append((value, files[block + row], files[block + column]))
+            first, second = divmod(cell, d.shape[1])
+            closest.append((value, files[start + first], files[start + second]))
     closest = sorted(closest)[:CLOSEST_IMPOSTORS]
-    return np.concatenate(distances), [(first, second, value) for value, first, second in closest]
-
-
-def default_fmr(z: dict[str, np.ndarray], quality: dict[str, float] | None, judge: Calibration) -> float:
-    """Return the share of all impostor pairs with the default verdict "same".
-
-    Args:
-        z: see `all_impostor_distances`.
-        quality: quality of each photograph, in [0, 1]; None if it is not known.
-        judge: the calibration.
-    """
-    known = np.array([quality[file] if quality else 1.0 for file in _with_face(z)])
-    matches = total = 0
-    for block, d, impostor in _blocks(z):
-        row, column = impostor.nonzero(as_tuple=True)
-        pairs = np.stack([known[block + row.numpy()], known[block + column.numpy()]], axis=1)
-        probability = judge.probability(d[row, column].numpy(), pairs)
-        matches, total = matches + int((probability >= VERDICT_PROBABILITY).sum()), total + len(row)
-    return matches / total
-
-
-def _with_face(z: dict[str, np.ndarray]) -> list[str]:
-    return [file for file, row in z.items() if not np.isnan(row).any()]
-
-
-def _blocks(z: dict[str, np.ndarray]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield the distances of pairs of photographs with a face, each pair once.
-
-    Yields:
-        The number b of the first photograph of the block; distances (B, N - b) of the photographs from b to b + B from
-        those from b on; and a mask of the same shape of the impostor pairs.
-    """
-    files = _with_face(z)
-    names = [person(file) for file in files]
-    _, numbers = np.unique([LFW_ALIASES.get(name, name) for name in names], return_inverse=True)
-    embeddings, people = torch.from_numpy(np.stack([z[file] for file in files])), torch.from_numpy(numbers)
-    for start in range(0, len(files), PHOTOGRAPHS_PER_BLOCK):
-        block = slice(start, start + PHOTOGRAPHS_PER_BLOCK)
-        impostor = (people[block, None] != people[start:]).triu(1)  # each pair once
-        yield start, torch.cdist(embeddings[block], embeddings[start:]), impostor
+    return np.concatenate(distances), np.concatenate(scores), [(first, second, d) for d, first, second in closest]
 
 
 def score_lfw(
     z: dict[str, np.ndarray], pairs: Sequence[LfwPair], quality: dict[str, float] | None = None
 ) -> tuple[Scored, np.ndarray]:
-    """Return all pairs with their distances, and (P,) bool, whether both faces were found; see `judge_lfw`."""
+    """Return all pairs with their distances, and (P,) bool, whether both faces were found."""
     first = torch.from_numpy(np.stack([z[pair.first] for pair in pairs]))  # (P, D)
     second = torch.from_numpy(np.stack([z[pair.second] for pair in pairs]))  # (P, D)
     distances = distance(first, second).numpy()
@@ -242,5 +189,5 @@ def score_lfw(
 
 
 def person(file: str) -> str:
-    """Return the name of the person on a photograph of LFW."""
+    """Return the name of the person on a photo of LFW."""
     return file.partition("/")[0]

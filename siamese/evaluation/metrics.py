@@ -9,21 +9,12 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from siamese.record import Curves, Report
 
-BINS = 100  # of a histogram of distances
+DISTANCE_BINS = 100  # of a histogram of distances
 RELIABILITY_BINS = 10
 
 
-def report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Report:
-    """Compute all metrics of a set of pairs.
-
-    Args:
-        distance: (P,) float ≥ 0.
-        same: (P,) bool, true for genuine pairs; at least one genuine and one impostor pair.
-        probability: (P,) float in [0, 1], P(same) at even odds, from a calibration fitted on other people.
-
-    Raises:
-        ValueError: if there are no genuine or no impostor pairs, or a distance is not finite.
-    """
+def compute_report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Report:
+    """Compute all metrics of distances (P,), genuine or impostor pairs (P,), and P(same) at even odds (P,)."""
     distance, same = np.asarray(distance, dtype=float), np.asarray(same, dtype=bool)
     if not (same.any() and (~same).any()):
         raise ValueError(f"metrics need genuine and impostor pairs, got {same.sum()} and {(~same).sum()}")
@@ -77,25 +68,20 @@ def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
 
 
 def calibration_error(probability: np.ndarray, same: np.ndarray) -> float:
-    """Return the expected calibration error at even odds, in [0, 1].
+    """Return the expected calibration error of P(same) at even odds, in [0, 1].
 
     Equation 3 of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, weighted so that genuine and
     impostor pairs count half each, however many there are.
-
-    Args:
-        probability: (P,) float in [0, 1], P(same) at even odds.
-        same: (P,) bool.
     """
     share, predicted, observed = reliability(probability, same)
     return float((share * np.abs(observed - predicted)).sum())
 
 
 def reliability(probability: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compare predicted with observed probabilities in equally wide bins, see `calibration_error`.
+    """Compare predicted with observed probabilities in equally wide bins.
 
-    Returns:
-        share, predicted, observed: (K,) of the K non-empty bins of `RELIABILITY_BINS`, lowest first: the weight of the
-        pairs in the bin, which sums to 1; their mean probability; the weighted share of genuine pairs.
+    Returns (K,) of the K bins that are not empty, lowest first: the weight of the pairs in the bin, which sums to 1;
+    their mean probability; and the weighted share of genuine pairs.
     """
     same, probability = np.asarray(same, dtype=bool), np.asarray(probability, dtype=float)
     weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
@@ -108,8 +94,8 @@ def reliability(probability: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, 
     return share.clip(max=1), predicted.clip(max=1), observed.clip(max=1)  # sums of weights are rounded
 
 
-def curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Curves:
-    """Return histograms of distances and a reliability diagram, for the arguments of `report`."""
+def compute_curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Curves:
+    """Return histograms of distances and a reliability diagram."""
     distance, same = np.asarray(distance), np.asarray(same, dtype=bool)
     width, genuine, impostor = histogram(distance[same], distance[~same])
     share, predicted, observed = (column.tolist() for column in reliability(probability, same))
@@ -117,15 +103,7 @@ def curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> C
 
 
 def histogram(genuine: np.ndarray, impostor: np.ndarray) -> tuple[float, list[int], list[int]]:
-    """Count distances in `BINS` equally wide bins from 0 to the largest distance.
-
-    Args:
-        genuine: (G,) float ≥ 0, distances of genuine pairs.
-        impostor: (I,) float ≥ 0, distances of impostor pairs.
-
-    Returns:
-        The width of a bin, and the number of genuine and of impostor pairs in each.
-    """
+    """Count distances in `DISTANCE_BINS` bins from 0 to the largest. Returns the width of a bin, and both counts."""
     top = float(max(genuine.max(), impostor.max())) or 1.0
-    counts = [np.histogram(distance, BINS, (0, top))[0].tolist() for distance in (genuine, impostor)]
-    return top / BINS, counts[0], counts[1]
+    counts = [np.histogram(distance, DISTANCE_BINS, (0, top))[0].tolist() for distance in (genuine, impostor)]
+    return top / DISTANCE_BINS, counts[0], counts[1]

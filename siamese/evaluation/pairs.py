@@ -10,30 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamese import calibration
 from siamese.calibration import Calibration
 from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
 from siamese.evaluation import metrics
+from siamese.evaluation.calibrate import fit_calibration, measure_operating_points
 from siamese.network import SiameseNetwork, distance
-from siamese.record import Confusion, Curves, Plane, Report
+from siamese.record import Confusion, Curves, Identity, People, Plane, Report
 
 PAIRS_PER_BLOCK = 1 << 16
 MAX_CONFUSIONS = 10
 MIN_CONFUSION_PAIRS = 4  # a share of fewer pairs says little
-MAX_IMAGES = 500  # of the training people, and of the held-out people
-DECIMALS = 3
+MAX_PLANE_IMAGES = 500  # of the training people, and of the held-out people
+PLANE_DECIMALS = 3
 
 
 class Scored(NamedTuple):
-    """Pairs with their distances.
-
-    Attributes:
-        distance: (P,) float32.
-        same: (P,) bool.
-        people: (P, 2) int, the two people in each pair.
-        quality: (P, 2) float32, the qualities of the two images, in [0, 1]; None if they are not known.
-    """
+    """Pairs: distances (P,), genuine or not (P,), the two people (P, 2), and the qualities (P, 2), if known."""
 
     distance: np.ndarray
     same: np.ndarray
@@ -54,18 +47,14 @@ class Scored(NamedTuple):
 
     def calibrate(self) -> Calibration:
         """Fit a calibration, with confidence intervals and operating points."""
-        points = calibration.measure_operating_points(self.distance[self.same], self.distance[~self.same])
-        return replace(calibration.fit(self.distance, self.same, self.people), operating_points=points)
+        fitted = fit_calibration(self.distance, self.same, self.people)
+        score = fitted.score(self.distance)
+        return replace(fitted, operating_points=measure_operating_points(score[self.same], score[~self.same]))
 
     def confused(self, threshold: float, names: Sequence[str]) -> list[Confusion]:
-        """Return the pairs of people that a threshold confuses most, worst first.
+        """Return the pairs of people that a threshold, chosen on other people, confuses most, worst first.
 
-        Args:
-            threshold: a distance chosen on other people.
-            names: the people, indexed by `people`.
-
-        Returns:
-            At most `MAX_CONFUSIONS`, each with a share above 0 and at least `MIN_CONFUSION_PAIRS` impostor pairs.
+        At most `MAX_CONFUSIONS`, each with a share above 0 and at least `MIN_CONFUSION_PAIRS` impostor pairs.
         """
         first, second = np.sort(self.people[~self.same], axis=1).T
         couples, couple = np.unique(first * len(names) + second, return_inverse=True)  # couple: (impostor pairs,)
@@ -79,86 +68,67 @@ class Scored(NamedTuple):
         ]
 
     def curves(self, probability: np.ndarray) -> Curves:
-        """Return `metrics.curves`, given P(same) of each pair."""
-        return metrics.curves(self.distance, self.same, probability)
+        """Return `metrics.compute_curves`, given P(same) of each pair."""
+        return metrics.compute_curves(self.distance, self.same, probability)
 
     def report(self, probability: np.ndarray) -> Report:
-        """Return `metrics.report`, given P(same) of each pair."""
-        return metrics.report(self.distance, self.same, probability)
+        """Return `metrics.compute_report`, given P(same) of each pair."""
+        return metrics.compute_report(self.distance, self.same, probability)
+
+
+class Embedded(NamedTuple):
+    """The embeddings (N, D) of a data set on the CPU, and the qualities (N,), if the network has them."""
+
+    dataset: IdentityDataset
+    z: Tensor
+    quality: Tensor | None
+
+    def select(self, part: IdentityDataset) -> Embedded:
+        """Return the embeddings of some of the images: a selection or subsample of the data set."""
+        rows = np.searchsorted(self.dataset.rows, part.rows)
+        return Embedded(part, self.z[rows], None if self.quality is None else self.quality[rows])
 
 
 @torch.inference_mode()
-def score_all_pairs(network: SiameseNetwork, dataset: IdentityDataset) -> Scored:
-    """Embed each image once and compute the distance of each pair.
-
-    Args:
-        network: on any device; left in evaluation mode.
-        dataset: N images.
-
-    Returns:
-        The pairs of `all_pairs`, in its order, with quality if the network has it. `people` indexes `dataset.names`.
-
-    Raises:
-        ValueError: if a distance is not finite.
-    """
-    z, quality = embed(network, dataset)
-    first, second, same = all_pairs(dataset.identity)
-    distances = distances_of(z, first, second)
-    if not np.isfinite(distances).all():
-        raise ValueError("the network's distances are not finite; train it again with a lower learning rate")
-    rows = np.stack([first, second], axis=1)  # (P, 2)
-    return Scored(distances, same, dataset.identity[rows], None if quality is None else quality.numpy()[rows])
-
-
-@torch.inference_mode()
-def embed(network: SiameseNetwork, dataset: IdentityDataset) -> tuple[Tensor, Tensor | None]:
-    """Embed each image once.
-
-    Args:
-        network: on any device; left in evaluation mode.
-        dataset: N images.
-
-    Returns:
-        On the CPU: (N, D) float32 embeddings; (N,) qualities, or None if the network has none.
-    """
+def embed(network: SiameseNetwork, dataset: IdentityDataset) -> Embedded:
+    """Embed each image once. The network is left in evaluation mode."""
     network.eval()
     features = torch.cat([network.features(x.to(network.device)) for x in dataset.batches()])  # (N, D)
     quality = network.quality(features)
-    return network.head(features).float().cpu(), None if quality is None else quality.cpu()
+    return Embedded(dataset, network.head(features).float().cpu(), None if quality is None else quality.cpu())
+
+
+def score_pairs(embedded: Embedded) -> Scored:
+    """Compute the distance of each pair of `all_pairs`. The people are indices into `dataset.names`."""
+    identity, quality = embedded.dataset.identity, embedded.quality
+    first, second, same = all_pairs(identity)
+    distances = distances_of(embedded.z, first, second)
+    if not np.isfinite(distances).all():
+        raise ValueError("the network's distances are not finite; train it again with a lower learning rate")
+    rows = np.stack([first, second], axis=1)  # (P, 2)
+    return Scored(distances, same, identity[rows], None if quality is None else quality.numpy()[rows])
+
+
+def score_all_pairs(network: SiameseNetwork, dataset: IdentityDataset) -> Scored:
+    """Embed each image once and compute the distance of each pair."""
+    return score_pairs(embed(network, dataset))
 
 
 def distances_of(z: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Compute distances between rows of embeddings, block by block to limit memory.
-
-    Args:
-        z: (N, D) float embeddings.
-        first: (P,) int rows of `z`.
-        second: (P,) int rows of `z`.
-
-    Returns:
-        (P,) distances.
-    """
+    """Compute the distances (P,) between two rows (P,) of embeddings (N, D) each, block by block to limit memory."""
     blocks = zip(*(torch.from_numpy(rows).split(PAIRS_PER_BLOCK) for rows in (first, second)), strict=True)
     return torch.cat([distance(z[rows1], z[rows2]) for rows1, rows2 in blocks]).numpy()
 
 
-def measure_plane(network: SiameseNetwork, training: IdentityDataset, test: IdentityDataset) -> Plane | None:
-    """Embed the training people and the held-out people; None if the embeddings do not have two dimensions.
-
-    Args:
-        network: on any device; left in evaluation mode.
-        training, test: the people. Of large data sets, `MAX_IMAGES` are embedded, see `IdentityDataset.subsample`.
-    """
-    if network.embedding_dim != 2:
+def measure_plane(training: Embedded, test: Embedded, people: People) -> Plane | None:
+    """Return embeddings to draw, of up to `MAX_PLANE_IMAGES` images each; None if they do not have two dimensions."""
+    if training.z.shape[1] != 2:
         return None
-    return Plane(_points(network, training), _points(network, test))
+    return Plane(_points(training, people.training), _points(test, people.test))
 
 
-@torch.inference_mode()
-def _points(network: SiameseNetwork, dataset: IdentityDataset) -> list[tuple[int, float, float]]:
-    network.eval()
-    drawn = dataset.subsample(MAX_IMAGES)
-    z = torch.cat([network.embed(x.to(network.device)) for x in drawn.batches()]).double().cpu().numpy()  # (N, 2)
-    people = [dataset.names.index(name) for name in drawn.names]
-    rows = zip(drawn.identity, z.round(DECIMALS).tolist(), strict=True)
+def _points(embedded: Embedded, names: Sequence[Identity]) -> list[tuple[int, float, float]]:
+    drawn = embedded.select(embedded.dataset.subsample(MAX_PLANE_IMAGES))
+    people = [names.index(name) for name in drawn.dataset.names]
+    rows = zip(drawn.dataset.identity, drawn.z.double().numpy().round(PLANE_DECIMALS).tolist(), strict=True)
     return [(people[number], x, y) for number, (x, y) in rows]

@@ -8,22 +8,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from siamese.evaluation import metrics
-from siamese.page.plane import colour
+from siamese.page.about import person_color
 from siamese.record import Curves, Plane
 
 ACCENT, GENUINE, IMPOSTOR = "#4f46e5", "#0f766e", "#b45309"
 MAX_MARKERS = 50  # points of a curve that are marked
 
 
-def loss(values: list[float], epochs: int, validation_eer: list[float], file: Path) -> None:
-    """Plot the training loss and the validation error.
-
-    Args:
-        values: losses of batches, equally spaced over all epochs.
-        epochs: the number of epochs.
-        validation_eer: equal error rate after each epoch; empty without validation people.
-        file: the PNG to write.
-    """
+def plot_loss(values: list[float], epochs: int, validation_eer: list[float], file: Path) -> None:
+    """Plot the losses of batches, equally spaced over all epochs, and the validation error after each epoch, if any."""
     figure, axes = _figure((6, 3.5), "Epoch", "Contrastive loss")
     middle = (np.arange(len(values)) + 0.5) * epochs / len(values)
     axes.plot(middle, values, color=ACCENT, marker="." if len(values) <= MAX_MARKERS else None, label="training loss")
@@ -41,8 +34,8 @@ def loss(values: list[float], epochs: int, validation_eer: list[float], file: Pa
     figure.savefig(file, dpi=120)
 
 
-def roc(distance: np.ndarray, same: np.ndarray, file: Path) -> None:
-    """Plot the ROC curve of pairs, see `metrics.report`; the title gives AUC and EER."""
+def plot_roc(distance: np.ndarray, same: np.ndarray, file: Path) -> None:
+    """Plot the ROC curve of pairs; the title gives AUC and EER."""
     figure, axes = _figure((4.5, 4.5), "False-match rate", "True-match rate")
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     axes.plot(*metrics.roc(distance, same), color=ACCENT)
@@ -50,7 +43,7 @@ def roc(distance: np.ndarray, same: np.ndarray, file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def distances(curves: Curves, threshold: float, file: Path) -> None:
+def plot_distances(curves: Curves, threshold: float, file: Path) -> None:
     """Plot the histograms of genuine and impostor distances, two bins drawn as one, with a threshold."""
     figure, axes = _figure((6, 3.5), "Dissimilarity", "Share of pairs")
     for label, counts, color in (("genuine", curves.genuine, GENUINE), ("impostor", curves.impostor, IMPOSTOR)):
@@ -62,29 +55,24 @@ def distances(curves: Curves, threshold: float, file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def plane(points: Plane, file: Path) -> None:
-    """Plot two-dimensional embeddings: one colour per person, held-out people as large dots with an edge."""
+def plot_plane(points: Plane, file: Path) -> None:
+    """Plot two-dimensional embeddings: one color per person, held-out people as large dots with an edge."""
     figure, axes = _figure((6, 6), "Embedding, first dimension", "Embedding, second dimension")
     for rows, size, edge, label in (
         (points.training, 9, "none", "training"),
         (points.test, 45, "0.1", "held out"),
     ):
         people, x, y = zip(*rows, strict=True)
-        colours = [colour(person) for person in people]
-        axes.scatter(x, y, s=size, c=colours, edgecolors=edge)
+        colors = [person_color(person) for person in people]
+        axes.scatter(x, y, s=size, c=colors, edgecolors=edge)
         axes.scatter([], [], s=size, c="0.6", edgecolors=edge, label=f"{len(set(people))} people, {label}")
     axes.set_aspect("equal", "datalim")
     axes.legend(frameon=False, loc="upper left")
     figure.savefig(file, dpi=120)
 
 
-def pairs(rows: list[tuple[np.ndarray, np.ndarray, float, bool]], file: Path) -> None:
-    """Plot pairs of images side by side, with their distances.
-
-    Args:
-        rows: for each pair its two images, (H, W) or (H, W, 3) uint8, its distance, and whether it is genuine.
-        file: the PNG to write.
-    """
+def plot_pairs(rows: list[tuple[np.ndarray, np.ndarray, float, bool]], file: Path) -> None:
+    """Plot pairs of images, (H, W) or (H, W, 3) uint8, side by side, with distance and kind."""
     columns = min(5, len(rows))
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.3 * lines), layout="constrained")

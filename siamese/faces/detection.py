@@ -96,15 +96,10 @@ def find_faces(photos: Sequence[Image.Image], device: str | torch.device = "cpu"
     it finds none, a second pass uses at most 1600 pixels and faces of at least 20 pixels. If the best score is below
     `UPRIGHT_SCORE`, the photo is also searched rotated by 90, 180 and 270 degrees. If there is still no face, a last
     pass scales the photo to a longest side of 320 pixels, with a gray border of 80 pixels, and detects faces of at
-    least 96 pixels.
-
-    Args:
-        photos: N RGB images of any size, see `images.read`. They are processed together, but the result of a photo does
-            not depend on the others.
-        device: device of the detector.
+    least 96 pixels. The result of a photo does not depend on the others.
 
     Returns:
-        N lists of faces; empty if a photo shows none. The main face comes first: the largest one inside the photo, or
+        For each photo its faces; none if it shows none. The main face comes first: the largest one inside the photo, or
         the most central one of several that are about as large. The others follow in order of size.
     """
     found: list[list[Detection]] = [[] for _ in photos]

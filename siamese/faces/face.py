@@ -10,10 +10,11 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from siamese import images
 from siamese.faces.detection import MAX_PHOTO_SIDE, Box, Detection, Landmarks, find_faces
-from siamese.network import resize_to_input
+from siamese.network import resize_to_input, to_tensor
 
 Part = Literal["eyes", "mouth"]
 # Where a crop has the left eye, right eye, nose, left and right corner of the mouth (as seen in the image), with the
@@ -30,46 +31,54 @@ TEMPLATE: Landmarks = (
 
 @dataclass(frozen=True)
 class Face:
-    """A network input, and where in the photo it is from. Coordinates are as in `Detection`.
+    """A network input, and where in the photo it is from.
 
     Attributes:
-        crop: image at the network's input size, mode "L" or "RGB".
-        box: left, top, right, bottom; None if the input is the whole image. So are then all other attributes.
-        landmarks: (x, y) of left eye, right eye, nose, left and right corner of the mouth.
-        score: the detector's score, in [0, 1].
-        quality: how well the face can be recognised, in [0, 1], see `SiameseNetwork.quality`; None before the face is
+        crop: image at the network's input size, mode "L" or "RGB"; None for a face of an index.
+        detection: the face in the photo; None if the input is the whole image.
+        quality: how well the face can be recognized, in [0, 1], see `SiameseNetwork.quality`; None before the face is
             embedded, and for networks without quality scores.
         covered: parts that seem to be covered, for example by a mask or dark glasses; only checked by `Model.compare`
-            for faces with a low quality, see `siamese.faces.quality`.
+            for faces with a low quality, see `mark_covered`.
     """
 
-    crop: Image.Image
-    box: Box | None = None
-    landmarks: Landmarks | None = None
-    score: float | None = None
+    crop: Image.Image | None
+    detection: Detection | None = None
     quality: float | None = None
     covered: tuple[Part, ...] = ()
 
     @property
-    def size(self) -> float | None:
-        """Geometric mean of the width and height of the box, in pixels."""
-        return self._detection.size if self._detection else None
+    def box(self) -> Box | None:
+        """Left, top, right, bottom in pixels of the photo, see `Detection`; None for a whole image."""
+        return self.detection.box if self.detection else None
 
     @property
-    def angle(self) -> float | None:
-        """Clockwise rotation of the head in the image plane, in degrees, see `Detection.angle`."""
-        return self._detection.angle if self._detection else None
+    def landmarks(self) -> Landmarks | None:
+        """(x, y) of left eye, right eye, nose, left and right corner of the mouth; None for a whole image."""
+        return self.detection.landmarks if self.detection else None
 
     @property
-    def turn(self) -> float | None:
-        """Turn of the head to the side: 0 for a frontal face, see `Detection.turn`."""
-        return self._detection.turn if self._detection else None
+    def score(self) -> float | None:
+        """The detector's score, in [0, 1]; None for a whole image."""
+        return self.detection.score if self.detection else None
 
     @property
-    def _detection(self) -> Detection | None:
-        if self.box is None or self.landmarks is None or self.score is None:
-            return None
-        return Detection(self.box, self.landmarks, self.score)
+    def pixels(self) -> Tensor:
+        """The crop as a (C, H, W) uint8 tensor."""
+        assert self.crop, "faces of an index are not embedded again"
+        return to_tensor(self.crop)
+
+    def to_dict(self) -> dict:
+        """Return all but the crop, for JSON."""
+        place = self.detection
+        return {
+            "box": place and place.box,
+            "landmarks": place and place.landmarks,
+            "angle": place and place.angle,
+            "score": place and place.score,
+            "quality": self.quality,
+            "covered": self.covered,
+        }
 
 
 def detect(
@@ -78,21 +87,7 @@ def detect(
     template: Landmarks | None,
     device: str | torch.device = "cpu",
 ) -> list[list[Face]]:
-    """Read photos and return the network inputs in each.
-
-    Args:
-        pictures: N images, see `images.read`.
-        input_shape: (C, H, W) of the network.
-        template: places of the landmarks in the crops, see `crop`; None to use the whole image.
-        device: device of the detector.
-
-    Returns:
-        N lists: all faces of a photo, the main one first, see `find_faces`; one input for a whole image.
-
-    Raises:
-        FileNotFoundError: if a file does not exist.
-        ValueError: if an image cannot be read.
-    """
+    """Read photos and return the faces in each, the main one first; without a template, the whole image."""
     if template is None:
         return [[Face(resize_to_input(images.read(picture), input_shape))] for picture in pictures]
     read = [images.read_reduced(picture, MAX_PHOTO_SIDE) for picture in pictures]
@@ -106,9 +101,8 @@ def detect(
 def _to_face(
     photo: Image.Image, scale: int, detection: Detection, input_shape: tuple[int, int, int], template: Landmarks
 ) -> Face:
-    original = detection.scaled(scale)
     aligned = resize_to_input(crop(photo, detection, input_shape[1], template), input_shape)
-    return Face(aligned, original.box, original.landmarks, original.score)
+    return Face(aligned, detection.scaled(scale))
 
 
 def crop(photo: Image.Image, detection: Detection, side: int, template: Landmarks) -> Image.Image:
@@ -116,15 +110,9 @@ def crop(photo: Image.Image, detection: Detection, side: int, template: Landmark
 
     Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", IEEE TPAMI 1991.
 
-    Args:
-        photo: the RGB photo in which the face was detected.
-        detection: the face.
-        side: height and width of the crop in pixels.
-        template: the places of the landmarks in the crop, see `TEMPLATE`.
-
     Returns:
-        An RGB image, black outside the photo. A face that shrinks to half its size or less is averaged over blocks
-        first, to avoid aliasing.
+        An RGB image of side × side pixels, black outside the photo. A face that shrinks to half its size or less is
+        averaged over blocks first, to avoid aliasing.
     """
     # With points as complex numbers, a similarity is crop = factor * photo + shift, with a closed-form solution.
     target, source = np.array(template) @ (side, 1j * side), np.array(detection.landmarks) @ (1, 1j)

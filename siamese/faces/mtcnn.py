@@ -42,18 +42,11 @@ torch.ops.load_library(next(TORCHVISION.glob("_C*")))
 
 
 class DetectionTensors(NamedTuple):
-    """The K faces of one image, in pixels from its upper left corner.
+    """The K faces of one image, in pixels from its upper left corner."""
 
-    Attributes:
-        boxes: (K, 4) float, left, top, right, bottom; may reach beyond the image.
-        landmarks: (K, 5, 2) float, x and y of left eye, right eye, nose, left and right corner of the mouth, as seen
-            in the image.
-        scores: (K,) float in [0, 1].
-    """
-
-    boxes: Tensor
-    landmarks: Tensor
-    scores: Tensor
+    boxes: Tensor  # (K, 4) float, left, top, right, bottom; may reach beyond the image
+    landmarks: Tensor  # (K, 5, 2) float, x and y of left eye, right eye, nose, left and right corner of the mouth
+    scores: Tensor  # (K,) float in [0, 1]
 
 
 class PNet(nn.Module):
@@ -116,15 +109,9 @@ class ONet(nn.Module):
 
 @torch.inference_mode()
 def detect(photos: Sequence[Image.Image], smallest: int, device: str | torch.device = "cpu") -> list[DetectionTensors]:
-    """Find the upright faces in photos. The result of a photo does not depend on the other photos.
+    """Find the upright faces of at least `smallest` pixels, 12 or more, in B photos: at most `MAX_FACES` in each.
 
-    Args:
-        photos: B RGB images of any size.
-        smallest: side in pixels of the smallest face to look for, at least 12.
-        device: device of the networks.
-
-    Returns:
-        B results of at most `MAX_FACES` faces, on `device`.
+    The result of a photo does not depend on the other photos.
     """
     device = torch.device(device)
     pnet, rnet, onet = networks(device)
@@ -167,11 +154,7 @@ def _propose(pnet: PNet, levels: Pyramids) -> tuple[Tensor, Tensor]:
 
 
 def _output(onet: ONet, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Run ONet on (N, 3, 48, 48) crops and their mirror images.
-
-    Returns:
-        The means of the (N,) scores, of the (N, 4) shifts and of the (N, 5, 2) landmarks, in sides of the crop.
-    """
+    """Run ONet on (N, 3, 48, 48) crops and their mirror images: scores, shifts and landmarks, in sides of the crop."""
     scores, shift, points = onet(torch.cat([faces, faces.flip(3)]))
     shift, mirrored_shift = shift.view(2, -1, 4)
     mirrored_shift = mirrored_shift[:, [2, 1, 0, 3]] * shift.new_tensor([-1, 1, -1, 1])
@@ -240,21 +223,13 @@ def networks(device: torch.device) -> tuple[PNet, RNet, ONet]:
 
 
 class Pyramids(NamedTuple):
-    """The L levels of the image pyramids of all photos, packed into one gray image.
+    """The L levels of the image pyramids of all photos, packed into one gray image."""
 
-    Attributes:
-        pixels: (1, 3, H, W) float, normalised.
-        level: (H', W') index of the level at each position of the window, with a stride of 2; -1 beyond all levels.
-        corner: (L, 2) left and top of each level.
-        stretch: (L, 4) size of a level's pixel in the photo, as x, y, x, y.
-        owner: (L,) index of the photo of each level.
-    """
-
-    pixels: Tensor
-    level: Tensor
-    corner: Tensor
-    stretch: Tensor
-    owner: Tensor
+    pixels: Tensor  # (1, 3, H, W) float, normalized
+    level: Tensor  # (H', W') index of the level at each position of the window, with a stride of 2; -1 beyond all
+    corner: Tensor  # (L, 2) left and top of each level
+    stretch: Tensor  # (L, 4) size of a level's pixel in the photo, as x, y, x, y
+    owner: Tensor  # (L,) index of the photo of each level
 
 
 def pyramids(photos: Sequence[Image.Image], smallest: int, device: torch.device) -> Pyramids:
@@ -289,9 +264,8 @@ def pyramids(photos: Sequence[Image.Image], smallest: int, device: torch.device)
 def _pack(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """Place images of (width, height) `sizes` in rows, the highest first, with `MARGIN` pixels around each.
 
-    Returns:
-        The (left, top) of each image, and the (width, height) of all. Corners are even, so that windows with a stride
-        of 2 are at the same pixels of an image wherever it is placed.
+    Returns the (left, top) of each image, and the (width, height) of all. Corners are even, so that windows with a
+    stride of 2 are at the same pixels of an image wherever it is placed.
     """
     cells = [(width + width % 2 + MARGIN, height + height % 2 + MARGIN) for width, height in sizes]
     limit = max([math.sqrt(1.2 * sum(width * height for width, height in cells)), *(width for width, _ in cells)])
@@ -322,14 +296,7 @@ def mipmap(photos: Sequence[Image.Image], device: torch.device) -> list[Tensor]:
 
 
 def crops(levels: list[Tensor], boxes: Tensor, owner: Tensor, side: int) -> Tensor:
-    """Return square boxes as (N, 3, side, side) pixels; gray beyond the photos.
-
-    Args:
-        levels: from `mipmap`.
-        boxes: (N, 4) left, top, right, bottom.
-        owner: (N,) index of the photo of each box.
-        side: height and width of the crops.
-    """
+    """Return square boxes, (N, 4), of the photos `owner`, (N,), as (N, 3, side, side) pixels; gray beyond photos."""
     regions = torch.cat([owner[:, None].to(boxes.dtype), boxes], dim=1)
     # A pixel of the crop is taken from the level whose pixels are about as large: 0.7 to 1.4 times.
     halvings = ((boxes[:, 2] - boxes[:, 0]) / side).log2().round().clamp(0, HALVINGS)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from siamese.faces.face import Face, Part
-from siamese.network import POOR_QUALITY, SiameseNetwork, to_tensor
+from siamese.network import POOR_QUALITY, SiameseNetwork
 
 Cause = Literal["covered", "small", "blurred", "dark", "turned", "poor"]
 
@@ -27,56 +27,44 @@ def quality_causes(face: Face) -> list[Cause]:
 
     A face with a known quality of at least `POOR_QUALITY` has no cause, unless a part of it is covered.
     """
-    size, turn = face.size, face.turn
-    assert size is not None, "the face was detected"
-    assert turn is not None, "the face was detected"
+    assert face.detection, "the face was detected"
+    assert face.crop, "it was detected in a photo"
     causes: list[Cause] = ["covered"] if face.covered else []
     if face.quality is not None and face.quality >= POOR_QUALITY:
         return causes
     margin = face.crop.height // 8  # background
     gray = np.asarray(face.crop.convert("L"), dtype=float)[margin:-margin, margin:-margin]
-    if size < SMALL_FACE_PIXELS:
+    if face.detection.size < SMALL_FACE_PIXELS:
         causes.append("small")
     elif sharpness(gray) < BLURRED_SHARPNESS:
         causes.append("blurred")
     if gray.mean() < DARK_GRAY_LEVEL:
         causes.append("dark")
-    if turn > TURNED_RATIO:
+    if face.detection.turn > TURNED_RATIO:
         causes.append("turned")
     if face.quality is not None and not causes:
         causes.append("poor")
     return causes
 
 
-def quality_warnings(face: Face, name: str) -> list[str]:
-    """Describe what makes a face hard to compare, see `quality_causes`.
-
-    Args:
-        face: a detected face.
-        name: "first" or "second" photo.
-
-    Returns:
-        Sentences for the user; empty for most faces.
-    """
+def quality_warnings(face: Face, photo: str) -> list[str]:
+    """Describe what makes a face in a photo, such as "the first photo", hard to compare; empty for most faces."""
+    assert face.detection, "the face was detected"
     sentences: dict[Cause, str] = {
         "covered": f"seems to be covered around the {' and the '.join(face.covered)}.",
-        "small": f"is small: {face.size:.0f} pixels.",
+        "small": f"is small: {face.detection.size:.0f} pixels.",
         "blurred": "is blurred.",
         "dark": "is very dark.",
         "turned": "is turned far to the side.",
         "poor": "is hard to recognise: the photo is of poor quality.",
     }
-    return [f"The face in the {name} photo {sentences[cause]}" for cause in quality_causes(face)]
+    return [f"The face in {photo} {sentences[cause]}" for cause in quality_causes(face)]
 
 
 def sharpness(gray: np.ndarray) -> float:
     """Return the mean absolute difference of pixels 1 apart, relative to that of pixels 6 apart.
 
-    Args:
-        gray: (H, W) gray levels.
-
-    Returns:
-        1/6 for a smooth gradient, higher for an image with fine detail.
+    It is 1/6 for a smooth gradient, and higher for an image with fine detail.
     """
 
     def mean_difference(step: int) -> float:
@@ -89,16 +77,13 @@ def sharpness(gray: np.ndarray) -> float:
 class Region(NamedTuple):
     """A part of a face.
 
-    Attributes:
-        name: what is there.
-        top, bottom: the rows of a crop, aligned with `TEMPLATE`, in sides of the crop.
-        min_change: the distance between the embeddings, of length 1, of the face and of the face with this part blank.
-            It is smaller if the part is covered. On LFW's View 1 this was so for nearly all drawn masks, for more than
-            half of the drawn dark glasses, and for 1 in 150 untouched faces, which wore dark glasses.
+    `min_change` is the distance between the embeddings, of length 1, of the face and of the face with this part blank.
+    It is smaller if the part is covered. On LFW's View 1 this was so for nearly all drawn masks, for more than half of
+    the drawn dark glasses, and for 1 in 150 untouched faces, which wore dark glasses.
     """
 
     name: Part
-    top: float
+    top: float  # the rows of a crop that is aligned with `TEMPLATE`, in sides of the crop
     bottom: float
     min_change: float
 
@@ -108,17 +93,12 @@ REGIONS = (Region("eyes", 0.357, 0.554, 0.6), Region("mouth", 0.589, 1.0, 0.5))
 
 @torch.inference_mode()
 def mark_covered(network: SiameseNetwork, faces: Sequence[Face]) -> list[Face]:
-    """Set `Face.covered` of faces with a low quality.
-
-    Args:
-        network: a network with quality scores.
-        faces: N faces with their quality. Faces without a quality are not checked.
-    """
+    """Set `Face.covered` of faces with a low quality, if the network has quality scores."""
     checked = [row for row, face in enumerate(faces) if face.quality is not None and face.quality < MAX_QUALITY]
     result = list(faces)
     if not checked:
         return result
-    x = torch.stack([to_tensor(faces[row].crop) for row in checked])  # (K, C, H, W)
+    x = torch.stack([faces[row].pixels for row in checked])  # (K, C, H, W)
     versions = [x]
     for region in REGIONS:
         rows = slice(round(region.top * x.shape[2]), round(region.bottom * x.shape[2]))

@@ -20,34 +20,19 @@ FREE_HARDWARE = SpaceHardware.ZERO_A10G
 CODE = ("**/*.py", "py.typed", "hub/templates/*.md")
 OUR_FOLDERS = ("examples/", "runs/", "siamese/", "weights/")  # other files in them are deleted from the Space
 STARTING_STAGES = ("NO_APP_FILE", "BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING")
-POLL_SECONDS = 2
-TIMEOUT_SECONDS = 1200
+TIMEOUT_MINUTES = 20
 
 
 class SpacePlan(NamedTuple):
-    """The content of a Space.
+    """The content of a Space."""
 
-    Attributes:
-        files: path in the Space → local file or content.
-        card: the README.md among them.
-        weights: value of the variable SIAMESE_WEIGHTS, which tells app.py what to load.
-    """
-
-    files: dict[str, Path | bytes]
-    card: SpaceCard
-    weights: str
+    files: dict[str, Path | bytes]  # path in the Space → local file or content
+    card: SpaceCard  # the README.md among them
+    weights: str  # value of SIAMESE_WEIGHTS, which tells app.py what to load
 
 
 def plan(repo_id: str, weights: str | Path | None = None) -> SpacePlan:
-    """Collect the content of a Space without sending anything.
-
-    Args:
-        repo_id: USER/SPACE.
-        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub; None for the face network.
-
-    Raises:
-        ValueError, OSError: if `weights` cannot be loaded, see `siamese.load`.
-    """
+    """Collect the content of a Space without sending anything. Without `weights`, it has the face network."""
     weights = weights or DEFAULT
     model = load(weights, device="cpu")
     files: dict[str, Path | bytes] = {
@@ -77,24 +62,10 @@ def deploy(
     private: bool = False,
     log: Callable[[str], None] = print,
 ) -> str:
-    """Create or update a Space and wait until it runs; safe to repeat.
+    """Create or update a Space, wait until it runs, and return its URL. This is safe to repeat.
 
-    Args:
-        repo_id: USER/SPACE.
-        weights: see `plan`; None keeps the network of an existing Space and takes the face network for a new one.
-        hardware: the Hub's name of the hardware, such as "zero-a10g"; None keeps the current hardware. A new Space then
-            gets the Hub's default, or ZeroGPU if the account's plan does not include that.
-        private: make a new Space private.
-        log: receives progress messages.
-
-    Returns:
-        The URL of the Space.
-
-    Raises:
-        ValueError, OSError: see `plan`; also if the name, token or hardware is invalid, or the Space holds other
-            content.
-        ConnectionError: if the Hub cannot be reached or denies the request.
-        RuntimeError: if the Space fails to start.
+    Without `weights` or `hardware`, an existing Space keeps what it has. A new one gets the face network, and the Hub's
+    default hardware, or ZeroGPU if the account's plan does not include that.
     """
     check_upload(repo_id)
     if hardware and hardware not in (names := [kind.value for kind in SpaceHardware]):
@@ -132,7 +103,7 @@ def deploy(
 
 
 def _create(api: HfApi, repo_id: str, hardware: SpaceHardware | None, private: bool, log: Callable[[str], None]) -> str:
-    """Create the Space if it does not exist. Returns its URL."""
+    """Create the Space if it does not exist, and return its URL."""
     settings = {"repo_type": "space", "space_sdk": "gradio", "private": private or None, "exist_ok": True}
     try:
         return str(api.create_repo(repo_id, space_hardware=hardware, **settings))
@@ -164,12 +135,12 @@ def _keep_network(space: SpacePlan, card: SpaceCard, weights: str) -> SpacePlan:
 
 def _wait(api: HfApi, repo_id: str, commit: str, url: str, log: Callable[[str], None]) -> None:
     """Wait until the Space runs a commit."""
-    stage, start = None, time.monotonic()
-    while time.monotonic() - start < TIMEOUT_SECONDS:
+    stage, end = None, time.monotonic() + 60 * TIMEOUT_MINUTES
+    while time.monotonic() < end:
+        time.sleep(2)
         try:
             runtime = api.get_space_runtime(repo_id)
         except HTTPError:  # a single failed request does not matter
-            time.sleep(POLL_SECONDS)
             continue
         if runtime.raw.get("sha") in (None, commit):  # else the answer is about an earlier commit
             if runtime.stage != stage:
@@ -180,7 +151,4 @@ def _wait(api: HfApi, repo_id: str, commit: str, url: str, log: Callable[[str], 
             if stage not in STARTING_STAGES:
                 logs = "build" if stage in ("BUILD_ERROR", "CONFIG_ERROR") else "container"
                 raise RuntimeError(f"the files were sent, but the Space failed to start ({stage}): {url}?logs={logs}")
-        time.sleep(POLL_SECONDS)
-    raise RuntimeError(
-        f"the files were sent, but the Space did not start within {TIMEOUT_SECONDS // 60} minutes: {url}"
-    )
+    raise RuntimeError(f"the files were sent, but the Space did not start within {TIMEOUT_MINUTES} minutes: {url}")

@@ -21,11 +21,7 @@ STATUS_REASONS = {
 
 
 def check_upload(repo_id: str) -> None:
-    """Check the name and the token before a long training run.
-
-    Raises:
-        ValueError: if `repo_id` is not USER/NAME, or there is no token, or a malformed one.
-    """
+    """Check the name of a repository and the token, for example before a long training run."""
     if not is_repo_id(repo_id):
         raise ValueError(f"a repository on the Hub is named USER/NAME, got {repo_id!r}")
     if not check_token():
@@ -35,21 +31,9 @@ def check_upload(repo_id: str) -> None:
 def upload(
     folder: Path, repo_id: str, private: bool = False, revision: str | None = None, create_pr: bool = False
 ) -> str:
-    """Upload a result folder in one commit. Creates the repository if necessary; safe to repeat.
+    """Upload a result folder in one commit, and return the URL of the model or of the pull request.
 
-    Args:
-        folder: result folder of `siamese train`. Only `published_files` are uploaded.
-        repo_id: USER/NAME.
-        private: make a new repository private.
-        revision: branch to commit to, created if necessary; None for the main branch.
-        create_pr: open a pull request, for a repository of another user.
-
-    Returns:
-        The URL of the model or of the pull request.
-
-    Raises:
-        ValueError: if the name, folder or token is invalid, or the repository holds other content.
-        ConnectionError: if the Hub cannot be reached or denies the request. No file was changed.
+    The repository and the branch `revision` are created if necessary. This is safe to repeat.
     """
     if revision and create_pr:
         raise ValueError("a pull request creates its own branch: use either revision or create_pr")
@@ -70,15 +54,9 @@ def upload(
 
 
 def published_files(folder: Path, weights: str) -> dict[str, Path | bytes]:
-    """Return the files of a result folder for publication, without names of people and local paths.
+    """Return the name and the path or content of each file to publish, without names of people and local paths.
 
-    Args:
-        folder: a result folder; weights that come with the package are found in any directory.
-        weights: where readers of the model card load the network from, a folder or USER/NAME.
-
-    Returns:
-        File name → path or content. metrics.json is anonymised (see `Record.anonymise`), and the README.md of a trained
-        network is written from it. Converted weights keep their own.
+    The README.md of a trained network is written again from its anonymised record; converted weights keep their own.
     """
     folder = find_weights(folder)
     record = Record.from_json((folder / "metrics.json").read_bytes())
@@ -92,11 +70,7 @@ def published_files(folder: Path, weights: str) -> dict[str, Path | bytes]:
 
 
 def check_repository_is_ours(api: HfApi, repo_id: str, repo_type: str, private: bool) -> None:
-    """Check that an upload overwrites nothing else and publishes nothing private.
-
-    Raises:
-        ValueError: if the repository has content without this project's tag, or is public although `private` is true.
-    """
+    """Check that an upload overwrites nothing else and publishes nothing private."""
     if private and not api.repo_info(repo_id, repo_type=repo_type).private:
         raise ValueError(f"{repo_id} already exists and is public: first make it private in its settings")
     files = set(api.list_repo_files(repo_id, repo_type=repo_type))
@@ -116,12 +90,7 @@ def check_repository_is_ours(api: HfApi, repo_id: str, repo_type: str, private: 
 
 @contextmanager
 def hub_errors(repo_id: str, advice: str) -> Iterator[None]:
-    """Turn the exceptions of the Hub's client into a ConnectionError with one sentence.
-
-    Args:
-        repo_id: the repository that is written to.
-        advice: what to do once the cause is fixed.
-    """
+    """Turn the exceptions of the Hub's client into a ConnectionError: what is wrong, and then the advice."""
     try:
         yield
     except OfflineModeIsEnabled as error:

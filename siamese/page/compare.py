@@ -1,24 +1,24 @@
-"""Draw the Compare tab: the examples, what is missing, and the answer."""
-
-from __future__ import annotations
+"""Draw the Compare tab: what is missing, the answer, and the compared faces."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from html import escape
-from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image
 
-from siamese import wording
+from siamese import images, wording
 from siamese.comparison import Comparison
+from siamese.faces import Face
+from siamese.faces.detection import Landmarks
 from siamese.faces.quality import Cause, quality_causes
-from siamese.images import data_uri
 from siamese.page.charts import PairDistances, rank, scale
-from siamese.page.html import message, symbol
 from siamese.page.uploads import Upload
+from siamese.page.widgets import PREVIEW_PIXELS, card, img, message, place_box
+from siamese.saliency import region_means
 from siamese.wording import Vocabulary
-
-THUMBNAIL_PIXELS = 128
 
 # What to try if the answer is "unsure".
 ADVICE: dict[Cause, str] = {
@@ -31,34 +31,22 @@ ADVICE: dict[Cause, str] = {
 }
 
 
-class Example(NamedTuple):
-    """A pair of example photos.
-
-    Attributes:
-        caption: what the photos show, in a few words.
-        first, second: paths of the photos.
-    """
-
-    caption: str
-    first: Path
-    second: Path
+Numbers = tuple[int | None, int | None]  # the chosen face of each photo, from 1; None for all
+ALL_FACES: Numbers = (None, None)
 
 
-def examples(pairs: Sequence[Example]) -> str:
-    """Draw a row of buttons, one per example. See app.js for the events."""
-    buttons = "".join(
-        f"""
-  <button type="button" data-example="{number}" data-files="{pair.first.name} {pair.second.name}">
-    <span>{thumbnail(pair.first)}{thumbnail(pair.second)}</span>{escape(pair.caption)}</button>"""
-        for number, pair in enumerate(pairs)
-    )
-    return f'<div class="examples" role="group" aria-label="Examples">{buttons}</div>'
+class Kept(NamedTuple):
+    """What a session keeps, so that another strictness needs no GPU."""
 
+    photos: tuple[Upload, Upload]
+    numbers: Numbers
+    answer: Comparison  # at the default false-match rate, with the crops of the compared faces only
 
-def thumbnail(photo: Path) -> str:
-    with Image.open(photo) as image:
-        square = ImageOps.fit(image.convert("RGB"), (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), centering=(0.5, 0.2))
-    return f'<img src="{data_uri(square, "WEBP")}" alt="{escape(photo.stem.replace("-", ", "))}">'
+    @classmethod
+    def of(cls, photos: tuple[Upload, Upload], numbers: Numbers, answer: Comparison) -> "Kept":
+        """Leave out the crops of faces that are not compared."""
+        first, second = (tuple(replace(face, crop=None) for face in photo) for photo in answer.found)
+        return cls(photos, numbers, replace(answer, found=(first, second)))
 
 
 def states(words: Vocabulary, has_examples: bool) -> str:
@@ -78,43 +66,44 @@ def states(words: Vocabulary, has_examples: bool) -> str:
     )
 
 
+def previews_of(first: Upload | None, second: Upload | None) -> str:
+    """Draw photos that the browser cannot draw, for example TIFF. Those that cannot be read are left out."""
+    previews = []
+    for photo in filter(None, (first, second)):
+        with suppress(OSError, ValueError):
+            preview, _ = images.read_reduced(photo, PREVIEW_PIXELS)
+            previews.append(for_photos(img(preview, "", "JPEG"), [photo]))
+    return "".join(previews)
+
+
 def for_photos(drawn: str, photos: Sequence[Upload | None], *choice: object) -> str:
     """Mark HTML with the photos that it is for, so that the page never shows it next to others.
 
-    Args:
-        drawn: HTML.
-        photos: the uploads that it shows.
-        choice: what else the HTML depends on. The page then notices each answer, even if two look the same.
+    `choice` is what else it depends on. The page then notices each answer, even if two look the same.
     """
     keys = " ".join(photo.key if photo else "-" for photo in photos)
     return f'<div data-photos="{keys}" data-choice="{" ".join(map(str, choice))}">{drawn}</div>'
 
 
 def answer_card(answer: Comparison, words: Vocabulary) -> str:
-    """Draw the verdict with the two compared faces.
-
-    Args:
-        answer: a comparison of two faces.
-        words: what the network compares.
-    """
-    crops = [
-        f'<img src="{data_uri(face.crop, "WEBP")}" alt="The compared {words.item} of the {photo} photo">'
-        for face, photo in zip(answer.faces, wording.PHOTOS, strict=True)
-        if face
-    ]
+    """Draw the verdict with the two compared faces."""
+    faces = [(face.crop, f"The compared {words.item} of the {photo} photo") for photo, face in _compared(answer)]
     which = wording.describe_faces(answer.numbers, (len(answer.found[0]), len(answer.found[1])))
     chance = wording.describe_probability(answer.verdict, answer.probability, words)
-    notes = [f"{which[0].upper()}{which[1:]}."] if which else []
-    notes = " ".join([*notes, *answer.warnings])
-    unsure = answer.verdict == "unsure"
-    return f"""
-<div class="answer {answer.verdict}">
-  <div class="pair">{symbol(answer.verdict).join(crops)}</div>
-  <p class="verdict">{wording.describe_verdict(answer.verdict, answer.probability, answer.fmr, words)}</p>
-  {_chance(f"{chance[0].upper()}{chance[1:]}", answer, words)}
-  {f'<p class="notes">{escape(notes)}</p>' if notes else ""}
-  {f'<p class="advice">{advice(answer)}</p>' if unsure else ""}
-</div>"""
+    notes = " ".join([*([f"{which.capitalize()}."] if which else []), *answer.warnings])
+    return card(
+        answer.verdict,
+        faces,
+        wording.describe_verdict(answer.verdict, answer.probability, answer.fmr, words),
+        _explained(chance.capitalize(), answer, words),
+        f'<p class="notes">{escape(notes)}</p>' if notes else "",
+        f'<p class="advice">{advice(answer)}</p>' if answer.verdict == "unsure" else "",
+    )
+
+
+def _compared(answer: Comparison) -> list[tuple[str, Face]]:
+    """Return the name of each photo and its compared face."""
+    return [(photo, face) for photo, face in zip(wording.PHOTOS, answer.faces, strict=True) if face]
 
 
 def among_pairs(answer: Comparison, pairs: PairDistances, words: Vocabulary) -> str:
@@ -127,7 +116,7 @@ def among_pairs(answer: Comparison, pairs: PairDistances, words: Vocabulary) -> 
 </div>"""
 
 
-def _chance(chance: str, answer: Comparison, words: Vocabulary) -> str:
+def _explained(chance: str, answer: Comparison, words: Vocabulary) -> str:
     """Draw the probability; a click explains it."""
     interval = ""
     if answer.confidence_interval:
@@ -146,3 +135,114 @@ def advice(answer: Comparison) -> str:
     if not wanted:
         return "Try another photo of one of them: large, sharp and from the front."
     return f"Try another photo: one {wording.listed(wanted)}."
+
+
+# Teal and magenta: far from skin, and different for people who are color-blind.
+MORE_ALIKE_COLOR, LESS_ALIKE_COLOR = (0, 150, 136), (200, 30, 200)
+MIN_REGION_MEAN = 0.1  # of a region that is named; the largest absolute value of a map is 1
+NAMED_REGIONS = 2
+
+
+def compared_faces(
+    answer: Comparison,
+    photos: Sequence[tuple[Image.Image, int]],
+    maps: Sequence[np.ndarray],
+    template: Landmarks | None,
+    chosen: Numbers,
+    words: Vocabulary,
+) -> str:
+    """Draw photos that show several faces, the aligned crops on top of each other, and their saliency maps.
+
+    For photos of the same person, parts that make the distance larger are not drawn: benchmarks/saliency.py shows that
+    maps are not reliable there.
+    """
+    if answer.verdict == "same":
+        maps = [values.clip(min=0) for values in maps]
+    return f"""
+<div class="seen">
+  {_chooser(answer, photos, chosen)}
+  <div class="views">
+    {_wipe(answer, words)}
+    {_explanation(answer, maps, template, words)}
+  </div>
+</div>"""
+
+
+def _chooser(answer: Comparison, photos: Sequence[tuple[Image.Image, int]], chosen: Numbers) -> str:
+    """Draw the photos that show several faces. Each face is a button."""
+    figures = "".join(
+        _photo_with_faces(answer, number, *photo)
+        for number, photo in enumerate(photos)
+        if len(answer.found[number]) > 1
+    )
+    if not figures:
+        return ""
+    back = '<button type="button" data-face="">Compare all faces</button>' if any(chosen) else ""
+    how = f"{answer.pairs} pairs of faces were compared; the closest pair is marked." if answer.pairs > 1 else ""
+    return f"""
+  <h2>Several faces</h2>
+  <p>{how} Click another face to compare it. {back}</p>
+  <div class="group-photos">{figures}</div>"""
+
+
+def _photo_with_faces(answer: Comparison, number: int, image: Image.Image, reduced: int) -> str:
+    photo, found = wording.PHOTOS[number], answer.found[number]
+    buttons = "".join(
+        f'<button type="button" class="box" style="{place}" data-photo="{number}" data-face="{face_number}" '
+        f'aria-pressed="{str(face_number == answer.numbers[number]).lower()}" '
+        f'aria-label="Face {face_number} of {len(found)} in the {photo} photo"><span>{face_number}</span></button>'
+        for face_number, face in enumerate(found, 1)
+        if (place := place_box(face.box, image, reduced))
+    )
+    return f"""
+    <div class="photo">{img(image, f"The {photo} photo with the detected faces", "JPEG")}
+      {buttons}</div>"""
+
+
+def _wipe(answer: Comparison, words: Vocabulary) -> str:
+    """Draw one crop on top of the other, and a slider that shows more or less of it, see app.js."""
+    first, second = (img(face.crop, f"The {photo} {words.item}") for photo, face in _compared(answer))
+    return f"""
+    <section class="wipe"><h2>One on top of the other</h2>
+      <div class="crop">{first}<div class="over">{second}</div></div>
+      <input type="range" value="50" min="0" max="100"
+        aria-label="Where the first {words.item} ends and the second begins, in percent of the width">
+      <p aria-hidden="true"><span>first</span><span>second</span></p>
+    </section>"""
+
+
+def _explanation(answer: Comparison, maps: Sequence[np.ndarray], template: Landmarks | None, words: Vocabulary) -> str:
+    crops = "".join(
+        f"""
+      <div class="crop">{img(face.crop and face.crop.convert("L"), f"The {photo} {words.item} in gray")}
+        <div class="heat">{img(_heat(values), "", "PNG")}</div></div>"""
+        for (photo, face), values in zip(_compared(answer), maps, strict=True)
+    )
+    apart = "" if answer.verdict == "same" else '<span class="apart">less alike</span>'
+    sentence = f"<p>{describe_maps(maps, template)}</p>" if template else ""
+    return f"""
+    <section class="parts"><h2>Which parts are alike</h2>
+      <div class="both">{crops}</div>
+      {sentence}
+      <p class="key"><span class="together">more alike</span>{apart}</p>
+    </section>"""
+
+
+def describe_maps(maps: Sequence[np.ndarray], template: Landmarks) -> str:
+    """Name the regions with the largest and smallest values of two maps: "Most alike: nose. Least alike: eyes."."""
+    first, second = (region_means(values, template) for values in maps)
+    mean = {region: (first[region] + second[region]) / 2 for region in first}
+    ranked = sorted(mean, key=lambda region: -mean[region])
+    most = [region for region in ranked if mean[region] >= MIN_REGION_MEAN][:NAMED_REGIONS]
+    least = [region for region in reversed(ranked) if mean[region] <= -MIN_REGION_MEAN][:NAMED_REGIONS]
+    sentences = [
+        f"{name} alike: {wording.listed(regions)}." for name, regions in (("Most", most), ("Least", least)) if regions
+    ]
+    return " ".join(sentences) or "No part stands out."
+
+
+def _heat(saliency: np.ndarray) -> Image.Image:
+    """Color an (H, W) map in [-1, 1]; 0 is transparent."""
+    color = np.where(saliency[..., None] >= 0, MORE_ALIKE_COLOR, LESS_ALIKE_COLOR)
+    alpha = (np.sqrt(np.abs(saliency).clip(0, 1)) * 210)[..., None]
+    return Image.fromarray(np.concatenate([color, alpha], 2).astype(np.uint8), "RGBA")

@@ -1,7 +1,5 @@
 """The photo inputs of the page. Gradio writes a .pyi file next to a module with a component, so they have their own."""
 
-from __future__ import annotations
-
 import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 
@@ -18,10 +16,7 @@ class Photo(gr.Image):
 
 
 class Photos(gr.File):
-    """An input for several photos that returns the uploads. `siamese.images` decides which of them are photos.
-
-    `gr.File` would reject all of them because of one whose name does not end like that of an image.
-    """
+    """An input for several photos that returns the uploads. `gr.File` would reject all because of one other file."""
 
     is_template = True  # use the frontend of gr.File
 

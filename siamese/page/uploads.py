@@ -1,31 +1,62 @@
 """Uploads of visitors. They are read in other processes, so that no file can stop or fill the process of the page."""
 
-from __future__ import annotations
-
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from filelock import FileLock, Timeout
 from PIL import Image
 
+from siamese import images
 from siamese.images import ADVICE, shorten
 
+PREFIX = "siamese-uploads-"
 PROCESSES = 2
+
+# Of one photo. The largest that are accepted, of 50 megapixels, need up to 3 seconds and 0.6 GB.
+MAX_SECONDS = 4  # of CPU time
+MAX_BYTES = 900_000_000  # of memory
+
+
+def use_own_uploads_folder() -> Path:
+    """Let Gradio keep uploads in a folder of this process, and delete those of pages that were killed.
+
+    A page holds a lock in its folder as long as it runs, and deletes the folder when it ends normally.
+    """
+    parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.glob(f"{PREFIX}*"):
+        if not old.is_symlink():
+            with suppress(Timeout, OSError), FileLock(old / "lock", timeout=0, mode=0o600):
+                shutil.rmtree(old, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
+    lock = FileLock(new / "lock", mode=0o600)
+    lock.acquire()
+    folder = new.rename(parent / new.name.removeprefix("."))  # visible to other pages only with its lock
+    atexit.register(_end, lock, folder, os.getpid())
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    return folder
+
+
+def _end(lock: FileLock, folder: Path, process: int) -> None:
+    if os.getpid() == process:  # not in a forked process
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
 
 
 @dataclass(frozen=True)
 class Upload:
-    """An upload, which can be used like any other image, see `siamese.images.read`.
-
-    Attributes:
-        path: of the file. Gradio keeps each upload in a folder whose name is a hash of its content.
-    """
+    """An upload, which can be used like any other image."""
 
     path: str
 
@@ -36,19 +67,14 @@ class Upload:
 
     @property
     def key(self) -> str:
-        """A hash of the content."""
+        """A hash of the content, which Gradio uses as the name of the folder."""
         return Path(self.path).parent.name
 
     def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]:
-        """Read the photo in another process, see `siamese.images.read_reduced`.
-
-        Raises:
-            FileNotFoundError: if it was deleted.
-            ValueError: if it cannot be read within the limits of `upload_reader`.
-        """
+        """Read the photo in another process, like `siamese.images.read_reduced`."""
         reader = _idle.get()
         try:
-            if reader is None or reader.has_ended:
+            if reader is None or reader.process.poll() is not None:
                 reader = _Reader()
             return reader.read(self, min_long_side)
         finally:
@@ -57,28 +83,19 @@ class Upload:
 
 @dataclass(frozen=True)
 class ReadPhoto:
-    """A photo that was read, which can be used like any other image.
+    """A photo that was read, which can be used like any other image."""
 
-    Attributes:
-        image: the photo at a reduced size.
-        factor: by how much each side of the original is longer.
-    """
-
-    image: Image.Image
-    factor: int
+    image: Image.Image  # at a reduced size
+    factor: int  # by which each side of the original is longer
 
     def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]:
-        """Return it at a reduced size, see `siamese.images.read_reduced`."""
+        """Return it at a reduced size, like `siamese.images.read_reduced`."""
         factor = max(1, max(self.image.size) // min_long_side) if min_long_side else 1
         return self.image if factor == 1 else self.image.reduce(factor), self.factor * factor
 
 
 def read_together(uploads: Sequence[Upload], min_long_side: int | None) -> list[ReadPhoto]:
-    """Read several uploads at the same time.
-
-    Raises:
-        FileNotFoundError, ValueError: see `Upload.read_reduced`.
-    """
+    """Read several uploads at the same time."""
     with ThreadPoolExecutor(PROCESSES) as pool:
         return [ReadPhoto(*read) for read in pool.map(lambda upload: upload.read_reduced(min_long_side), uploads)]
 
@@ -87,19 +104,15 @@ class _Reader:
     """A process that reads one upload at a time. It ends when this process ends."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "siamese.page.upload_reader"],
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "siamese.page.uploads"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
         )
-        assert self._process.stdin
-        assert self._process.stdout
-        self._requests, self._answers = self._process.stdin, self._process.stdout
-
-    @property
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
+        assert self.process.stdin
+        assert self.process.stdout
+        self._requests, self._answers = self.process.stdin, self.process.stdout
 
     def read(self, upload: Upload, min_long_side: int | None) -> tuple[Image.Image, int]:
         complete = False
@@ -119,8 +132,8 @@ class _Reader:
             raise ValueError(f"{shorten(upload.name)} takes too much time or memory to read; {ADVICE}") from error
         finally:
             if not complete:
-                self._process.kill()
-                self._process.communicate()
+                self.process.kill()
+                self.process.communicate()
 
 
 def _reset() -> None:
@@ -134,3 +147,47 @@ _idle: SimpleQueue[_Reader | None]
 _reset()
 if hasattr(os, "register_at_fork"):  # a forked process cannot share them
     os.register_at_fork(after_in_child=_reset)
+
+
+def limit_memory() -> None:
+    """Limit the memory of this process, and keep the system from storing it after a crash. Only Linux can do this."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + MAX_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_time() -> None:
+    """Let the system end this process after `MAX_SECONDS` more seconds of CPU time."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + MAX_SECONDS, hard))
+
+
+def main() -> None:
+    """Answer requests until the other process closes the standard input."""
+    limit_memory()
+    for line in sys.stdin.buffer:
+        path, min_long_side = json.loads(line)
+        limit_time()
+        pixels = b""
+        try:
+            image, factor = images.read_reduced(path, min_long_side)
+            answer = {"size": image.size, "factor": factor}
+            pixels = image.tobytes()
+        except (FileNotFoundError, ValueError) as error:
+            answer = {"error": type(error).__name__, "message": str(error)}
+        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + pixels)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError, KeyboardInterrupt):  # the other process ended
+        main()

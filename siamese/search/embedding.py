@@ -1,11 +1,11 @@
-"""Detect and embed the faces of many photos."""
+"""Detect and embed the faces of many photos, and collections of such faces."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -14,43 +14,31 @@ import torch
 from PIL import Image
 
 from siamese import images
-from siamese.face_pairs import MIN_FACE_SCORE
+from siamese.comparison import MIN_FACE_SCORE
 from siamese.faces import Face
-from siamese.faces.detection import MAX_PHOTO_SIDE
-from siamese.search.embedder import Embedder
+from siamese.faces.detection import MAX_PHOTO_SIDE, Box
+from siamese.model import Model
 from siamese.search.scan import Photo
 
-BATCH_SIZE = 16  # photos that are searched for faces together
+BATCH_PHOTOS = 16  # that are searched for faces together
 MAX_THREADS = 8
+
+Progress = Callable[[int, int], object]  # gets how many photos are done, and how many there are
+Block = tuple[np.ndarray, np.ndarray]  # (B,) rows, and their (B, D) float32 embeddings
 
 
 @dataclass(frozen=True)
 class PhotoFaces:
-    """The faces of one photo.
+    """The faces of one photo."""
 
-    Attributes:
-        faces: F faces, the main one first, with their quality.
-        z: (F, D) float32, their embeddings.
-        problem: a sentence if the photo could not be read; else empty.
-        sha256: hash of the file; empty if it was not read from a file.
-    """
-
-    faces: tuple[Face, ...]
-    z: np.ndarray
-    problem: str = ""
-    sha256: str = ""
+    faces: tuple[Face, ...]  # F, the main one first, with their quality
+    z: np.ndarray  # (F, D) float32, their embeddings
+    problem: str = ""  # a sentence if the photo could not be read
+    sha256: str = ""  # of the file, if it was read from one
 
 
-def embed_photos(model: Embedder, sources: Sequence[images.ImageSource]) -> list[PhotoFaces]:
-    """Detect and embed the faces of several photos at once. Photos that cannot be read do not stop the others.
-
-    Args:
-        model: a network. If it compares whole images, each image counts as one face.
-        sources: N images, see `images.read`.
-
-    Returns:
-        N results.
-    """
+def embed_photos(model: Model, sources: Sequence[images.ImageSource]) -> list[PhotoFaces]:
+    """Detect and embed the faces of several photos at once. Photos that cannot be read do not stop the others."""
     read: list[tuple[Image.Image, int] | str] = []
     for source in sources:
         try:
@@ -58,7 +46,7 @@ def embed_photos(model: Embedder, sources: Sequence[images.ImageSource]) -> list
         except (ValueError, OSError) as error:
             read.append(str(error))
     detected = iter(model.detect([entry[0] for entry in read if not isinstance(entry, str)]))
-    found = [[] if isinstance(entry, str) else _scaled(_likely(next(detected)), entry[1]) for entry in read]
+    found = [[] if isinstance(entry, str) else _likely(next(detected), entry[1]) for entry in read]
     z, faces = model.embed_faces([face for faces in found for face in faces])
     ends = np.cumsum([0, *map(len, found)])
     return [
@@ -67,14 +55,14 @@ def embed_photos(model: Embedder, sources: Sequence[images.ImageSource]) -> list
     ]
 
 
-def embed_files(model: Embedder, photos: Sequence[Photo]) -> Iterator[list[tuple[Photo, PhotoFaces]]]:
+def embed_files(model: Model, photos: Sequence[Photo]) -> Iterator[list[tuple[Photo, PhotoFaces]]]:
     """Embed photos in several threads, batch by batch, in the given order.
 
     Each thread reads its own batch and runs the networks on it. So files are read while the networks run, and all
     cores are busy, although the networks are too small to be split among several threads.
     """
     threads = torch.get_num_threads()
-    batches = iter([photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE)])
+    batches = iter([photos[start : start + BATCH_PHOTOS] for start in range(0, len(photos), BATCH_PHOTOS)])
     workers = min(
         MAX_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -92,7 +80,7 @@ def embed_files(model: Embedder, photos: Sequence[Photo]) -> Iterator[list[tuple
         torch.set_num_threads(threads)
 
 
-def _embed_batch(model: Embedder, photos: Sequence[Photo]) -> list[tuple[Photo, PhotoFaces]]:
+def _embed_batch(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, PhotoFaces]]:
     contents: list[bytes | str] = []
     for photo in photos:
         try:
@@ -115,22 +103,82 @@ def _embed_batch(model: Embedder, photos: Sequence[Photo]) -> list[tuple[Photo, 
     return embedded
 
 
-def _likely(faces: list[Face]) -> list[Face]:
-    """Drop detections that are probably no faces."""
-    return faces[:1] + [face for face in faces[1:] if (face.score or 0) >= MIN_FACE_SCORE]
+def _likely(faces: list[Face], factor: int) -> list[Face]:
+    """Drop detections that are probably no faces; for a photo that was reduced by a factor, scale the others."""
+    kept = faces[:1] + [face for face in faces[1:] if (face.score or 0) >= MIN_FACE_SCORE]
+    return [replace(face, detection=face.detection and face.detection.scaled(factor)) for face in kept]
 
 
-def _scaled(faces: list[Face], factor: int) -> list[Face]:
-    """Return the faces with their coordinates in a photo `factor` times as large."""
-    if factor == 1:
-        return faces
-    return [
-        face
-        if face.box is None or face.landmarks is None
-        else replace(
-            face,
-            box=(factor * face.box[0], factor * face.box[1], factor * face.box[2], factor * face.box[3]),
-            landmarks=tuple((factor * x, factor * y) for x, y in face.landmarks),
-        )
-        for face in faces
-    ]
+@dataclass(frozen=True)
+class FoundFace:
+    """A face among the faces of many photos."""
+
+    row: int  # of its embedding
+    photo: str  # path or name
+    number: int  # which face of the photo it is, from 1; the main one first
+    face: Face  # with a crop if the photo is in memory
+
+    @property
+    def box(self) -> Box | None:
+        """Left, top, right, bottom in pixels of the upright photo; None if the network compares whole images."""
+        return self.face.box
+
+    @property
+    def quality(self) -> float | None:
+        """Of the face, in [0, 1]; None if the network has no quality scores."""
+        return self.face.quality
+
+    def to_dict(self) -> dict:
+        """Return where the face is and its quality, for JSON."""
+        return {"photo": self.photo, "number": self.number, "box": self.box, "quality": self.quality}
+
+
+class PhotoCollection:
+    """The faces of photos in memory, with their crops, and sentences about the photos that were left out.
+
+    Args:
+        model: the network.
+        photos: (name, image) of each photo.
+        max_faces: stop after this many faces; None for no limit.
+        progress: called after each photo.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        photos: Sequence[tuple[str, images.ImageSource]],
+        max_faces: int | None = None,
+        progress: Progress = lambda done, total: None,
+    ):
+        embeddings = [np.empty((0, model.network.embedding_dim), np.float32)]
+        self._faces: list[FoundFace] = []
+        self.problems: list[str] = []
+        for done, (name, photo) in enumerate(photos, 1):
+            (found,) = embed_photos(model, [photo])
+            if not found.faces:
+                self.problems.append(f"{found.problem}." if found.problem else f"No face was found in {name}.")
+            embeddings.append(found.z)
+            self._faces += [
+                FoundFace(row, name, number, face)
+                for number, (row, face) in enumerate(enumerate(found.faces, len(self._faces)), 1)
+            ]
+            progress(done, len(photos))
+            if max_faces is not None and len(self._faces) > max_faces:
+                self.problems.append(f"Only the first {max_faces} faces are used, up to {name}.")
+                break
+        self._faces, self.z = self._faces[:max_faces], np.concatenate(embeddings)[:max_faces]
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the (N,) rows and their (N, D) embeddings, as an index does in several blocks."""
+        yield np.arange(len(self)), self.z
+
+    def qualities(self) -> np.ndarray:
+        """Return the (N,) float32 qualities; NaN without quality scores."""
+        return np.array([found.quality for found in self._faces], dtype=np.float32)
+
+    def faces(self, rows: Sequence[int] | None = None) -> list[FoundFace]:
+        """Return the faces of some rows, or all faces."""
+        return self._faces if rows is None else [self._faces[row] for row in rows]

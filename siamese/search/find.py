@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
 from siamese import images
-from siamese.faces.detection import Box
-from siamese.search.collection import Collection
-from siamese.search.embedder import Embedder
-from siamese.search.embedding import embed_photos
-from siamese.search.strictness import FIND_FMR, probability_among, search_threshold
+from siamese.checkpoint import default_model
+from siamese.faces import Face, quality_warnings
+from siamese.model import Model
+from siamese.search.embedding import Block, FoundFace, embed_photos
+from siamese.search.update import Photos, open_photos
 
+FIND_FMR = 0.01  # expected false matches of a search, by default
 DEFAULT_LIMIT = 20
 TIE_DECIMALS = 4  # distances that are equal after rounding are a tie
 
 
 @dataclass(frozen=True)
-class Match:
+class Match(FoundFace):
     """A face that was found.
 
     Attributes:
-        photo: path or name of the photo.
-        number: which face of the photo, from 1; the main one first.
-        box: left, top, right, bottom in pixels of the upright photo; None if the network compares whole images.
         dissimilarity: distance from the portrait, ≥ 0.
         probability: that it is this person, if one of the faces is expected to be, in [0, 1].
-        match: whether it is at most `Matches.threshold` away, and good enough for its false-match rate.
-        quality: of the face, in [0, 1]; None if the network has no quality scores.
+        match: whether its score is high enough for the false-match rate of the search, see `Calibration.needed`.
     """
 
-    photo: str
-    number: int
-    box: Box | None
     dissimilarity: float
     probability: float
     match: bool
-    quality: float | None
+
+    def to_dict(self) -> dict:
+        """Return all but the crop, for JSON."""
+        found = {"dissimilarity": self.dissimilarity, "probability": self.probability, "match": self.match}
+        return super().to_dict() | found
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,19 @@ class Matches:
     """The result of a search.
 
     Attributes:
-        ranked: the closest faces, the closest first. All matches are among them, unless the limit is lower.
+        ranked: the closest faces, the closest first.
+        portraits: the faces of the person that were searched for.
         faces: N, number of faces that were searched.
-        threshold: largest dissimilarity of a match.
-        fmr: expected number of false matches among the N faces, at most.
-        warnings: sentences for the user, for example about a poor portrait; often empty.
+        threshold: the largest dissimilarity of a match between good faces; it is lower for poor ones.
+        fmr: expected number of false matches among the N faces, at most; None if no rate was measured for the network.
+        warnings: sentences for the user: about portraits, and photos that could not be read; often empty.
     """
 
     ranked: tuple[Match, ...]
+    portraits: tuple[Face, ...]
     faces: int
     threshold: float
-    fmr: float
+    fmr: float | None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -68,34 +68,88 @@ class Matches:
     def __str__(self) -> str:
         count = len(self.matches)
         may_be_more = count == len(self.ranked) < self.faces
-        return (
+        text = (
             f"{'at least ' if may_be_more else ''}{count} match{'' if count == 1 else 'es'} among {self.faces:,} "
-            f"face{'' if self.faces == 1 else 's'}; expect at most {self.fmr:g} false matches"
+            f"face{'' if self.faces == 1 else 's'}"
         )
+        return text if self.fmr is None else f"{text}; expect at most {self.fmr:g} false matches"
 
     def to_dict(self) -> dict:
-        """Return all of it, for JSON."""
-        return asdict(self)
+        """Return all but the crops, for JSON."""
+        return {
+            "ranked": [face.to_dict() for face in self.ranked],
+            "faces": self.faces,
+            "threshold": self.threshold,
+            "fmr": self.fmr,
+            "warnings": list(self.warnings),
+        }
 
 
-def embed_portraits(model: Embedder, portraits: Sequence[images.ImageSource]) -> tuple[np.ndarray, float, list[str]]:
-    """Embed the main face of each portrait of one person, and join them.
+def find(
+    portraits: images.ImageSource | Iterable[images.ImageSource],
+    photos: Photos,
+    *,
+    model: Model | None = None,
+    fmr: float | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> Matches:
+    """Find a person in many photos.
+
+    Args:
+        portraits: a photo of the person, or several, which count together. Their main faces are used.
+        photos: a folder or zip archive, whose faces are kept in an index so that the next search is fast; an index;
+            images; or a collection.
+        model: the network; None for the default face network.
+        fmr: expected number of false matches among all N faces, at most, see `Calibration.needed`. By default
+            `FIND_FMR`, or odds of 3 N to 1 if no rate was measured for the network.
+        limit: how many faces to return, at most.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: if a portrait, the photos or the index cannot be used, or the
+            false-match rate is invalid.
+    """
+    model = model or default_model()
+    calibration = model.calibration
+    several: list[Any] = [portraits] if images.is_single_image(portraits) else list(cast(Iterable, portraits))
+    if fmr is None and calibration.operating_points:
+        fmr = FIND_FMR
+    with open_photos(model, photos) as collection:
+        query, faces, warnings = embed_portraits(model, several)
+        count = len(collection)
+        needed = calibration.needed(fmr, max(count, 1))
+        rows, distances = nearest(query, collection.blocks(), limit)
+        closest = collection.faces(rows.tolist())
+        best = np.max(np.array([face.quality for face in faces], dtype=float))  # NaN without quality scores
+        qualities = np.array([(best, face.quality) for face in closest], dtype=float).reshape(-1, 2)
+        scores = calibration.score(distances, None if np.isnan(best) else qualities)
+        probabilities = calibration.probability_among(scores, count)
+        ranked = [
+            Match(found.row, found.photo, found.number, found.face, distance, probability, score >= needed)
+            for found, distance, probability, score in zip(
+                closest,
+                distances.tolist(),
+                probabilities.tolist(),
+                scores.tolist(),
+                strict=True,
+            )
+        ]
+        # Processors round differently, so faces at nearly the same distance are in the order of their names.
+        ranked.sort(key=lambda match: (round(match.dissimilarity, TIE_DECIMALS), match.photo, match.number))
+        warnings += collection.problems
+    return Matches(tuple(ranked), tuple(faces), count, calibration.distance_at(needed), fmr, tuple(warnings))
+
+
+def embed_portraits(model: Model, portraits: Sequence[images.ImageSource]) -> tuple[np.ndarray, list[Face], list[str]]:
+    """Embed the main face of each portrait of one person, and join them: (D,) float32, the faces, and warnings.
 
     The result is the mean of the embeddings, scaled to length 1 if the network does that. Its distances from strangers
     are like those of a single portrait, so the thresholds hold; those from the person are smaller, because what differs
     between the portraits averages out. In LFW's View 1 this finds more than the closest portrait or the mean of the
     likelihood ratios, with fewer false matches.
-
-    Returns:
-        (D,) float32; the quality of the best portrait, NaN if the network has no quality scores; and warnings.
-
-    Raises:
-        FileNotFoundError, ValueError: if a portrait cannot be read, or none shows a face.
     """
-    found = embed_photos(model, portraits)
-    rows, qualities, warnings = [], [], []
-    for number, (portrait, photo) in enumerate(zip(portraits, found, strict=True), 1):
-        name = f"Portrait {number}"
+    rows, faces, warnings = [], [], []
+    for number, (portrait, photo) in enumerate(zip(portraits, embed_photos(model, portraits), strict=True), 1):
+        name = f"Portrait {number}" if len(portraits) > 1 else "The portrait"
         if photo.problem:
             images.read(portrait)  # raises the error
         if not photo.faces:
@@ -103,89 +157,27 @@ def embed_portraits(model: Embedder, portraits: Sequence[images.ImageSource]) ->
             continue
         if len(photo.faces) > 1:
             warnings.append(f"{name} shows {len(photo.faces)} faces; the largest near the middle is searched for.")
+        if model.align == "faces":
+            warnings += quality_warnings(photo.faces[0], name.lower())
         rows.append(photo.z[0])
-        qualities.append(math.nan if photo.faces[0].quality is None else photo.faces[0].quality)
+        faces.append(photo.faces[0])
     if not rows:
         raise ValueError("no face was found in the portrait; use a photo in which the face is large and well lit")
     query = np.mean(rows, axis=0)
     if model.network.unit:
         query = query / np.linalg.norm(query)
-    return query.astype(np.float32), float(np.max(qualities)), warnings
+    return query.astype(np.float32), faces, warnings
 
 
-def find(
-    model: Embedder,
-    portraits: Sequence[images.ImageSource],
-    photos: Collection,
-    fmr: float = FIND_FMR,
-    limit: int = DEFAULT_LIMIT,
-) -> Matches:
-    """Find the faces that are closest to a person.
-
-    Args:
-        model: the network that embedded the photos.
-        portraits: one or more photos of the person, see `embed_portraits`.
-        photos: N faces.
-        fmr: expected number of false matches among all N faces, see `search_threshold`.
-        limit: how many faces to return, at most.
-
-    Raises:
-        FileNotFoundError, ValueError: see `embed_portraits` and `search_threshold`.
-    """
-    query, quality, warnings = embed_portraits(model, portraits)
-    if quality < model.calibration.min_quality:
-        warnings.append("The portrait is too poor to call a face a match; use a better photo.")
-    return replace(find_embedding(model, query, quality, photos, fmr, limit), warnings=tuple(warnings))
-
-
-def find_embedding(
-    model: Embedder, query: np.ndarray, quality: float, photos: Collection, fmr: float, limit: int
-) -> Matches:
-    """Find the faces that are closest to an embedding.
-
-    Args:
-        model: the network that made all embeddings.
-        query, quality: from `embed_portraits`.
-        photos, fmr, limit: see `find`.
-    """
-    count, calibration = len(photos), model.calibration
-    threshold = search_threshold(calibration, count, fmr)
-    rows, distances = nearest(query, photos.blocks(), limit, model.network.unit)
-    faces = photos.faces(rows.tolist())
-    known = [1.0 if face.quality is None else face.quality for face in faces]
-    own = 1.0 if math.isnan(quality) else quality
-    qualities = np.stack([np.full(len(faces), own), np.array(known, float)], axis=1)
-    probabilities = probability_among(calibration, distances, qualities, count)
-    is_match = (distances <= threshold) & (qualities.min(axis=1, initial=1) >= calibration.min_quality)
-    ranked = [
-        Match(face.photo, face.number, face.box, distance, probability, match, face.quality)
-        for face, distance, probability, match in zip(
-            faces, distances.tolist(), probabilities.tolist(), is_match.tolist(), strict=True
-        )
-    ]
-    # Processors round differently, so faces with nearly the same distance are in the order of their names.
-    ranked.sort(key=lambda match: (round(match.dissimilarity, TIE_DECIMALS), match.photo, match.number))
-    return Matches(tuple(ranked), count, threshold, fmr)
-
-
-def nearest(
-    query: np.ndarray, blocks: Iterable[tuple[np.ndarray, np.ndarray]], limit: int, unit: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the embeddings nearest to a query, nearest first, and their distances.
-
-    Args:
-        query: (D,) float32.
-        blocks: (B,) rows and their (B, D) embeddings.
-        limit: how many rows to return, at most.
-        unit: whether all embeddings have length 1.
-    """
+def nearest(query: np.ndarray, blocks: Iterable[Block], limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the embeddings nearest to a query, (D,) float32, nearest first, and their distances."""
     rows, distances = np.empty(0, int), np.empty(0, np.float32)
     for block_rows, z in blocks:
         # The squared distance without |query|²: one product, because memory bandwidth is the limit.
-        score = (1 if unit else np.einsum("nd,nd->n", z, z)) - 2 * (z @ query)
-        close = np.argpartition(score, limit)[:limit] if len(score) > limit else np.arange(len(score))
-        rows = np.concatenate([rows, block_rows[close]])
-        distances = np.concatenate([distances, np.linalg.norm(z[close] - query, axis=1)])
-        best = np.lexsort((rows, distances))[:limit]
-        rows, distances = rows[best], distances[best]
+        squared = np.einsum("nd,nd->n", z, z) - 2 * (z @ query)
+        close = np.argpartition(squared, limit)[:limit] if len(z) > limit else np.arange(len(z))
+        rows = np.append(rows, block_rows[close])
+        distances = np.append(distances, np.linalg.norm(z[close] - query, axis=1))
+        kept = np.lexsort((rows, distances))[:limit]
+        rows, distances = rows[kept], distances[kept]
     return rows, distances

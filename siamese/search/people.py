@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from siamese.calibration import Calibration
-from siamese.search.collection import Collection, FoundFace
-from siamese.search.embedder import Embedder
-from siamese.search.linkage import BLOCK, cluster, squared_distances
-from siamese.search.strictness import GROUP_FMR, probability_among, search_threshold
-from siamese.wording import VERDICT_PROBABILITY
+from siamese.checkpoint import default_model
+from siamese.model import Model
+from siamese.network import PROJECTED_QUALITY
+from siamese.search.embedding import FoundFace
+from siamese.search.update import Photos, open_photos
+
+# Expected false matches of a face, by default. More than for a search, because the mean distances of groups of faces
+# vary less. LFW's View 1 is grouped best with 0.2 to 0.3.
+GROUP_FMR = 0.3
+BLOCK_FACES = 2048  # embeddings that are compared with as many others at once
+GRAPH_SLACK = 1e-5  # of squared distances in the graph, in squared norms, because it is computed in single precision
+TIE_DISTANCE = 1e-12  # distances that differ by less are equal
 
 
 @dataclass(frozen=True)
@@ -23,13 +30,16 @@ class People:
         people: the faces of each person; the person with the most faces first.
         left_over: faces that are too poor to tell who it is.
         threshold: root mean square distance up to which two groups of faces were merged.
-        fmr: expected number of false matches of a face among all faces.
+        fmr: expected number of false matches of a face among all faces, at most; None if no rate was measured for the
+            network.
+        warnings: sentences about photos that could not be read; often empty.
     """
 
     people: tuple[tuple[FoundFace, ...], ...]
     left_over: tuple[FoundFace, ...]
     threshold: float
-    fmr: float
+    fmr: float | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def faces(self) -> int:
@@ -43,76 +53,187 @@ class People:
         return f"{count:,} {'person' if count == 1 else 'people'}, {several:,} of them with several faces{rest}"
 
     def to_dict(self) -> dict:
-        """Return all of it, for JSON."""
-        return asdict(self)
+        """Return all but the crops, for JSON."""
+        return {
+            "people": [[face.to_dict() for face in faces] for faces in self.people],
+            "left_over": [face.to_dict() for face in self.left_over],
+            "threshold": self.threshold,
+            "fmr": self.fmr,
+            "warnings": list(self.warnings),
+        }
 
 
-def group_people(model: Embedder, photos: Collection, fmr: float = GROUP_FMR) -> People:
+def group(photos: Photos, *, model: Model | None = None, fmr: float | None = None) -> People:
     """Group the faces of many photos by person, see `partition`.
 
     Args:
-        model: the network that embedded the photos.
-        photos: N faces.
-        fmr: expected number of false matches of a face among all N faces, see `search_threshold`.
+        photos: see `find`.
+        model: the network; None for the default face network.
+        fmr: for each of the N faces, the expected number of false matches among all N, at most, see
+            `Calibration.needed`. By default `GROUP_FMR`, or odds of 3 N to 1 if no rate was measured for the network.
 
     Raises:
-        ValueError: see `search_threshold`.
+        FileNotFoundError, ValueError, OSError: if the photos or the index cannot be used, or the false-match rate is
+            invalid.
     """
-    threshold = search_threshold(model.calibration, len(photos), fmr)
-    people, left_over = partition(photos.vectors(), photos.qualities(), model.calibration, threshold)
-    faces = photos.faces()
-    return People(
-        tuple(tuple(faces[row] for row in rows) for rows in people),
-        tuple(faces[row] for row in left_over),
-        threshold,
-        fmr,
-    )
+    model = model or default_model()
+    with open_photos(model, photos) as collection:
+        empty = np.empty((0, model.network.embedding_dim), np.float32)
+        z, quality = np.concatenate([empty, *(block for _, block in collection.blocks())]), collection.qualities()
+        if fmr is None and model.calibration.operating_points:
+            fmr = GROUP_FMR
+        needed = model.calibration.needed(fmr, max(len(z), 1))
+        people, left_over = partition(z, quality, model.calibration, needed)
+        faces = collection.faces()
+        return People(
+            tuple(tuple(faces[row] for row in rows) for rows in people),
+            tuple(faces[row] for row in left_over),
+            model.calibration.distance_at(needed),
+            fmr,
+            tuple(collection.problems),
+        )
 
 
 def partition(
-    z: np.ndarray, quality: np.ndarray, calibration: Calibration, threshold: float
+    z: np.ndarray, quality: np.ndarray, calibration: Calibration, needed: float
 ) -> tuple[list[list[int]], list[int]]:
     """Group embeddings by person.
 
-    Good faces are clustered, see `cluster`. Faces of a lower quality than `calibration.min_quality` look alike whoever
-    they show, and would join the clusters of different people. So each of them is added at the end to the closest
-    cluster, if that is likely to be the same person, and is left over otherwise.
+    Good faces are clustered, see `cluster`, up to the distance at which two of quality 1 have the score `needed`. Faces
+    of a quality below `PROJECTED_QUALITY` look alike whoever they show, and would join clusters of different people. So
+    each of them is added at the end to the closest cluster, if its score at their root mean square distance is high
+    enough, and is left over otherwise.
 
     Args:
         z: (N, D) float32 embeddings.
         quality: (N,) qualities in [0, 1]; NaN if the network has no quality scores.
         calibration: of the network.
-        threshold: see `cluster`.
+        needed: from which score on a pair is the same person, see `Calibration.needed`.
 
     Returns:
         The rows of each person, the person with the most faces first; and the rows that are left over.
     """
     quality = np.where(np.isnan(quality), 1, quality)
-    good, poor = (
-        np.flatnonzero(side) for side in (quality >= calibration.min_quality, quality < calibration.min_quality)
-    )
-    people = [good[rows].tolist() for rows in cluster(z[good], threshold)]
+    good, poor = np.flatnonzero(quality >= PROJECTED_QUALITY), np.flatnonzero(quality < PROJECTED_QUALITY)
+    people = [good[rows].tolist() for rows in cluster(z[good], max(calibration.distance_at(needed), 0))]
     left_over = poor.tolist()
     if people and left_over:
-        closest, likely = _closest_people(z, quality, calibration, people, poor)
-        for row, person in zip(poor[likely].tolist(), closest[likely].tolist(), strict=True):
+        closest, score = _closest_people(z, quality, calibration, people, poor)
+        for row, person in zip(poor[score >= needed].tolist(), closest[score >= needed].tolist(), strict=True):
             people[person].append(row)
-        left_over = poor[~likely].tolist()
+        left_over = poor[score < needed].tolist()
     return sorted(map(sorted, people), key=lambda rows: (-len(rows), rows[0])), left_over
 
 
 def _closest_people(
     z: np.ndarray, quality: np.ndarray, calibration: Calibration, people: Sequence[Sequence[int]], poor: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each of the P poor rows the closest person, (P,) int, and whether it is likely that one, (P,) bool."""
+    """Return for each of the P poor rows the closest person, (P,) int, and the score of their distance, (P,)."""
     means = np.stack([z[rows].mean(axis=0) for rows in people])  # (G, D)
     spread = np.array([np.square(z[rows] - mean).sum(1).mean() for rows, mean in zip(people, means, strict=True)])
     typical = np.array([np.median(quality[rows]) for rows in people])
     closest, distance = np.empty(len(poor), int), np.empty(len(poor))
-    for start in range(0, len(poor), BLOCK):
-        block = slice(start, start + BLOCK)
+    for start in range(0, len(poor), BLOCK_FACES):
+        block = slice(start, start + BLOCK_FACES)
         squares = squared_distances(z[poor[block]], means) + spread  # the mean squared distance from all faces
         closest[block] = squares.argmin(axis=1)
         distance[block] = np.sqrt(squares.min(axis=1))
-    qualities = np.stack([quality[poor], typical[closest]], axis=1)
-    return closest, probability_among(calibration, distance, qualities, len(people)) >= VERDICT_PROBABILITY
+    return closest, calibration.score(distance, np.stack([quality[poor], typical[closest]], axis=1))
+
+
+def cluster(z: np.ndarray, threshold: float) -> list[np.ndarray]:
+    """Merge the two closest clusters, again and again, until none are at most `threshold` apart.
+
+    The distance of two clusters is the root mean square of the distances between their members (average linkage on
+    squared distances; Sokal and Michener, "A Statistical Method for Evaluating Systematic Relationships", 1958). The
+    result is exact, without a matrix of all distances: the mean squared distance between the members of two clusters
+    A and B is q_A + q_B - 2 m_A · m_B, where m is the mean of a cluster and q the mean of the squared norms of its
+    members. Two clusters at most t apart have members at most t apart. So no cluster crosses the connected components
+    of the graph of such pairs, and each component is clustered on its own.
+
+    Args:
+        z: (N, D) float embeddings.
+        threshold: ≥ 0.
+
+    Returns:
+        The clusters as sorted arrays of row numbers; the largest first, then by their first row.
+    """
+    clusters: list[np.ndarray] = []
+    for rows in _components(z, threshold):
+        clusters += [rows] if len(rows) == 1 else [rows[part] for part in _link(z[rows], threshold)]
+    return sorted(clusters, key=lambda rows: (-len(rows), rows[0]))
+
+
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the (N, M) squared Euclidean distances of (N, D) and (M, D) float32 embeddings, at least 0."""
+    distances = a @ b.T
+    distances *= -2
+    distances += np.einsum("nd,nd->n", a, a)[:, None]
+    distances += np.einsum("md,md->m", b, b)
+    return distances.clip(0, out=distances)
+
+
+def _components(z: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
+    """Yield the rows of each connected component of the graph of pairs that are at most `threshold` apart."""
+    z = z.astype(np.float32, copy=False)
+    root = np.arange(len(z))  # each row points to a row of its component that is not larger
+    limit = threshold**2 + GRAPH_SLACK * np.einsum("nd,nd->n", z, z).max(initial=0)
+    starts = range(0, len(z), BLOCK_FACES)
+    for above, left in ((above, left) for above in starts for left in starts if above <= left):
+        near = squared_distances(z[above : above + BLOCK_FACES], z[left : left + BLOCK_FACES]) <= limit
+        first, second = np.nonzero(near)
+        _join(root, above + first, left + second)
+    order = np.argsort(root, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(root[order])) + 1) if len(z) else ()
+
+
+def _join(root: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+    """Join the components of the ends of each edge. Afterwards each row points to the smallest row of its component."""
+    while True:
+        a, b = root[first], root[second]
+        if np.array_equal(a, b):
+            return
+        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(root, jumped := root[root]):
+            root[:] = jumped
+
+
+def _link(z: np.ndarray, threshold: float) -> list[np.ndarray]:
+    """Cluster the rows of one component with nearest-neighbour chains.
+
+    A chain goes from a cluster to its nearest one, and on from there, until two clusters are nearest to each other;
+    these are merged. For average linkage the order of such merges does not matter (Murtagh, "A Survey of Recent
+    Advances in Hierarchical Clustering Algorithms", 1983). A cluster that is further than `threshold` from its nearest
+    one is complete, because merges of others bring none closer. So are the other clusters of its chain.
+    """
+    sums, squares, sizes = z.astype(np.float64), np.einsum("nd,nd->n", z, z, dtype=np.float64), np.ones(len(z))
+    members = [[row] for row in range(len(z))]
+    active, complete = np.ones(len(z), bool), []
+    chain: list[int] = []
+    while active.any():
+        if not chain:
+            if active.mean() < 0.5:  # forget the others
+                sums, squares, sizes = sums[active], squares[active], sizes[active]
+                members = [members[row] for row in np.flatnonzero(active)]
+                active = np.ones(len(members), bool)
+            chain.append(int(active.argmax()))
+        top = chain[-1]
+        norms = squares / sizes
+        distance = norms + norms[top] - 2 * (sums @ (sums[top] / sizes[top])) / sizes
+        distance[~active] = np.inf
+        distance[top] = np.inf
+        nearest = int(distance.argmin())
+        if not distance[nearest] <= threshold**2:
+            complete += [np.array(sorted(members[row])) for row in chain]
+            active[chain] = False
+            chain.clear()
+        elif len(chain) > 1 and distance[chain[-2]] <= distance[nearest] + TIE_DISTANCE:
+            kept = chain[-2]
+            for values in (sums, squares, sizes):
+                values[kept] += values[top]
+            members[kept] += members[top]
+            active[top] = False
+            del chain[-2:]
+        else:
+            chain.append(nearest)
+    return complete

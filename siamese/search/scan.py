@@ -20,29 +20,16 @@ OTHER_SUFFIXES = (".mpo", ".heic", ".heif", ".hif")  # MPO counts as JPEG; HEIC 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo of a folder tree.
+    """A photo of a folder tree. If size and stamp are as in the last run, it is the same."""
 
-    Attributes:
-        path: relative to the folder, with slashes; a photo in a zip archive is named as if the archive were a folder.
-        size: in bytes.
-        stamp: time of the last change in nanoseconds; the CRC-32 of a photo in a zip archive. If size and stamp are as
-            in the last run, the photo is the same.
-        file: the file, or the zip archive that it is in.
-        member: the name in the zip archive; None for a file.
-    """
-
-    path: str
-    size: int
-    stamp: int
-    file: Path
-    member: str | None = None
+    path: str  # relative to the folder, with slashes, also inside a zip archive
+    size: int  # in bytes
+    stamp: int  # time of the last change in nanoseconds, or the CRC-32 in a zip archive
+    file: Path  # the file, or the zip archive that it is in
+    member: str | None = None  # the name in the zip archive
 
     def read(self) -> bytes:
-        """Return the content.
-
-        Raises:
-            OSError, ValueError: if it cannot be read.
-        """
+        """Return the content. Raises OSError or ValueError."""
         if self.member is None:
             return self.file.read_bytes()
         status = self.file.stat()
@@ -54,30 +41,18 @@ class Photo:
 
 @dataclass
 class Listing:
-    """What `scan` found.
+    """What `scan` found."""
 
-    Attributes:
-        photos: sorted by path.
-        problems: (path, sentence) of what could not be read.
-        unread: paths of the folders and archives that could not be opened. Photos in them may still exist.
-        others: number of files that are no photos.
-    """
-
-    photos: list[Photo] = field(default_factory=list)
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-    others: int = 0
+    photos: list[Photo] = field(default_factory=list)  # sorted by path
+    problems: list[tuple[str, str]] = field(default_factory=list)  # (path, sentence) of what could not be read
+    unread: list[str] = field(default_factory=list)  # folders and archives that could not be opened
+    others: int = 0  # number of files that are no photos
 
 
 def scan(source: Path) -> Listing:
     """List the photos of a folder tree, or of one zip archive. No photo is opened.
 
     Links to folders are followed, but each folder is read only once, so loops end. Hidden files are skipped.
-
-    Raises:
-        FileNotFoundError: if there is no such folder or file.
-        ValueError: if it is neither a folder nor a zip archive.
-        PermissionError: if the folder may not be read.
     """
     if not source.exists():
         raise FileNotFoundError(f"there is no folder {source}")

@@ -1,24 +1,23 @@
-"""Make the index of a folder of photos, or bring it up to date."""
+"""Make the index of a folder of photos, bring it up to date, and open what a search can search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch.distributed as dist
 
-from siamese.processes import run_on_main
-from siamese.search.embedder import Embedder
-from siamese.search.embedding import PhotoFaces, embed_files
-from siamese.search.index import default_place, is_index
-from siamese.search.index_writer import IndexWriter
+from siamese import images
+from siamese.model import Model
+from siamese.search.embedding import PhotoCollection, PhotoFaces, Progress, embed_files
+from siamese.search.index import Index, IndexWriter, default_place, is_index
 from siamese.search.scan import Listing, Photo, scan
 
-PART = "part-"  # folders in an index: what the other processes have embedded
-
-Progress = Callable[[int, int], None]  # gets how many photos are done, and how many there are to do
+Collection = Index | PhotoCollection
+Photos = str | PathLike | Iterable[images.ImageSource] | Collection
 
 
 @dataclass(frozen=True)
@@ -49,21 +48,17 @@ class Update:
 
 
 def update_index(
-    model: Embedder, source: Path, place: Path | None = None, progress: Progress = lambda done, total: None
-) -> Update | None:
+    model: Model, source: Path, place: Path | None = None, progress: Progress = lambda done, total: None
+) -> Update:
     """Embed the new and changed photos of a folder tree, and forget those that no longer exist.
 
-    Photos in folders that cannot be opened at present are kept. If several processes were launched, each embeds a share
-    of the photos.
+    Photos in folders that cannot be opened at present are kept.
 
     Args:
         model: the network.
         source: a folder, or a zip archive.
         place: where the index is or will be; None for `default_place`.
-        progress: called with the numbers of photos that are done and to do, of this process.
-
-    Returns:
-        What was done; None on all but the main process.
+        progress: called with the numbers of photos that are done and to do.
 
     Raises:
         FileNotFoundError, PermissionError: if the folder does not exist or may not be read.
@@ -72,25 +67,16 @@ def update_index(
     """
     source = source.resolve()
     place = default_place(source, model) if place is None else place
-    created, rank, world_size = not is_index(place), *_rank_and_size()
-
-    def plan() -> tuple[Listing, list[Photo], int]:
-        listing = scan(source)
-        with IndexWriter(place, model, source) as index:
-            _merge_parts(index, model)
-            return listing, *_compare(index, listing)
-
-    listing, photos, forgotten = run_on_main(plan)
-    with IndexWriter(place / f"{PART}{rank}" if rank else place, model, source) as index:
-        _embed(model, index, photos[rank::world_size], progress)
-    if dist.is_initialized():
-        dist.barrier()
-    if rank:
-        return None
+    created, listing = not is_index(place), scan(source)
     with IndexWriter(place, model, source) as index:
-        _merge_parts(index, model)
+        photos, forgotten = _compare(index, listing)
+        done = 0
+        for batch in embed_files(model, photos):
+            index.add(batch)
+            done += len(batch)
+            progress(done, len(photos))
         index.compact()
-        contents = len(index.files()), len(photos), forgotten, len(index), index.problems(), index.without_faces()
+        contents = len(index.files()), len(photos), forgotten, len(index), index.unread, index.without_faces()
         return Update(place, created, *contents, listing.others)
 
 
@@ -107,20 +93,24 @@ def _compare(index: IndexWriter, listing: Listing) -> tuple[list[Photo], int]:
     return [photo for photo in listing.photos if known.get(photo.path) != (photo.size, photo.stamp)], len(gone)
 
 
-def _embed(model: Embedder, index: IndexWriter, photos: Sequence[Photo], progress: Progress) -> None:
-    done = 0
-    for batch in embed_files(model, photos):
-        index.add(batch)
-        done += len(batch)
-        progress(done, len(photos))
+@contextmanager
+def open_photos(model: Model, photos: Photos) -> Iterator[Collection]:
+    """Open an index, or photos: of a folder or zip archive, whose index is brought up to date first, or in memory."""
+    if isinstance(photos, str | PathLike):
+        with open_index(model, Path(photos)) as index:
+            yield index
+    elif isinstance(photos, Index | PhotoCollection):
+        yield photos
+    elif images.is_single_image(photos):
+        raise ValueError("expected a folder or a list of images, got one image; put it into a list")
+    else:
+        named = [
+            (str(photo) if isinstance(photo, str | PathLike) else f"photo {number}", photo)
+            for number, photo in enumerate(photos, 1)
+        ]
+        yield PhotoCollection(model, named)
 
 
-def _merge_parts(index: IndexWriter, model: Embedder) -> None:
-    """Take over what other processes have embedded, in this run or in one that was killed."""
-    for part in sorted(index.folder.glob(f"{PART}*")):
-        if is_index(part) and not part.is_symlink():
-            index.take_over(part, model)
-
-
-def _rank_and_size() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+def open_index(model: Model, photos: Path, progress: Progress = lambda done, total: None) -> Index:
+    """Open an index, or bring the index of a folder or zip archive up to date and open that."""
+    return Index(photos if is_index(photos) else update_index(model, photos, progress=progress).index, model)

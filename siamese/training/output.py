@@ -1,4 +1,4 @@
-"""The result folder: checks before training, checkpoints meanwhile, and the result."""
+"""The result folder: checks before training, checkpoints and TensorBoard during it, and the result."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from siamese import checkpoint
-from siamese.calibration import Calibration
 from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
-from siamese.evaluation import plots
 from siamese.evaluation.pairs import Scored
-from siamese.faces.detection import Landmarks
+from siamese.evaluation.plots import plot_distances, plot_loss, plot_pairs, plot_plane, plot_roc
 from siamese.files import write_atomically
 from siamese.hub.card import model_card
-from siamese.network import SiameseNetwork
-from siamese.record import Record
+from siamese.model import Model
 from siamese.training.config import TrainConfig
-from siamese.training.tensorboard import clear_tensorboard
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 CHECKPOINTS = "checkpoints"
 LOCK_FILE = ".lock"
@@ -39,12 +38,7 @@ DESCRIPTIONS = {"data": "images", "test": "people to test on", "init": "weights"
 
 
 def check_output(config: TrainConfig) -> None:
-    """Check that training cannot destroy other files in the result folder, and can write there.
-
-    Raises:
-        ValueError: if the folder is inside the data, or has other files.
-        OSError: if the folder is not writable.
-    """
+    """Check that training can write the result folder, and cannot destroy other files there."""
     out, source = config.out.resolve(), Path(config.data).resolve()
     if config.data != "att" and source.is_dir() and out.is_relative_to(source):
         raise ValueError(f"{config.out} is inside the data and would count as a person; choose another --out")
@@ -58,14 +52,7 @@ def check_output(config: TrainConfig) -> None:
 
 @contextlib.contextmanager
 def hold_output(config: TrainConfig) -> Iterator[None]:
-    """Lock the result folder, so that no other run trains in it. The system unlocks it if the process is killed.
-
-    Args:
-        config: the settings, after `check_output`.
-
-    Raises:
-        ValueError: if another run trains in the folder, or what is in it does not fit `resume` and `overwrite`.
-    """
+    """Lock the result folder, so that no other run trains in it. The system unlocks it if the process is killed."""
     new = [folder for folder in (config.out, *config.out.parents) if not folder.exists()]
     config.out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(config.out / LOCK_FILE)
@@ -106,14 +93,9 @@ def _has_result(out: Path) -> bool:
 
 
 def prepare_checkpoints(config: TrainConfig, run: dict[str, Any]) -> None:
-    """Create the folder for checkpoints or, with `resume`, check that those in it belong to this run.
+    """Create the folder for checkpoints; with `resume`, check that those in it belong to this run.
 
-    Args:
-        config: the settings, inside `hold_output`.
-        run: everything that decides the result, as JSON values.
-
-    Raises:
-        ValueError: if the unfinished run has other settings or data.
+    `run` is everything that decides the result, as JSON values.
     """
     folder = config.out / CHECKPOINTS
     if config.resume:
@@ -129,7 +111,7 @@ def prepare_checkpoints(config: TrainConfig, run: dict[str, Any]) -> None:
 
 
 def unfinished_run(out: Path) -> dict[str, Any]:
-    """Return what decides the result of the unfinished run in a result folder, see `prepare_checkpoints`."""
+    """Return what decides the result of the unfinished run in a result folder."""
     return json.loads((out / CHECKPOINTS / RUN_FILE).read_text())
 
 
@@ -143,63 +125,41 @@ def clear_checkpoints(out: Path) -> None:
         folder.rmdir()
 
 
-def write_result(
-    config: TrainConfig,
-    network: SiameseNetwork,
-    calibration: Calibration,
-    template: Landmarks | None,
-    record: Record,
-    test: IdentityDataset,
-    scored: Scored,
-) -> None:
-    """Write all files of the result folder.
+def write_result(out: Path, model: Model, test: IdentityDataset, scored: Scored) -> None:
+    """Write all files of the result folder, and delete the checkpoints. An error leaves the previous result intact.
 
-    They are first written to a temporary folder, so that an error leaves the previous result intact.
-
-    Args:
-        config: the settings.
-        network: the trained network; it is moved to the CPU.
-        calibration: of the network.
-        template: see `Model`.
-        record: the content of metrics.json.
-        test: the test people.
-        scored: their pairs.
+    The network is on the CPU and in half precision. `scored` are the pairs of the test people.
     """
-    folder = config.out / CHECKPOINTS / "result"
+    record = model.record
+    folder = out / CHECKPOINTS / "result"
     folder.mkdir(exist_ok=True)
-    weights = f"path/to/{config.out.name}" if config.out.is_absolute() else config.out.as_posix()
+    weights = f"path/to/{out.name}" if out.is_absolute() else out.as_posix()
     (folder / "README.md").write_text(model_card(record, weights), encoding="utf-8")
-    checkpoint.save(folder, network.cpu().half(), calibration, template, record)
+    checkpoint.save(folder, model.network, model.calibration, model.template, record)
+    assert record.settings, "only converted weights have none"
     if record.loss and record.loss.values:
-        epochs = len(record.validation_eer) or config.epochs
-        plots.loss(record.loss.values, epochs, record.validation_eer, folder / "loss.png")
-    else:
-        (config.out / "loss.png").unlink(missing_ok=True)  # of the result that is replaced
+        epochs = len(record.validation_eer) or record.settings.epochs
+        plot_loss(record.loss.values, epochs, record.validation_eer, folder / "loss.png")
     if record.plane:
-        plots.plane(record.plane, folder / "map.png")
-    else:
-        (config.out / "map.png").unlink(missing_ok=True)
-    plots.roc(scored.distance, scored.same, folder / "roc.png")
-    plots.distances(record.curves, record.test_calibration.threshold, folder / "distances.png")
-    plots.pairs(example_pairs(test, scored), folder / "pairs.png")
-    plots.pairs(example_pairs(test, scored, hardest=True), folder / "hardest.png")
+        plot_plane(record.plane, folder / "map.png")
+    plot_roc(scored.distance, scored.same, folder / "roc.png")
+    plot_distances(record.curves, record.test_calibration.threshold, folder / "distances.png")
+    plot_pairs(example_pairs(test, scored), folder / "pairs.png")
+    plot_pairs(example_pairs(test, scored, hardest=True), folder / "hardest.png")
+    for name in ("loss.png", "map.png"):
+        if not (folder / name).exists():
+            (out / name).unlink(missing_ok=True)  # of the result that is replaced
     for file in folder.iterdir():
-        os.replace(file, config.out / file.name)
+        os.replace(file, out / file.name)
+    clear_checkpoints(out)
 
 
 def example_pairs(
     test: IdentityDataset, scored: Scored, hardest: bool = False
 ) -> list[tuple[np.ndarray, np.ndarray, float, bool]]:
-    """Choose up to `EXAMPLE_PAIRS` genuine and as many impostor pairs, the same ones for the same people.
+    """Choose up to `EXAMPLE_PAIRS` genuine and as many impostor pairs, random (always the same) or hardest ones.
 
-    Args:
-        test: the images.
-        scored: their pairs, from `score_all_pairs`.
-        hardest: choose the genuine pairs with the largest and the impostor pairs with the smallest distances, hardest
-            first; else random pairs.
-
-    Returns:
-        Two images, their distance, and whether the pair is genuine, for each pair.
+    Returns two images, their distance, and whether the pair is genuine, for each pair.
     """
     rng, same = np.random.default_rng(0), scored.same
     first, second, _ = all_pairs(test.identity)
@@ -208,4 +168,40 @@ def example_pairs(
         easiness = np.where(same, -scored.distance, scored.distance)
         rows = [kind[np.argsort(easiness[kind])] for kind in rows]
     chosen = np.concatenate([kind[:EXAMPLE_PAIRS] for kind in rows])
-    return [(test.picture(first[row]), test.picture(second[row]), scored.distance[row], same[row]) for row in chosen]
+    return [(test.image(first[row]), test.image(second[row]), scored.distance[row], same[row]) for row in chosen]
+
+
+# --- TensorBoard
+
+
+class TensorBoardLog:
+    """The log of a `Job`: one TensorBoard run (a folder) per network, and one step per epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # an optional dependency
+
+        self._folder, self._new_writer = folder, SummaryWriter
+        self._writers: dict[str, SummaryWriter] = {}
+
+    def __call__(self, title: str, epoch: int, metrics: dict[str, float]) -> None:
+        """Write the metrics of one epoch of a network."""
+        if title not in self._writers:
+            # A killed run can have logged epochs after its last checkpoint. `purge_step` makes TensorBoard ignore them.
+            self._writers[title] = self._new_writer(self._folder / title, purge_step=epoch)
+        for name, value in metrics.items():
+            self._writers[title].add_scalar(name, value, epoch)
+        self._writers[title].flush()
+
+    def close(self) -> None:
+        """Close all files."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+def clear_tensorboard(folder: Path) -> None:
+    """Delete the files of `TensorBoardLog`, and the folders that are empty then."""
+    for file in folder.glob("*/events.out.tfevents.*"):
+        file.unlink()
+    for directory in (*folder.glob("*"), folder):
+        with contextlib.suppress(OSError):
+            directory.rmdir()

@@ -5,138 +5,180 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from contextlib import ExitStack
+from collections.abc import Collection
+from contextlib import ExitStack, closing
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from siamese import __version__, calibration
-from siamese.data.dataset import IdentityDataset, load_dataset
-from siamese.data.folders import limit_list, title
+from siamese import __version__, checkpoint
+from siamese.calibration import Calibration
+from siamese.data.dataset import MAX_MEASURED_IMAGES, IdentityDataset, load_dataset
+from siamese.data.folders import limit_list, print_note, title
+from siamese.distributed import is_main_process, join, run_on_main
+from siamese.evaluation.calibrate import fit_calibration
+from siamese.evaluation.folder import UNKNOWN_NAMES_NOTE
 from siamese.evaluation.labels import find_label_errors
-from siamese.evaluation.pairs import Scored, embed, measure_plane, score_all_pairs
-from siamese.evaluation.people import UNKNOWN_NAMES_NOTE
+from siamese.evaluation.pairs import MAX_PLANE_IMAGES, Scored, embed, measure_plane, score_all_pairs, score_pairs
 from siamese.faces.face import TEMPLATE
+from siamese.hub.upload import upload
+from siamese.model import Model
 from siamese.network import SiameseNetwork
-from siamese.processes import is_main_process, run_on_main
-from siamese.record import ATT_NAME, DataSource, LossCurve, People, Record, Report
+from siamese.record import ATT_NAME, DataSource, Folds, LossCurve, People, Record, Report
 from siamese.training.config import TrainConfig
-from siamese.training.cross_validation import cross_validate
-from siamese.training.distributed import join
 from siamese.training.output import (
     CHECKPOINTS,
     TENSORBOARD,
+    TensorBoardLog,
     check_output,
-    clear_checkpoints,
     hold_output,
     prepare_checkpoints,
     write_result,
 )
-from siamese.training.start import choose_start
-from siamese.training.tensorboard import TensorBoardLog
-from siamese.training.trainer import fit, initial_network
+from siamese.training.start import decide, initial_network
+from siamese.training.trainer import Job, State, Trainer
 
-MAX_LABEL_ERRORS = 10  # that are printed
-LONG_RUN = 500  # batches, from which on ...
-LONG_RUN_EVERY = 10  # ... the loss of only one in so many batches is recorded
+MAX_PRINTED_LABEL_ERRORS = 10
+# From `LONG_RUN` batches on, the loss of only one in `LONG_RUN_EVERY` batches is recorded.
+LONG_RUN, LONG_RUN_EVERY = 500, 10
 
 
-def train(config: TrainConfig) -> Record:
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained network.
+
+    Attributes:
+        folder: the result folder.
+        record: the content of its metrics.json.
+        model: the network; with several processes, None on all but the main process.
+    """
+
+    folder: Path
+    record: Record
+    model: Model | None
+
+    def push_to_hub(self, repo_id: str, private: bool = False) -> str:
+        """Push the result to the Hugging Face Hub, without images and names of people.
+
+        Args:
+            repo_id: USER/NAME.
+            private: make a new repository private.
+
+        Returns:
+            The URL of the model.
+
+        Raises:
+            ValueError: if the name or the token is invalid, or the repository holds other content.
+            ConnectionError: if the Hub cannot be reached or denies the request.
+        """
+        return upload(self.folder, repo_id, private)
+
+
+def train(data: str | Path, out: str | Path | None = None, **settings: Any) -> TrainResult:
     """Train a network, test it on held-out people, calibrate it, and write the result folder.
 
     The test people are those that the data set reserves (s5, s6 and s7 for AT&T), else a random fifth. Large data sets
-    are measured on a sample, see `IdentityDataset.subsample`. No accuracy is measured at a threshold that was chosen on
-    the same people:
+    are measured on a sample. No accuracy is measured at a threshold that was chosen on the same people:
 
-    - With `folds`, one more network is trained per fold, see `cross_validate`. The calibration is fitted on the pooled
-      distances of all folds without the test people, and used to test.
+    - With `folds`, one more network is trained per fold of people. The calibration is fitted on the pooled distances of
+      all folds without the test people, and used to test.
     - Without, the calibration is fitted on the test people. They are tested at a threshold chosen on the training
       people.
 
     The result folder is a complete model repository for the Hub: config.json, model.safetensors, metrics.json,
-    README.md (the model card), loss.png, roc.png, distances.png, pairs.png and hardest.png. With two-dimensional
-    embeddings, it also has map.png, and with `tensorboard` a folder of that name.
+    README.md (the model card) and plots; with `tensorboard` also the logs.
 
-    Returns:
-        The content of metrics.json.
+    Args:
+        data: "att" for the AT&T faces, or a folder or zip archive with one folder of images per person.
+        out: the result folder; by default runs/NAME_OF_THE_DATA.
+        settings: the options of `siamese train`, such as `recipe="modern"` or `epochs=10`.
 
     Raises:
-        ValueError: if data, device, result folder or checkpoint cannot be used.
+        ValueError: if data, settings, device, result folder or checkpoint cannot be used.
         OSError: if a file cannot be written.
         ImportError: if TensorBoard is requested and not installed.
         RuntimeError: if the loss is not finite.
         KeyboardInterrupt: on Ctrl-C. The last complete epoch is kept for `resume`.
     """
-    log = TensorBoardLog(config.out / TENSORBOARD) if config.tensorboard else None
-    device = join(config.device)
-    run_on_main(partial(check_output, config))
+    config = TrainConfig(str(data), Path(out or Path("runs", title(data))), **settings)
     with ExitStack() as stack:
+        log = stack.enter_context(closing(TensorBoardLog(config.out / TENSORBOARD))) if config.tensorboard else None
+        device = join(config.device)
+        run_on_main(partial(check_output, config))
         run_on_main(lambda: stack.enter_context(hold_output(config)))
-        return _train(config, device, log)
+        record = _train(config, device, log)
+    model = checkpoint.load(config.out, device=str(device)) if is_main_process() else None
+    return TrainResult(config.out, record, model)
 
 
 def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None) -> Record:
     # --- set up
-    config = run_on_main(partial(choose_start, config))
-    start, source = initial_network(config)
-    config = replace(config, align=config.align or (source.align if source else "none"))
-    template = None
-    if config.align == "faces":
-        template = source.template if source and source.template else TEMPLATE
-    dataset = load_dataset(config.data, start.input_shape, template, progress=is_main_process())
+    settings, source = decide(config)
+    job = Job(initial_network(settings, source), settings, device, config.out / CHECKPOINTS, log)
+    template = ((source and source.template) or TEMPLATE) if settings.align == "faces" else None
+    dataset = load_dataset(config.data, job.start.input_shape, template, progress=is_main_process())
     training, held_out = _split(config, dataset)
     data = DataSource(ATT_NAME if config.data == "att" else title(config.data), len(dataset), dataset.fingerprint())
     people = People(list(training.names), list(held_out.names), source.record.people.seen if source else [])
-    run = {**asdict(config.settings()), "folds": config.folds, "data": data.sha256, "test": people.test}
-    run["init"] = _hash_weights(start) if source else ""  # wherever they are stored
+    init = _hash_weights(job.start) if source else ""  # wherever they are stored
+    run = {**asdict(settings), "init": init, "folds": config.folds, "data": data.sha256, "test": people.test}
     run_on_main(partial(prepare_checkpoints, config, run))
     if source and is_main_process():
         _warn_if_seen(people, dataset if config.folds else held_out)
 
     # --- train
-    folder = config.out / CHECKPOINTS
-    network, state = fit(start, training, config, device, folder / "split.pt", "training", log)
+    network, state = Trainer(job, training, "training").train()
 
     # --- test and calibrate
-    test = held_out.subsample()
-    scored = score_all_pairs(network, test)
+    # With folds, the training people are only drawn.
+    trained = embed(network, training.subsample(MAX_PLANE_IMAGES if config.folds else MAX_MEASURED_IMAGES))
+    tested = embed(network, held_out.subsample())
+    scored = score_pairs(tested)
     if config.folds:
-        folds, final = cross_validate(start, dataset, config, device, folder, held_out.names, log)
-        judge = final  # fitted without the test people
+        folds, final = cross_validate(job, dataset, config.folds, exclude=held_out.names)
     else:
         folds, final = None, scored.calibrate()
-        judge = score_all_pairs(network, training.subsample()).calibrate()
-    if log:
-        log.close()
+    judge = final if folds else score_pairs(trained).calibrate()  # fitted without the test people
     probability = judge.probability(scored.distance)
-
-    # --- write
-    before = deepcopy(start).to(device)
+    before, label_errors = _judge_start(job, dataset, training, held_out) if source else (None, [])
     record = Record(
         data=data,
         people=people,
         test=scored.report(probability),
         curves=scored.curves(probability),
         test_calibration=judge,
-        settings=config.settings(),
         folds=folds,
-        before=_report_before(before, training, test) if source else None,
-        confused=scored.confused(judge.threshold, test.names),
-        loss=_loss_curve(state.losses),
-        validation_eer=state.validation_eer,
-        minutes=round(state.seconds / 60, 1),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        versions={"python": platform.python_version(), "torch": torch.__version__, "siamese": __version__},
-        plane=measure_plane(network, training, held_out),
+        before=before,
+        confused=scored.confused(judge.threshold, tested.dataset.names),
+        plane=measure_plane(trained, tested, people),
+        **_describe(job, state),
     )
+
+    # --- write
     if is_main_process():
-        write_result(config, network, final, template, record, test, scored)
-        clear_checkpoints(config.out)
-        if source:
-            _note_label_errors(before, dataset.subsample())
+        model = Model(network.cpu().half(), final, record, str(config.out), template)
+        write_result(config.out, model, tested.dataset, scored)
+        print_note("these may be label errors", limit_list(label_errors, MAX_PRINTED_LABEL_ERRORS))
     return record
+
+
+def _describe(job: Job, state: State) -> dict[str, Any]:
+    """Return the fields of the record that say how the network was trained."""
+    device = job.device
+    every = LONG_RUN_EVERY if len(state.losses) >= LONG_RUN else 1
+    return {
+        "settings": job.settings,
+        "loss": LossCurve(every, state.losses[::every]),
+        "validation_eer": state.validation_eer,
+        "minutes": round(state.seconds / 60, 1),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "siamese": __version__},
+    }
 
 
 def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDataset, IdentityDataset]:
@@ -148,10 +190,7 @@ def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDatas
     return training, held_out
 
 
-def _loss_curve(losses: list[float]) -> LossCurve:
-    """Return the losses of a long run without most batches, and those of a short run with all."""
-    every = LONG_RUN_EVERY if len(losses) >= LONG_RUN else 1
-    return LossCurve(every, losses[::every])
+# --- starting from weights
 
 
 def _hash_weights(network: SiameseNetwork) -> str:
@@ -173,15 +212,56 @@ def _warn_if_seen(people: People, tested: IdentityDataset) -> None:
         )
 
 
-def _note_label_errors(start: SiameseNetwork, dataset: IdentityDataset) -> None:
-    """Print which images seem to be in the wrong folder. The initial weights have not learned the wrong labels."""
-    if errors := find_label_errors(embed(start, dataset)[0], dataset):
-        print("note: these may be label errors:", *limit_list(errors, MAX_LABEL_ERRORS), sep="\n  ", file=sys.stderr)
+def _judge_start(
+    job: Job, dataset: IdentityDataset, training: IdentityDataset, held_out: IdentityDataset
+) -> tuple[Report, list[str]]:
+    """Test the initial weights, calibrated on the training people. They also find label errors: they learned none."""
+    start = deepcopy(job.start).to(job.device)
+    whole = embed(start, dataset.subsample())
+    # Each image is embedded once, unless the data set is so large that its samples differ.
+    part = whole.select if whole.dataset is dataset else partial(embed, start)
+    reference, scored = score_pairs(part(training.subsample())), score_pairs(part(held_out.subsample()))
+    judge = fit_calibration(reference.distance, reference.same)
+    return scored.report(judge.probability(scored.distance)), find_label_errors(whole.z, whole.dataset)
 
 
-def _report_before(start: SiameseNetwork, training: IdentityDataset, test: IdentityDataset) -> Report:
-    """Test the initial weights, calibrated on the training people."""
-    reference: Scored = score_all_pairs(start, training.subsample())
-    scored = score_all_pairs(start, test)
-    judge = calibration.fit(reference.distance, reference.same)
-    return scored.report(judge.probability(scored.distance))
+# --- cross-validation
+
+
+def cross_validate(
+    job: Job, dataset: IdentityDataset, count: int, exclude: Collection[str] = ()
+) -> tuple[Folds, Calibration]:
+    """Train one network per fold of people, and test it on the people that it has not seen.
+
+    The probabilities of a fold come from a calibration that is fitted on all other folds. The returned calibration is
+    fitted on all folds, without the pairs of people in `exclude`.
+    """
+    scored, kept, before = [], [], []
+    for k, (training, test) in enumerate(dataset.folds(count)):
+        network, _ = Trainer(job, training, f"fold {k + 1} of {count}").train()
+        test = test.subsample()
+        # Each fold numbers its people from 0; the offset makes the numbers unique.
+        offset = k * len(dataset.names)
+        scored.append(_shift_people(score_all_pairs(network, test), offset))
+        excluded = [offset + number for number, name in enumerate(test.names) if name in exclude]
+        rows = ~np.isin(scored[-1].people, excluded).any(1)
+        kept.append(scored[-1].select(rows))
+        if job.settings.init:
+            before.append(_shift_people(score_all_pairs(deepcopy(job.start).to(job.device), test), offset))
+
+    each, pooled = _report_folds(scored)
+    return Folds(each, pooled, _report_folds(before)[1] if before else None), Scored.concatenate(kept).calibrate()
+
+
+def _report_folds(folds: list[Scored]) -> tuple[list[Report], Report]:
+    """Return the metrics of each fold and of all pairs together."""
+    probabilities = []
+    for k, fold in enumerate(folds):
+        others = Scored.concatenate(folds[:k] + folds[k + 1 :])
+        probabilities.append(fit_calibration(others.distance, others.same).probability(fold.distance))
+    each = [fold.report(probability) for fold, probability in zip(folds, probabilities, strict=True)]
+    return each, Scored.concatenate(folds).report(np.concatenate(probabilities))
+
+
+def _shift_people(scored: Scored, offset: int) -> Scored:
+    return scored._replace(people=scored.people + offset)

@@ -14,7 +14,7 @@ from siamese.record import Record
 WORDS = ((0.99, "very good"), (0.95, "good"), (0.85, "fair"), (0.7, "weak"), (0.0, "poor"))
 # Held out. At a balanced accuracy of 93 %, 95 % of random draws of ten people are within 5 percentage points of it, and
 # of three people within 13 (AT&T with the modern recipe, CFP with the face network).
-MIN_PEOPLE = 10
+MIN_TEST_PEOPLE = 10
 MIN_AUC = 0.8
 COLLAPSED_SPREAD = 0.02  # of the largest distance: range of all distances
 COLLAPSED_DISTANCE = 0.01  # of the margin: largest distance
@@ -22,18 +22,11 @@ DIVERGED_DISTANCE = 10  # margins: mean distance of impostor pairs
 
 
 def summarise(record: Record, out: Path) -> str:
-    """Describe a new result in words.
+    """Describe a new result: how good it is, warnings, and commands that can be pasted into a shell.
 
     The number is the balanced accuracy at P(same) = 0.5: how many decisions are right if pairs of the same person and
     of different people are equally frequent. With folds it is that of all folds, else that of the held-out people. The
     calibration was fitted on other people, so without folds the number is rather too low than too high.
-
-    Args:
-        record: of the result.
-        out: the result folder.
-
-    Returns:
-        Several lines: the result, warnings, and commands that can be pasted into a shell.
     """
     folds, people = record.folds, record.identities
     report, before = (folds.pooled, folds.before) if folds else (record.test, record.before)
@@ -49,8 +42,8 @@ def summarise(record: Record, out: Path) -> str:
 def warnings(record: Record) -> list[str]:
     """Return the reasons to distrust a result: too few held-out people, collapsed embeddings, or a low AUC."""
     people, found = record.identities, []
-    if (count := _count(record)) < MIN_PEOPLE:
-        enough = len(record.people.training) + len(record.people.test) >= MIN_PEOPLE
+    if (count := _count(record)) < MIN_TEST_PEOPLE:
+        enough = len(record.people.training) + len(record.people.test) >= MIN_TEST_PEOPLE
         advice = "add --folds 5 to hold out each of them once" if enough else f"collect more {people}"
         found.append(
             f"{count} {people} are too few to measure this well. With others it can be very different; {advice}."

@@ -1,12 +1,15 @@
-"""The training loop."""
+"""The training loop, and its checkpoints."""
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,229 +18,224 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from siamese import checkpoint
-from siamese.data.dataset import IdentityDataset
-from siamese.data.memory import free_bytes
+from siamese.data.dataset import IdentityDataset, free_bytes
+from siamese.distributed import (
+    all_gather,
+    broadcast_object,
+    is_main_process,
+    local_slice,
+    share_batches,
+    sum_gradients,
+)
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
-from siamese.model import Model
+from siamese.files import write_atomically
 from siamese.network import SiameseNetwork
-from siamese.processes import broadcast_object, is_main_process
-from siamese.training.config import TrainConfig
-from siamese.training.distributed import all_gather, convert_sync_batchnorm, local_slice, sum_gradients
-from siamese.training.modern import ModernRecipe
-from siamese.training.recipe import Batch, Recipe
-from siamese.training.state import State, load_checkpoint, save_checkpoint
-from siamese.training.tutorial import TutorialRecipe
+from siamese.record import Settings
+from siamese.training.recipes import Batch, make_recipe
+
+PATIENCE = 5  # epochs without a lower validation error before training stops
 
 Log = Callable[[str, int, dict[str, float]], None]  # gets title, epoch (from 1) and metrics
 
 
-def make_recipe(config: TrainConfig) -> Recipe:
-    """Build the recipe that a configuration names."""
-    if config.recipe == "tutorial":
-        return TutorialRecipe(config.margin)
-    return ModernRecipe(config.margin, config.flip, pretrained=bool(config.init))
+@dataclass(frozen=True)
+class Job:
+    """What all networks of a run have in common.
 
-
-def initial_network(config: TrainConfig) -> tuple[SiameseNetwork, Model | None]:
-    """Return the network that training starts from, on the CPU, and the model of `config.init`, if set.
-
-    Raises:
-        ValueError: if the weights of `config.init` were trained by the tutorial recipe.
-        FileNotFoundError, ConnectionError: see `siamese.load`.
+    Each training starts from a copy of `start`, which is on the CPU. `folder` is for checkpoints. `log` gets the
+    metrics of each epoch before its checkpoint is written, so after a kill the last epoch can be logged twice.
     """
-    if not config.init:
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            return make_recipe(config).network(), None
-    model = checkpoint.load(config.init, device="cpu")
-    if not model.network.unit:
-        raise ValueError(
-            f"{config.init} was trained by the tutorial recipe, which --init does not support; use weights/faces, or a "
-            "network of the modern recipe"
-        )
-    arguments: Any = model.network._hub_mixin_config
-    network = SiameseNetwork(**arguments | {"whiten": True})
-    network.load_state_dict(model.network.state_dict(), strict=False)  # the whitening layer may be new
-    return network, model
+
+    start: SiameseNetwork
+    settings: Settings
+    device: torch.device
+    folder: Path
+    log: Log | None = None
 
 
-def fit(
-    start: SiameseNetwork,
-    dataset: IdentityDataset,
-    config: TrainConfig,
-    device: torch.device,
-    file: Path,
-    title: str,
-    log: Log | None = None,
-) -> tuple[SiameseNetwork, State]:
-    """Train a copy of `start`, and continue from the checkpoint `file` if it exists.
+@dataclass
+class State:
+    """The state of a training besides weights and optimizer. A checkpoint holds all three."""
+
+    epoch: int = 0  # number of completed epochs
+    losses: list[float] = field(default_factory=list)  # of each batch
+    validation_eer: list[float] = field(default_factory=list)  # after each epoch; empty without validation people
+    best: dict[str, Tensor] | None = None  # weights after the epoch with the lowest validation error
+    seconds: float = 0.0
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the lowest validation error was `PATIENCE` epochs ago."""
+        errors = self.validation_eer
+        return bool(errors) and errors[::-1].index(min(errors)) >= PATIENCE
+
+
+class Trainer:
+    """Trains one network, and continues from its checkpoint if there is one.
 
     All random numbers of an epoch come from generators that are seeded with (seed, epoch). So on one CPU, with the same
     number of threads, a resumed run ends in exactly the same weights as an uninterrupted one.
 
-    If the recipe has validation people, the result is the network of the epoch with the lowest error on them, and
-    training stops `PATIENCE` epochs after it.
-
-    If several processes were launched (see `siamese.training.distributed.join`), each calls this function with the same
-    arguments.
-
-    Args:
-        start: the initial network.
-        dataset: the people to train on.
-        config: the settings.
-        device: the device of this process.
-        file: the checkpoint, written after each epoch.
-        title: name of the network in the progress bar and the log.
-        log: gets the metrics of each epoch, before its checkpoint is written. After a kill, the last epoch can
-            therefore be logged twice. The metrics are mean loss, learning rate, images per second (an image in several
-            pairs of a batch counts once) and, with validation people, their equal error rate.
-
-    Returns:
-        The network on `device`, with weights rounded to half precision, and the final state.
-
-    Raises:
-        ValueError: if the checkpoint is damaged.
-        RuntimeError: if the loss is not finite.
-    """
-    # --- set up
-    recipe = make_recipe(config)
-    training, validation = recipe.split(dataset, config.seed)
-    network = deepcopy(start)
-    convert_sync_batchnorm(network)
-    network = network.to(device).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, fused=True)
-    state = load_checkpoint(file, network, optimizer)
-    pixels = training.pixels  # (M, C, H, W) uint8
-    if config.epochs and pixels.nbytes < free_bytes(device):
-        pixels = pixels.to(device)
-
-    with _progress_bar(recipe, training, config, title, state.epoch) as bar:
-        while state.epoch < config.epochs and not state.out_of_patience:
-            # --- one epoch
-            started = time.perf_counter()
-            epoch_metrics = _train_epoch(network, optimizer, recipe, training, pixels, config, state, bar)
-            if validation:
-                state.validation_eer.append(_validation_error(network, validation, config, state.epoch))
-                epoch_metrics["validation_eer"] = state.validation_eer[-1]
-                if state.validation_eer[-1] == min(state.validation_eer):
-                    state.best = deepcopy(network.state_dict())
-            state.epoch += 1
-            state.seconds += time.perf_counter() - started
-            if is_main_process():
-                if log:
-                    log(title, state.epoch, epoch_metrics)
-                save_checkpoint(file, network, optimizer, state)
-
-    # --- finish
-    if state.best:
-        network.load_state_dict(state.best)
-    started = time.perf_counter()
-    recipe.fit_whitening(network.eval(), dataset)
-    state.seconds += time.perf_counter() - started
-    # Weights are stored in half precision. Round them now, so that all measurements are of the stored weights.
-    network.half().float()
-    return network, state
-
-
-def _train_epoch(
-    network: SiameseNetwork,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    dataset: IdentityDataset,
-    pixels: Tensor,
-    config: TrainConfig,
-    state: State,
-    bar: tqdm,
-) -> dict[str, float]:
-    """Train for one epoch, and return its metrics for the log."""
-    device, epoch, started = network.device, state.epoch, time.perf_counter()
-    network.train()
-    batches = recipe.epoch_batches(dataset.identity, config.batch_size, config.seed, epoch)
-    random = torch.Generator(device).manual_seed(1_000_003 * config.seed + epoch)
-    losses, images = [], 0
-    for number, (x, labels, count) in enumerate(_prefetch(batches, dataset, pixels, device), 1):
-        # x: (S, C, H, W) uint8, the share of this process of a batch of `count` images
-        progress = (epoch + number / len(batches)) / config.epochs
-        optimizer.param_groups[0]["lr"] = config.lr * recipe.lr_scale(progress)
-        draws = torch.rand((recipe.draws, count), generator=random, device=device)[:, local_slice(count)]
-
-        # forward
-        z = network.embed(recipe.augment(x, draws))  # (S, D)
-        z = all_gather(z, count)  # (B, D)
-        loss = recipe.loss(z, *labels)
-
-        # backward
-        optimizer.zero_grad()
-        loss.backward()
-        sum_gradients(network)
-        optimizer.step()
-
-        losses.append(loss.detach())
-        images += count
-        bar.update()
-
-    values = torch.stack(losses).tolist()  # the only point of an epoch that waits for the device
-    speed = images / (time.perf_counter() - started)
-    first_step = epoch * len(batches)
-    for step, value in enumerate(values, first_step):
-        if not np.isfinite(value):
-            raise RuntimeError(f"the loss is {value} at step {step} (epoch {epoch + 1}): {_too_high(config)}")
-    state.losses += values
-    bar.set_postfix_str(f"epoch {epoch + 1}, loss {values[-1]:.3f}, {speed:.0f} images/s", refresh=False)
-    rate = optimizer.param_groups[0]["lr"]
-    return {"loss": float(np.mean(values)), "learning_rate": rate, "images_per_second": speed}
-
-
-def _validation_error(network: SiameseNetwork, people: IdentityDataset, config: TrainConfig, epoch: int) -> float:
-    """Return the equal error rate on the validation people, the same on all processes."""
-    try:
-        scored = score_all_pairs(network, people)
-    except ValueError as error:
-        message = f"distances are not finite after epoch {epoch + 1}: {_too_high(config)}"
-        raise RuntimeError(message) from error
-    return broadcast_object(metrics.eer(scored.distance, scored.same))
-
-
-def _too_high(config: TrainConfig) -> str:
-    return f"the learning rate {config.lr:g} is probably too high; start a new run with a lower --lr"
-
-
-def _progress_bar(recipe: Recipe, dataset: IdentityDataset, config: TrainConfig, title: str, epoch: int) -> tqdm:
-    steps = len(recipe.epoch_batches(dataset.identity, config.batch_size, config.seed, 0))  # per epoch
-    return tqdm(
-        desc=title,
-        total=config.epochs * steps,
-        initial=epoch * steps,
-        unit=" batches",
-        mininterval=0.1 if sys.stderr.isatty() else 30,
-        disable=not (config.epochs and is_main_process()),
-    )
-
-
-def _prefetch(
-    batches: list[Batch], dataset: IdentityDataset, pixels: Tensor, device: torch.device
-) -> Iterator[tuple[Tensor, list[Tensor], int]]:
-    """Copy batches to the device, the next one while the current one is used.
-
-    Args:
-        batches: see `Recipe.epoch_batches`.
-        dataset: the images that the rows of the batches refer to.
-        pixels: `dataset.pixels`, on any device.
-        device: the target.
-
-    Yields:
-        The images of this process, the labels of all images, and the number of all images of the batch.
+    The recipe may use some of the people to validate. The title names the network in the progress bar, the log and its
+    checkpoint. If several processes were launched, each builds a trainer with the same arguments.
     """
 
-    def copy(rows: np.ndarray, *labels: np.ndarray) -> tuple[Tensor, list[Tensor], int]:
-        own = torch.from_numpy(dataset.rows[rows[local_slice(len(rows))]]).to(pixels.device)
-        return pixels[own].to(device), [torch.from_numpy(label).to(device) for label in labels], len(rows)
+    def __init__(self, job: Job, dataset: IdentityDataset, title: str):
+        self.job, self.dataset, self.title = job, dataset, title
+        self.recipe = make_recipe(job.settings)
+        self.training, self.validation = self.recipe.split(dataset)
+        self.network = deepcopy(job.start)
+        self.shared = share_batches(self.network, job.device)
+        self.network.to(job.device).train()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=job.settings.lr, fused=True)
+        self.checkpoint = job.folder / f"{title.replace(' ', '-')}.pt"
+        self.state = self._load_checkpoint()
+        self.pixels = self.training.pixels  # (M, C, H, W) uint8
+        if job.settings.epochs and self.pixels.nbytes < free_bytes(job.device):
+            self.pixels = self.pixels.to(job.device)
 
-    with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(copy, *batches[0])
-        for batch in batches[1:]:
-            current, following = following, reader.submit(copy, *batch)
-            yield current.result()
-        yield following.result()
+    def train(self) -> tuple[SiameseNetwork, State]:
+        """Train the network. Returns it, on the job's device, with weights rounded to half precision; and the state.
+
+        If the recipe has validation people, the result is the network of the epoch with the lowest error on them, and
+        training stops `PATIENCE` epochs after it.
+        """
+        state = self.state
+        with self._progress_bar() as bar:
+            while state.epoch < self.job.settings.epochs and not state.out_of_patience:
+                # --- one epoch
+                started = time.perf_counter()
+                epoch_metrics = self._train_epoch(bar)
+                if self.validation:
+                    epoch_metrics["validation_eer"] = self._validate(self.validation)
+                state.epoch += 1
+                state.seconds += time.perf_counter() - started
+                if is_main_process():
+                    if self.job.log:
+                        self.job.log(self.title, state.epoch, epoch_metrics)
+                    self._save_checkpoint()
+
+        # --- finish
+        if state.best:
+            self.network.load_state_dict(state.best)
+        started = time.perf_counter()
+        self.recipe.finish(self.network.eval(), self.dataset)
+        state.seconds += time.perf_counter() - started
+        # Weights are stored in half precision. Round them now, so that all measurements are of the stored weights.
+        self.network.half().float()
+        return self.network, state
+
+    def _train_epoch(self, bar: tqdm) -> dict[str, float]:
+        """Train for one epoch, and return its metrics for the log."""
+        network, recipe, settings, device = self.network.train(), self.recipe, self.job.settings, self.job.device
+        epoch, started = self.state.epoch, time.perf_counter()
+        batches = recipe.epoch_batches(self.training.identity, epoch)
+        random = torch.Generator(device).manual_seed(1_000_003 * settings.seed + epoch)
+        losses, images = [], 0
+        for number, (x, labels, count) in enumerate(self._prefetch(batches), 1):
+            # x: (S, C, H, W) uint8, the share of this process of a batch of `count` images
+            progress = (epoch + number / len(batches)) / settings.epochs
+            self.optimizer.param_groups[0]["lr"] = settings.lr * recipe.lr_scale(progress)
+            draws = torch.rand((recipe.draws, count), generator=random, device=device)[:, self._share(count)]
+
+            # forward
+            z = network.embed(recipe.augment(x, draws))  # (S, D)
+            if self.shared:
+                z = all_gather(z, count)  # (B, D)
+            loss = recipe.loss(z, *labels)
+
+            # backward
+            self.optimizer.zero_grad()
+            loss.backward()
+            if self.shared:
+                sum_gradients(network)
+            self.optimizer.step()
+
+            losses.append(loss.detach())
+            images += count
+            bar.update()
+
+        values = torch.stack(losses).tolist()  # the only point of an epoch that waits for the device
+        speed = images / (time.perf_counter() - started)
+        for step, value in enumerate(values, epoch * len(batches)):
+            if not np.isfinite(value):
+                raise RuntimeError(f"the loss is {value} at step {step} (epoch {epoch + 1}): {self._too_high()}")
+        self.state.losses += values
+        bar.set_postfix_str(f"epoch {epoch + 1}, loss {values[-1]:.3f}, {speed:.0f} images/s", refresh=False)
+        rate = self.optimizer.param_groups[0]["lr"]
+        return {"loss": float(np.mean(values)), "learning_rate": rate, "images_per_second": speed}
+
+    def _share(self, count: int) -> slice:
+        return local_slice(count) if self.shared else slice(count)
+
+    def _prefetch(self, batches: list[Batch]) -> Iterator[tuple[Tensor, list[Tensor], int]]:
+        """Copy batches to the device, the next one while the current one is used.
+
+        Yields the images of this process, the labels of all images, and the number of all images of the batch.
+        """
+        device = self.job.device
+
+        def copy(rows: np.ndarray, *labels: np.ndarray) -> tuple[Tensor, list[Tensor], int]:
+            own = torch.from_numpy(self.training.rows[rows[self._share(len(rows))]]).to(self.pixels.device)
+            return self.pixels[own].to(device), [torch.from_numpy(label).to(device) for label in labels], len(rows)
+
+        with ThreadPoolExecutor(1) as reader:
+            following = reader.submit(copy, *batches[0])
+            for batch in batches[1:]:
+                current, following = following, reader.submit(copy, *batch)
+                yield current.result()
+            yield following.result()
+
+    def _validate(self, people: IdentityDataset) -> float:
+        """Keep the best weights. Returns the equal error rate on the validation people, equal on all processes."""
+        state = self.state
+        try:
+            scored = score_all_pairs(self.network, people)
+        except ValueError as error:
+            message = f"distances are not finite after epoch {state.epoch + 1}: {self._too_high()}"
+            raise RuntimeError(message) from error
+        state.validation_eer.append(broadcast_object(metrics.eer(scored.distance, scored.same)))
+        if state.validation_eer[-1] == min(state.validation_eer):
+            state.best = deepcopy(self.network.state_dict())
+        return state.validation_eer[-1]
+
+    def _too_high(self) -> str:
+        rate = f"{self.job.settings.lr:g}"
+        return f"the learning rate {rate} is probably too high; start a new run with a lower --lr"
+
+    def _progress_bar(self) -> tqdm:
+        epochs = self.job.settings.epochs
+        steps = len(self.recipe.epoch_batches(self.training.identity, 0))  # per epoch
+        return tqdm(
+            desc=self.title,
+            total=epochs * steps,
+            initial=self.state.epoch * steps,
+            unit=" batches",
+            mininterval=0.1 if sys.stderr.isatty() else 30,
+            disable=not (epochs and is_main_process()),
+        )
+
+    def _save_checkpoint(self) -> None:
+        """Write a checkpoint. If that fails, the previous one stays intact."""
+        parts = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        write_atomically(self.checkpoint, partial(torch.save, {"state": vars(self.state), **parts}))
+
+    def _load_checkpoint(self) -> State:
+        """Load the checkpoint of the main process on all processes; a new state if there is none."""
+        content: dict[str, Any] | None = None
+        if is_main_process() and self.checkpoint.exists():
+            data = io.BytesIO(self.checkpoint.read_bytes())
+            try:
+                content = torch.load(data, map_location="cpu", weights_only=True)
+            except Exception as error:  # torch.load raises many types of exceptions for damaged files
+                message = (
+                    f"{self.checkpoint} is damaged: delete it and use --resume to train this network from the start"
+                )
+                raise ValueError(message) from error
+        content = broadcast_object(content)
+        if content is None:
+            return State()
+        self.network.load_state_dict(content["network"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        return State(**content["state"])

@@ -21,20 +21,16 @@ from siamese.evaluation import metrics
 from siamese.evaluation.pairs import distances_of
 from siamese.network import SiameseNetwork
 
-FOLDS = 5  # of people, to choose the shrinkage
+WHITENING_FOLDS = 5  # of people, to choose the shrinkage
 
 
 @torch.no_grad()
 def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages: Sequence[float]) -> None:
-    """Set the whitening layer of a network to whiten its embeddings within people, and to centre them at 0.
+    """Set the whitening layer of a network to whiten its embeddings within people, and to center them at 0.
 
-    If the network was whitened before, the new layer is applied after the earlier one.
-
-    Args:
-        network: with a whitening layer, in evaluation mode.
-        dataset: the training people.
-        shrinkages: see `whitening_layer`. Of several, the one with the lowest equal error rate in cross-validation over
-            people is used; of equally good ones the first. With infinity the layer does not change.
+    Of several shrinkages, the one with the lowest equal error rate in cross-validation over people is used; of equally
+    good ones the first. With infinity the layer does not change. A layer that was fitted before stays in effect, before
+    the new one.
     """
     plain = deepcopy(network)
     plain.unit = False
@@ -68,11 +64,8 @@ def whitening_layer(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) 
 
     The weight is the inverse square root of C, the covariance of the embeddings around the mean of their person.
     Before, `shrinkage` times the mean of its diagonal is added to the diagonal of C. The bias moves the mean over all
-    people to 0. If `shrinkage` is infinite, or the images of each person are equal, the layer is the identity.
-
-    Args:
-        batches: pairs of embeddings (B, D), double, and identities (B,), int. The images of a person are consecutive.
-        shrinkage: > 0.
+    people to 0. If the shrinkage is infinite, or the images of each person are equal, the layer is the identity. The
+    batches are embeddings (B, D), double, and identities (B,), with the images of a person one after the other.
     """
     zero = torch.zeros((), dtype=torch.double)
     moment, between, center, images, people = zero, zero, zero, 0, 0
@@ -91,17 +84,11 @@ def whitening_layer(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) 
 
 
 def cross_validated_eer(z: Tensor, identity: Tensor, shrinkage: float) -> float:
-    """Return the equal error rate on people that the layer was not fitted to, in up to `FOLDS` folds.
+    """Return the equal error rate on people that the layer was not fitted to; 0 if they are too few for two folds.
 
-    Args:
-        z: (N, D) double, embeddings.
-        identity: (N,) int, from 0, in ascending order.
-        shrinkage: see `whitening_layer`.
-
-    Returns:
-        A rate in [0, 1]; 0 if there are too few people for two folds.
+    The identities (N,) count from 0, in ascending order.
     """
-    folds = min(FOLDS, int(identity.max() + 1) // 2)
+    folds = min(WHITENING_FOLDS, int(identity.max() + 1) // 2)
     if folds < 2:
         return 0.0
     distances, same = [], []
@@ -116,10 +103,7 @@ def cross_validated_eer(z: Tensor, identity: Tensor, shrinkage: float) -> float:
 
 
 def _sums_by_person(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield each batch (B, D) with the sums (K, D) and the counts (K, 1) of the people that end in it.
-
-    So no table of all people is kept. The last batch is empty and has the last person.
-    """
+    """Yield batches (B, D) with the sums (K, D) and counts (K, 1) of the people that end in it. The last is empty."""
     total, count, last = torch.empty(0), torch.empty(0), None
     for z, identity in batches:
         people, place = identity.unique_consecutive(return_inverse=True)

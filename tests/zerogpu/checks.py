@@ -10,7 +10,7 @@ def networks_run_inside_gpu_functions() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     import app
 
-    pair = [app.Upload(str(photo)) for photo in app.EXAMPLES[0][1:]]
+    pair = [app.Upload(str(photo)) for photo in app.EXAMPLE_PAIRS["One person"]]
     assert app.compare.duration == 5
     find, group, on_find, on_files = (function(app.demo, name) for name in ("find", "group", "on_change", "on_files"))
     assert [group.duration(pair * times) for times in (1, 20)] == [5, 15]
@@ -24,10 +24,10 @@ def networks_run_inside_gpu_functions() -> None:
         assert drawn == again
         assert (drawn == [card, among]) == (fmr == 0.0)
     assert app.compare(*pair)["verdict"] == "same"
-    assert len(group(pair)["faces"]) == 2
+    assert len(group(pair)["dissimilarities"]) == 2
     *_, (_, found, _, _) = on_files(pair, 0.0, app.gr.Progress())
-    assert len(found.faces) == 2
-    assert len(find(pair, pair[0])["faces"]) == 2
+    assert len(found) == 2
+    assert find(pair, pair[0])["faces"] == 2
     *_, (best, _) = on_find(pair, pair[0], app.gr.Progress())
     assert "Found" in best
     assert "svg" in app.on_about(*pair, app.ALL_FACES)

@@ -18,13 +18,7 @@ UNKNOWN_NAMES_NOTE = (
 
 
 class FolderResult(NamedTuple):
-    """The result of `evaluate_folder`.
-
-    Attributes:
-        names: the people that the network was tested on.
-        test: metrics of their pairs.
-        curves: of the same pairs.
-    """
+    """The people that a network was tested on, and metrics and curves of their pairs."""
 
     names: list[str]
     test: Report
@@ -32,9 +26,8 @@ class FolderResult(NamedTuple):
 
     def to_json(self) -> str:
         """Return all of it as JSON."""
-        return (
-            json.dumps({"names": self.names, "test": asdict(self.test), "curves": asdict(self.curves)}, indent=1) + "\n"
-        )
+        content = {"names": self.names, "test": asdict(self.test), "curves": asdict(self.curves)}
+        return json.dumps(content, indent=1) + "\n"
 
 
 def evaluate_folder(model: Model, source: str | Path) -> FolderResult:
@@ -42,13 +35,6 @@ def evaluate_folder(model: Model, source: str | Path) -> FolderResult:
 
     A published network does not name its training people. If `source` is the data set that it was trained on, they are
     known by their numbers. Otherwise `UNKNOWN_NAMES_NOTE` is printed on stderr.
-
-    Args:
-        model: any model. Images are taken whole or aligned by their faces, as in `model.compare`.
-        source: see `load_dataset`.
-
-    Raises:
-        ValueError: if fewer than 2 such people are left, or the data set cannot be used, see `load_dataset`.
     """
     record, people = model.record, model.record.people
     dataset = load_dataset(source, model.network.input_shape, model.template)

@@ -1,9 +1,12 @@
-"""Limits on requests to the page: their types, their size, and what they make the server do."""
+"""Limits on what visitors may send, and the clean-up of what they sent."""
 
-from __future__ import annotations
-
+import contextlib
+import ctypes
+import tempfile
+import threading
 import time
-from collections import defaultdict
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -11,6 +14,7 @@ from urllib.parse import unquote
 import gradio as gr
 from gradio import route_utils
 from gradio.processing_utils import client_utils
+from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,8 +25,9 @@ MAX_MCP_BYTES = 30_000_000  # two photos in base64
 MAX_BODY_BYTES = 300_000  # any other request; the names of 40 photos have up to 100 kB
 MAX_VISITOR_BYTES = 1_000_000_000  # of uploads in `PERIOD`
 MAX_STORED_BYTES = 5_000_000_000  # uploads of all visitors
+FULL = "This page has too many photos at the moment. Try again in half an hour"
 FORBIDDEN = "/proxy=", "/file=http:", "/file=https:", "/process_recording"  # parts of a path
-PERIOD = 1800  # seconds; uploads are deleted after that, see `siamese.page.cleanup`
+PERIOD = 1800  # seconds; what visitors sent is deleted after that, see `start_cleanup`
 
 # Other pages may show this one, as the Hugging Face Hub does. Gradio needs inline scripts and styles.
 HEADERS = {
@@ -52,11 +57,7 @@ class Page(gr.Blocks):
 
 
 def _own_upload(file: dict) -> dict:
-    """Replace the URL of an upload to this page, which MCP clients send, by its path.
-
-    Raises:
-        gr.Error: for another URL, which the server would have to fetch.
-    """
+    """Replace the URL of an upload to this page, which MCP clients send, by its path. Refuse other URLs."""
     if not client_utils.is_http_url_like(file["path"]):
         return file
     path = unquote(file["path"].partition("/gradio_api/file=")[2])
@@ -80,23 +81,19 @@ class TooLargeError(Exception):
 
 
 class RequestLimits:
-    """ASGI middleware that limits the bodies of requests and the uploads, and forbids to fetch other addresses.
-
-    Args:
-        app: the application.
-        folder: of all uploads.
-    """
+    """ASGI middleware that limits the bodies of requests and the uploads, and forbids to fetch other addresses."""
 
     def __init__(self, app: ASGIApp, folder: Path):
         self.app, self.folder = app, folder
-        self.uploads: dict[str, list[tuple[float, int]]] = defaultdict(list)  # visitor → (time, bytes) of each upload
+        self.uploads: list[tuple[float, str, int]] = []  # time, visitor and bytes of each
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         received, started = 0, False
-        is_upload = scope["path"].endswith("/upload")
+        is_upload, is_mcp = scope["path"].endswith("/upload"), "/mcp" in scope["path"]
+        limit = MAX_UPLOAD_BYTES if is_upload else MAX_MCP_BYTES if is_mcp else MAX_BODY_BYTES
 
         async def limited_receive() -> Message:
             nonlocal received
@@ -115,7 +112,6 @@ class RequestLimits:
                     headers.setdefault(name, value)
             await send(message)
 
-        limit = _limit(scope["path"])
         try:
             refusal = self._refuse(scope, limit)
             await (refusal or self.app)(scope, limited_receive, send_with_headers)
@@ -123,7 +119,7 @@ class RequestLimits:
             if not started:
                 await _too_large(limit)(scope, receive, send_with_headers)
         if is_upload:
-            self.uploads[_visitor(scope)].append((time.monotonic(), received))
+            self.uploads.append((time.monotonic(), _visitor(scope), received))
 
     def _refuse(self, scope: Scope, limit: int) -> PlainTextResponse | None:
         """Return an error if the request must not reach Gradio."""
@@ -135,8 +131,8 @@ class RequestLimits:
             return _too_large(limit)
         if not path.endswith("/upload"):
             return None
-        if sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file()) + length > MAX_STORED_BYTES:
-            return PlainTextResponse("This page has too many photos at the moment. Try again in half an hour.", 503)
+        if _is_full(self.folder, length):
+            return PlainTextResponse(f"{FULL}.", 503)
         if self._uploaded(_visitor(scope)) + length > MAX_VISITOR_BYTES:
             return PlainTextResponse("You uploaded too many photos. Try again in half an hour.", 429)
         return None
@@ -144,16 +140,26 @@ class RequestLimits:
     def _uploaded(self, visitor: str) -> int:
         """Return the bytes that a visitor uploaded lately, and forget older uploads of all visitors."""
         since = time.monotonic() - PERIOD
-        for other, uploads in list(self.uploads.items()):
-            self.uploads[other] = [upload for upload in uploads if upload[0] > since]
-            if not self.uploads[other]:
-                del self.uploads[other]
-        return sum(size for _, size in self.uploads.get(visitor, []))
+        self.uploads = [upload for upload in self.uploads if upload[0] > since]
+        return sum(size for _, other, size in self.uploads if other == visitor)
 
 
-def _limit(path: str) -> int:
-    """Return the limit on the body of a request in bytes."""
-    return MAX_UPLOAD_BYTES if path.endswith("/upload") else MAX_MCP_BYTES if "/mcp" in path else MAX_BODY_BYTES
+def write_archive(entries: Sequence[tuple[str, str]]) -> Path:
+    """Write uploads, each given by a name and its path, into a ZIP archive, which is deleted as they are."""
+    size, folder = sum(Path(path).stat().st_size for _, path in entries), Path(get_upload_folder())
+    if size > MAX_UPLOAD_BYTES:
+        raise ValueError(f"The archive would be larger than {MAX_UPLOAD_BYTES // 10**6} MB. Remove some photos")
+    if _is_full(folder, size):
+        raise ValueError(FULL)
+    file = Path(tempfile.mkdtemp(dir=folder)) / "photos-by-person.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, path in entries:
+            archive.write(path, name)
+    return file
+
+
+def _is_full(folder: Path, added: int) -> bool:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) + added > MAX_STORED_BYTES
 
 
 def _too_large(limit: int) -> PlainTextResponse:
@@ -164,3 +170,34 @@ def _visitor(scope: Scope) -> str:
     """Return the address of a visitor. It may be false, so the limit on all uploads does not depend on it."""
     forwarded = Headers(scope=scope).get("x-forwarded-for", "")
     return forwarded.partition(",")[0].strip() or (scope.get("client") or ("",))[0]
+
+
+def start_cleanup(demo: gr.Blocks, interval: float = 600, max_age: float = PERIOD) -> None:
+    """Every `interval` seconds, delete the files and sessions of visitors that were not used for `max_age` seconds.
+
+    Gradio's `delete_cache` is not enough. It only knows the files of requests that were completed, so the first half of
+    an interrupted upload would stay. Sessions would keep the answers, which contain photos.
+    """
+    threading.Thread(target=_clean_up, args=(demo, interval, max_age), daemon=True).start()
+
+
+def limit_memory_growth() -> None:
+    """Let all threads share one memory pool. With one per thread, memory use grows with Gradio's many threads."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has mallopt
+        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
+
+
+def _clean_up(demo: gr.Blocks, interval: float, max_age: float) -> None:
+    while True:
+        time.sleep(interval)
+        since, sessions = time.time() - max_age, demo.state_holder
+        for path in sorted(Path(demo.GRADIO_CACHE).rglob("*"), reverse=True):  # files before their folder
+            with contextlib.suppress(OSError):  # another thread deleted it, or the folder is not empty
+                status = path.stat()
+                if path.name != "lock" and max(status.st_mtime, status.st_ctime) < since:
+                    path.rmdir() if path.is_dir() else path.unlink()
+        for session, last_used in list(sessions.time_last_used.items()):
+            if last_used.timestamp() < since:
+                with sessions.lock:
+                    sessions.session_data.pop(session, None)
+                    sessions.time_last_used.pop(session, None)

@@ -1,30 +1,125 @@
-"""Fit and test the network and its probabilities on photographs that were made worse on purpose."""
+"""Make photographs worse on purpose, and fit and test the network and its probabilities on them."""
 
-from collections.abc import Collection, Iterable, Sequence
+import io
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from tqdm import tqdm
 
-from siamese import calibration, images
-from siamese.calibration import Calibration
+from siamese import images
+from siamese.calibration import VERDICT_PROBABILITY, Calibration
 from siamese.data.lfw import Lfw, LfwPair
-from siamese.evaluation import metrics
-from siamese.evaluation.degradations import DEGRADATIONS
+from siamese.evaluation import calibrate, metrics
 from siamese.evaluation.lfw import score_lfw
 from siamese.evaluation.pairs import Scored
-from siamese.faces.detection import find_faces
+from siamese.faces.detection import Detection, find_faces
 from siamese.model import Model
-from siamese.network import SiameseNetwork, to_tensor
-from siamese.record import DegradedResult
-from siamese.wording import VERDICT_PROBABILITY
+from siamese.network import SiameseNetwork
 
 UNTOUCHED = "none"
 UNTOUCHED_WEIGHT = 20.0  # of the untouched pairs in the calibration, relative to those of each degradation
 NUISANCE_DIM = 5  # chosen by cross-validation over people on View 1
 CONFIDENT = 0.97  # an error with at least this probability, or at most its complement, is a confident error
 
+# In units of the distance between the eyes, from the midpoint of the eyes, x along the line through the eyes.
+LENS = 0.36, 0.27  # semi-axes
+MASK = ((-0.95, 0.45), (0, 0.3), (0.95, 0.45), (0.8, 1.35), (0, 1.95), (-0.8, 1.35))
+BLACK, BLUE = (15, 15, 15), (110, 150, 190)
+
+Degradation = Callable[[Image.Image, Detection], Image.Image]
+
+
+# --- degradations
+
+
+def shrink(photo: Image.Image, face: Detection, pixels: float) -> Image.Image:
+    """Shrink a photograph until its face has a size of `pixels`, see `Detection.size`."""
+    factor = pixels / face.size
+    size = max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
+    return photo.resize(size, Image.Resampling.BICUBIC)
+
+
+def blur(photo: Image.Image, face: Detection) -> Image.Image:
+    """Apply a Gaussian blur with a standard deviation of 4 % of the face's size."""
+    return photo.filter(ImageFilter.GaussianBlur(0.04 * face.size))
+
+
+def compress(photo: Image.Image, face: Detection) -> Image.Image:
+    """Compress as JPEG at quality 10."""
+    file = io.BytesIO()
+    photo.save(file, "JPEG", quality=10)
+    return Image.open(file).convert("RGB")
+
+
+def darken(photo: Image.Image, face: Detection) -> Image.Image:
+    """Reduce the brightness to a fifth."""
+    return ImageEnhance.Brightness(photo).enhance(0.2)
+
+
+def decolor(photo: Image.Image, face: Detection) -> Image.Image:
+    """Remove all color."""
+    return photo.convert("L").convert("RGB")
+
+
+def draw_glasses(photo: Image.Image, face: Detection) -> Image.Image:
+    """Draw dark glasses over the eyes."""
+    place, unit = _frame(face)
+    photo = photo.copy()
+    draw = ImageDraw.Draw(photo)
+    turn = np.exp(2j * np.pi * np.arange(48) / 48)
+    for side in (-0.5, 0.5):
+        lens = side + LENS[0] * turn.real + 1j * LENS[1] * turn.imag
+        draw.polygon([place(point) for point in lens], fill=BLACK)
+    draw.line([place(-1.0 + 0j), place(-0.5 + 0j), place(0.5 + 0j), place(1.0 + 0j)], BLACK, max(1, round(0.08 * unit)))
+    return photo
+
+
+def draw_mask(photo: Image.Image, face: Detection) -> Image.Image:
+    """Draw a surgical mask from the nose to below the chin."""
+    place, _ = _frame(face)
+    photo = photo.copy()
+    ImageDraw.Draw(photo).polygon([place(complex(*point)) for point in MASK], fill=BLUE)
+    return photo
+
+
+def draw_both(photo: Image.Image, face: Detection) -> Image.Image:
+    """Draw a mask and dark glasses."""
+    return draw_glasses(draw_mask(photo, face), face)
+
+
+def _frame(face: Detection) -> tuple[Callable[[complex], tuple[float, float]], float]:
+    """Return a map from the face's coordinates to the photograph's, and the distance between the eyes.
+
+    The origin is the midpoint of the eyes, 1 is the distance between them, and y points to the mouth. The coordinates
+    are sheared so that (0, 1.1) is the middle of the mouth.
+    """
+    left, right, _, mouth_left, mouth_right = (complex(*point) for point in face.landmarks)
+    middle, across = (left + right) / 2, right - left
+    down = ((mouth_left + mouth_right) / 2 - middle) / 1.1
+
+    def place(point: complex) -> tuple[float, float]:
+        at = middle + point.real * across + point.imag * down
+        return at.real, at.imag
+
+    return place, abs(across)
+
+
+DEGRADATIONS: dict[str, Degradation] = {
+    **{f"{n} pixels": lambda photo, face, n=n: shrink(photo, face, n) for n in (40, 30, 20, 14)},
+    "blur": blur,
+    "JPEG at quality 10": compress,
+    "dark": darken,
+    "gray": decolor,
+    "dark glasses": draw_glasses,
+    "mask": draw_mask,
+    "mask and dark glasses": draw_both,
+}
+
+
+# --- pairs of degraded photographs
 
 # For each degradation and `UNTOUCHED`, the unscaled embedding of each photograph, (D,); NaN if no face was found.
 DegradedFeatures = dict[str, dict[str, np.ndarray]]
@@ -47,6 +142,32 @@ class DegradedPairs:
     total: int
 
 
+@dataclass(frozen=True)
+class DegradedResult:
+    """Metrics of the probabilities of pairs with degraded photos. Genuine and impostor pairs count half each.
+
+    Attributes:
+        degradation: a key of `DEGRADATIONS`, or `UNTOUCHED`.
+        both: whether both photos of a pair are degraded, or one.
+        pairs: number of pairs in which both faces were found.
+        missing: share of all pairs with a photo in which no face was found.
+        calibration_error: see `Report`.
+        confident_errors: share of genuine pairs with a probability of at most 0.03 and of impostor pairs with at least
+            0.97.
+        unsure: share of pairs with the verdict "unsure".
+        errors: share of pairs on the wrong side of a probability of 0.5.
+    """
+
+    degradation: str
+    both: bool
+    pairs: int
+    missing: float
+    calibration_error: float
+    confident_errors: float
+    unsure: float
+    errors: float
+
+
 @torch.inference_mode()
 def embed_degraded(model: Model, lfw: Lfw, files: Collection[str]) -> DegradedFeatures:
     """Embed photographs and their degraded versions. The face is detected anew in each version."""
@@ -59,7 +180,7 @@ def embed_degraded(model: Model, lfw: Lfw, files: Collection[str]) -> DegradedFe
             continue
         versions = [photo, *(degrade(photo, faces[0]) for degrade in DEGRADATIONS.values())]
         found = model.detect(versions)
-        x = torch.stack([to_tensor(faces[0].crop) for faces in found if faces])
+        x = torch.stack([faces[0].pixels for faces in found if faces])
         rows = iter(network.features(x.to(network.device)).float().cpu().numpy())
         for name, faces in zip(names, found, strict=True):
             result[name][file] = next(rows) if faces else np.full(network.embedding_dim, np.nan, np.float32)
@@ -133,7 +254,7 @@ def fit_calibration(results: Sequence[DegradedPairs], with_people: bool) -> Cali
         )
     scored = Scored.concatenate([kind.scored for kind in results])
     people = scored.people if with_people else None
-    return calibration.fit(scored.distance, scored.same, people, scored.quality, np.concatenate(weights))
+    return calibrate.fit_calibration(scored.distance, scored.same, people, scored.quality, np.concatenate(weights))
 
 
 def judge(

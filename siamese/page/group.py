@@ -1,0 +1,228 @@
+"""The Group tab: group the faces of several photos by person."""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from siamese import wording
+from siamese.comparison import compare_faces
+from siamese.images import data_uri
+from siamese.model import Model
+from siamese.page import widgets
+from siamese.page.server import PERIOD, write_archive
+from siamese.page.uploads import Upload
+from siamese.search.embedding import FoundFace, PhotoCollection
+from siamese.search.output import write_csv
+from siamese.search.people import People, group
+from siamese.wording import Vocabulary
+
+MAX_GROUPED_FACES = 200
+TILE_PIXELS = 84  # faces of a group
+
+
+class GroupTab:
+    """The tab and its functions. An example is a caption with photos."""
+
+    def __init__(self, model: Model, words: Vocabulary, example: Mapping[str, Sequence[Path]]):
+        self.model, self.words, self.example = model, words, example
+
+    def group(self, files: list[Upload] | None, false_match_rate: float | None = None) -> dict:
+        """Find the faces in up to 40 photos, and group them by person.
+
+        Args:
+            files: the photos.
+            false_match_rate: expected number of false matches of a face among all faces, at most; empty for the
+                default.
+
+        Returns:
+            people (for each person their faces, each with its photo, number, box and quality), left_over (faces that
+            are too poor to group), dissimilarities (of each pair of faces in this order), threshold (the root mean
+            square dissimilarity up to which groups of faces are merged), fmr, warnings.
+        """
+        if not files:
+            raise ValueError("The photos are missing")
+        photos = PhotoCollection(self.model, widgets.named(files), MAX_GROUPED_FACES)
+        people = group(photos, model=self.model, fmr=false_match_rate)
+        rows = [face.row for _, faces in groups_of(people, self.words) for face in faces]
+        return people.to_dict() | {"dissimilarities": distances(photos.z[rows]).tolist()}
+
+    def on_files(
+        self,
+        files: list[Upload] | None,
+        fmr: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Iterator[tuple]:
+        """Draw new files, and then their faces by person."""
+        if not files:
+            yield "", None, self.show(None, None, fmr), ""
+            return
+        try:
+            photos = widgets.named(files)
+        except ValueError as error:
+            yield "", None, widgets.explanation(error), ""
+            return
+        yield widgets.thumbnails(files), None, widgets.message("Finding faces…", "comparing"), ""
+        found = PhotoCollection(self.model, photos, MAX_GROUPED_FACES, widgets.report(progress))
+        yield gr.skip(), found, self.show(files, found, fmr), ""
+
+    def show(self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float) -> str:
+        """Draw the faces by person."""
+        if files and found:
+            return draw_people(group(found, model=self.model, fmr=fmr or None), found, self.words)
+        if files:
+            return widgets.message(f"{widgets.DELETED}.", "problem")
+        return widgets.message(
+            f"Add up to {widgets.MAX_PHOTOS} photos to group the {self.words.item}s by {self.words.one}."
+        )
+
+    def on_pair(self, found: PhotoCollection | None, fmr: float, event: gr.EventData) -> str:
+        """Compare the two faces that are chosen."""
+        if not found or len(event.faces) < 2:
+            return ""
+        first, second = event.faces
+        chosen = [found.faces([row]) for row in (first, second)]
+        faces = [face.face for (face,) in chosen]
+        compared = compare_faces(
+            self.model.calibration, (faces[:1], faces[1:]), (found.z[[first]], found.z[[second]]), fmr or None
+        )
+        chance = wording.describe_probability(compared.verdict, compared.probability, self.words)
+        return widgets.card(
+            compared.verdict,
+            [(face.face.crop, f"Face in {face.photo}") for (face,) in chosen],
+            wording.describe_verdict(compared.verdict, compared.probability, compared.fmr, self.words),
+            f"<p>{chance.capitalize()}. Dissimilarity: {compared.dissimilarity:.2f}</p>",
+        )
+
+    def on_archive(self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float) -> str:
+        """Write the photos of each person into a ZIP archive, and return a link to it, which the page opens."""
+        try:
+            if not files or not found:
+                raise FileNotFoundError
+            people = group(found, model=self.model, fmr=fmr or None)
+            file = write_archive(archive(people, dict(widgets.named(files)), self.words))
+        except (FileNotFoundError, ValueError) as error:
+            raise gr.Error(f"{widgets.reason(error)}.", print_exception=False) from error
+        return f'<a href="gradio_api/file={quote(str(file))}" download>Download</a>'
+
+    def draw(self, rate: gr.Number) -> None:
+        """Draw the tab, and connect its functions. Only the API uses `rate`, a false-match rate."""
+        files = widgets.photos_input(f"Up to {widgets.MAX_PHOTOS} photos")
+        drawn = gr.HTML()
+        if self.example:
+            example = widgets.example_buttons(self.example, "chooseGroupExample")
+            photos = [str(photo) for photos in self.example.values() for photo in photos]
+            example.select(lambda: photos, None, files, queue=False, **widgets.QUIET)
+        found = gr.State(time_to_live=PERIOD)
+        hint, script = self.show(None, None, 0), "announceAnswers(element); onGroup(element, trigger, watch)"
+        grouped = gr.HTML(hint, js_on_load=script)
+        pair = gr.HTML(elem_id="pair", js_on_load="announceAnswers(element)")
+        link = gr.HTML(visible="hidden", js_on_load="watch('value', () => element.querySelector('a')?.click())")
+        with gr.Accordion("Stricter?", open=False):
+            strictness = widgets.strictness_of_groups(self.model, self.words)
+        settings = widgets.PRIVATE_GROUP | {"show_progress_on": grouped, "trigger_mode": "always_last"}
+        given, shown = [files, found, strictness], [drawn, found, grouped, pair]
+        files.change(widgets.gpu_for_files(self.on_files), [files, strictness], shown, **settings)
+        strictness.change(lambda *given: (self.show(*given), ""), given, [grouped, pair], **widgets.QUIET)
+        grouped.select(self.on_pair, [found, strictness], pair, **widgets.EACH_IN_ORDER)
+        grouped.download(self.on_archive, given, link, **widgets.ONE_AT_A_TIME)
+        widgets.publish(widgets.gpu_for_files(self.group), "group", [files, rate], widgets.PRIVATE_GROUP)
+
+
+def groups_of(people: People, words: Vocabulary) -> list[tuple[str, Sequence[FoundFace]]]:
+    """Return the faces of each person with a title; the faces that are too poor to group come last."""
+    groups: list[tuple[str, Sequence[FoundFace]]] = [
+        (f"{words.one.capitalize()} {number}", faces) for number, faces in enumerate(people.people, 1)
+    ]
+    return [*groups, ("Too poor to group", people.left_over)] if people.left_over else groups
+
+
+def distances(z: np.ndarray) -> np.ndarray:
+    """Return the dissimilarity of each pair of embeddings, (N, N)."""
+    return np.linalg.norm(z[:, None] - z, axis=-1)
+
+
+def draw_people(people: People, photos: PhotoCollection, words: Vocabulary) -> str:
+    """Draw the faces of each person, the dissimilarity of each pair of faces, and links to the numbers and photos."""
+    if not len(photos):
+        return widgets.message(" ".join(people.warnings), "problem")
+    groups = groups_of(people, words)
+    rows = "".join(
+        f"""
+  <h3>{title} ({_count(len(faces), words.item)})</h3>
+  <div class="person">{"".join(map(_tile, faces))}</div>"""
+        for title, faces in groups
+    )
+    shown = [face for _, faces in groups for face in faces]
+    apart = distances(photos.z[[face.row for face in shown]])
+    count = _count(len(shown), words.item)
+    return f"""
+<div class="answer">
+  <p class="verdict">{_count(len(people.people), words.one, words.many)}</p>
+  <p>{count} in {_count(len({face.photo for face in shown}), "photo")}. Two groups are merged if the dissimilarity of
+    their {words.item}s is at most {people.threshold:.2f} on average (root mean square).</p>
+  {widgets.problems(people.warnings)}
+</div>
+<div class="people">
+  <p>Click two {words.item}s to compare them.</p>{rows}
+  {_downloads(groups, apart, words)}
+  <h2>Dissimilarity of each pair of {words.item}s</h2>
+  <p class="quiet">In the order above. Darker squares are more alike.</p>
+  <img class="matrix" src="{data_uri(matrix(shown, apart, people.threshold))}"
+    alt="Matrix of the dissimilarities of {count}; the CSV file above contains its numbers">
+</div>"""
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _label(face: FoundFace) -> str:
+    """Return the name of the photo, with the number of the face if it is not the main one."""
+    return f"{face.photo} {face.number}" if face.number > 1 else face.photo
+
+
+def _tile(face: FoundFace) -> str:
+    assert face.face.crop, "the photos are in memory"
+    crop = face.face.crop.resize((TILE_PIXELS, TILE_PIXELS), Image.Resampling.LANCZOS)
+    drawn = widgets.img(crop, f"Face in {_label(face)}")
+    button = f'<button type="button" data-face="{face.row}" aria-pressed="false">{drawn}</button>'
+    return widgets.figure(button, _label(face))
+
+
+def _downloads(groups: Sequence[tuple[str, Sequence[FoundFace]]], apart: np.ndarray, words: Vocabulary) -> str:
+    faces = [(title, _label(face)) for title, members in groups for face in members]
+    rows = [[label, title, *(f"{x:.4f}" for x in row)] for (title, label), row in zip(faces, apart, strict=True)]
+    table = write_csv(["face", words.one, *(label for _, label in faces)], rows)
+    csv = base64.b64encode(table.encode()).decode()
+    return f"""
+  <p class="downloads"><button type="button" data-zip>Download the photos by {words.one} (ZIP)</button>
+    <a download="dissimilarities.csv" href="data:text/csv;base64,{csv}">Download the numbers (CSV)</a></p>"""
+
+
+def archive(people: People, uploads: Mapping[str, Upload], words: Vocabulary) -> list[tuple[str, str]]:
+    """Return the name in the archive and the path of each photo, once for each person that it shows."""
+    names = dict.fromkeys((title.lower(), face.photo) for title, faces in groups_of(people, words) for face in faces)
+    return [(f"{title}/{name}", uploads[name].path) for title, name in names]
+
+
+def matrix(faces: Sequence[FoundFace], apart: np.ndarray, threshold: float) -> Image.Image:
+    """Draw the dissimilarities of N faces, (N, N), as squares, with the faces along the top and left edges.
+
+    The color is indigo for a dissimilarity of 0, pale at the threshold, and white at twice the threshold.
+    """
+    side = max(8, min(48, 840 // (len(faces) + 1)))
+    similarity = (1 - apart / (2 * threshold)).clip(0, 1)[..., None] ** 1.5
+    cells = (np.array([255, 255, 255]) * (1 - similarity) + np.array([67, 56, 202]) * similarity).astype(np.uint8)
+    drawn = Image.new("RGB", (side * (len(faces) + 1),) * 2, "white")
+    drawn.paste(Image.fromarray(cells.repeat(side, 0).repeat(side, 1)), (side, side))
+    for place, face in enumerate(faces, 1):
+        assert face.face.crop, "the photos are in memory"
+        tile = face.face.crop.convert("RGB").resize((side, side))
+        drawn.paste(tile, (place * side, 0))
+        drawn.paste(tile, (0, place * side))
+    return drawn
