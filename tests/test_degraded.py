@@ -1,13 +1,13 @@
 """Degraded photographs: how they are made, and what is fitted and measured on them."""
 
-import degraded
 import numpy as np
 import pytest
 import torch
-from degraded import DEGRADATIONS
 
 from siamese import images, load
 from siamese.data.lfw import LfwPair
+from siamese.evaluation import degraded
+from siamese.evaluation.degraded import DEGRADATIONS
 from siamese.faces.detection import find_faces
 from siamese.network import SiameseNetwork
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from degraded import DEGRADATIONS, shrink
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from siamese import Calibration, Model, images
+from siamese.evaluation.degraded import DEGRADATIONS, shrink
 from siamese.faces.detection import find_faces
 from siamese.faces.quality import mark_covered
 

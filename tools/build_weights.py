@@ -22,7 +22,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import converters
-import degraded
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -30,7 +29,7 @@ from safetensors.torch import save_file
 from siamese.calibration import Calibration
 from siamese.checkpoint import save
 from siamese.data.lfw import Lfw, LfwPair
-from siamese.evaluation import plots
+from siamese.evaluation import degraded, plots
 from siamese.evaluation.folder import evaluate_folder
 from siamese.evaluation.lfw import evaluate_lfw, person
 from siamese.faces import detect
