@@ -11,12 +11,13 @@ uploads_folder = use_own_uploads_folder()  # first: Gradio reads some of its set
 
 import gradio as gr
 import spaces
+import torch
 from starlette.middleware import Middleware
 
 import siamese
 from siamese.checkpoint import DEFAULT
 from siamese.comparison import Comparison, decide
-from siamese.faces import mtcnn
+from siamese.faces import retinaface
 from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.files import bundled_weights
 from siamese.page import about, charts, widgets
@@ -57,7 +58,7 @@ pairs = charts.PairDistances(model.record.curves)
 words = FACES if model.align == "faces" else IMAGES
 tutorial_model = siamese.load(bundled_weights("att")) if words is FACES else None
 if words is FACES:
-    mtcnn.networks(model.network.device)
+    retinaface.load_network(model.network.device, torch.float32)
 
 gpu = spaces.GPU(duration=5)  # seconds, at most; a shorter time gives a better place in the queue
 

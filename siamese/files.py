@@ -18,7 +18,7 @@ BUNDLED = (
     *("examples/obama-portrait.jpg", "examples/obama-speaking.jpg", "examples/obama-standing.jpg"),
     *("examples/edited/group.jpg", "examples/edited/obama-blurred.jpg"),
     *("examples/CREDITS.md", "examples/siamese.ipynb"),
-    *("weights/mtcnn/model.safetensors", "weights/mtcnn/README.md"),
+    *("weights/retinaface/model.safetensors", "weights/retinaface/README.md"),
     *(f"weights/att/{name}" for name in (*NETWORK_FILES, *PLOT_FILES, "README.md")),
     *(f"weights/faces/{name}" for name in (*NETWORK_FILES, *PLOT_FILES, "README.md", LICENSE_FILE)),
 )
@@ -28,7 +28,7 @@ PROJECT = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.par
 
 
 def bundled_weights(name: str) -> Path:
-    """Return the folder of the weights that come with the package: "faces", "att" or "mtcnn"."""
+    """Return the folder of the weights that come with the package: "faces", "att" or "retinaface"."""
     return PROJECT / "weights" / name
 
 

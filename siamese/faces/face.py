@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from siamese import images
-from siamese.faces.detection import MAX_PHOTO_SIDE, Box, Detection, Landmarks, find_faces
+from siamese.faces.detection import MAX_PHOTO_SIDE, Box, Detection, Landmarks, find_faces, warp
 from siamese.network import resize_to_input, to_tensor
 
 Part = Literal["eyes", "mouth"]
@@ -111,24 +110,11 @@ def crop(photo: Image.Image, detection: Detection, side: int, template: Landmark
     Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", IEEE TPAMI 1991.
 
     Returns:
-        An RGB image of side × side pixels, black outside the photo. A face that shrinks to half its size or less is
-        averaged over blocks first, to avoid aliasing.
+        An RGB image of side × side pixels, black outside the photo, see `warp`.
     """
     # With points as complex numbers, a similarity is crop = factor * photo + shift, with a closed-form solution.
     target, source = np.array(template) @ (side, 1j * side), np.array(detection.landmarks) @ (1, 1j)
     centred = source - source.mean()
     factor = np.vdot(centred, target) / np.vdot(centred, centred)
     shift = target.mean() - factor * source.mean()
-
-    # Cut out the region that is needed, so that only its pixels are averaged.
-    corners = (np.array([0, side, 1j * side, (1 + 1j) * side]) - shift) / factor
-    left, top = math.floor(corners.real.min()) - 2, math.floor(corners.imag.min()) - 2
-    right, bottom = math.ceil(corners.real.max()) + 2, math.ceil(corners.imag.max()) + 2
-    block = max(1, int(1 / abs(factor)))
-    region = photo.crop((left, top, right, bottom)).reduce(block)
-
-    # Pillow's matrix maps a pixel of the crop to its place in the region.
-    inverse = 1 / (factor * block)
-    origin = (-shift / factor - complex(left, top)) / block
-    matrix = inverse.real, -inverse.imag, origin.real, inverse.imag, inverse.real, origin.imag
-    return region.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return warp(photo, 1 / factor, -shift / factor, side)

@@ -18,7 +18,7 @@ from siamese.wording import FACES, IMAGES, Vocabulary, one_in
 LFW = "http://vis-www.cs.umass.edu/lfw/"
 LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
 FIW = "[FIW](https://arxiv.org/abs/1604.02182)"
-MTCNN = "https://arxiv.org/abs/1604.02878"
+RETINAFACE = "https://arxiv.org/abs/1905.00641"
 
 FACE_LIMITATIONS = """
 - Expect more errors for twins and siblings, for faces in profile, for small, blurred or covered faces, and for groups
@@ -86,7 +86,9 @@ def plots(model: Model, words: Vocabulary) -> str:
 
 def background(model: Model, words: Vocabulary) -> str:
     """Describe how the network works and what it was trained on."""
-    finds = f"The page finds and aligns the faces in each photo ([MTCNN]({MTCNN})). " if words is FACES else ""
+    finds = (
+        f"The page finds and aligns the faces in each photo ([RetinaFace]({RETINAFACE})). " if words is FACES else ""
+    )
     paragraphs = [
         "## How it works",
         f"{finds}The network **{model.id}** turns each {words.item} into a list of numbers, its embedding. The "

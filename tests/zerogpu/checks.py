@@ -40,7 +40,11 @@ def networks_are_on_the_gpu_from_the_start() -> None:
     os.environ |= {"SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": "http://127.0.0.1:9"}
     import app
 
-    networks = app.model.network, app.tutorial_model.network, *app.mtcnn.networks(app.model.network.device)
+    networks = (
+        app.model.network,
+        app.tutorial_model.network,
+        app.retinaface.load_network(app.model.network.device, app.torch.float32),
+    )
     devices = {str(weight.device) for network in networks for weight in network.state_dict().values()}
     assert devices == {"cuda:0"}, devices
 
