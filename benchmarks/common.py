@@ -22,16 +22,20 @@ EXAMPLES = ROOT / "examples"
 PAGE_TIMEOUT = 120  # seconds
 
 
-def parser(description: str | None, data: bool = False) -> argparse.ArgumentParser:
+def parser(description: str | None, data: bool = False, view: int | None = None) -> argparse.ArgumentParser:
     """Return the parser of a benchmark, with its docstring as help.
 
     Args:
         description: the docstring.
         data: whether it needs `--data`.
+        view: the default of `--view`, 0 for both; None if there is no such option.
     """
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if data:
         result.add_argument("--data", metavar="DIR", type=Path, required=True, help="folder of the data, see above")
+    if view is not None:
+        text = "1: the data that settings are chosen on, 2: the data that judges them; see above"
+        result.add_argument("--view", type=int, choices=(1, 2), default=view, help=text)
     result.add_argument("--json", metavar="FILE", type=Path, help="write the result to this file")
     return result
 

@@ -45,6 +45,16 @@ def photos_of_new_people(lfw: Lfw) -> dict[str, list[str]]:
     return people
 
 
+def photos_of_view(lfw: Lfw, view: int) -> dict[str, list[str]]:
+    """Return the files of each person: of View 1, or of View 2 without the people of View 1."""
+    if view != 1:
+        return photos_of_new_people(lfw)
+    people = defaultdict(list)
+    for file in sorted({file for pair in lfw.view1() for file in (pair.first, pair.second)}):
+        people[LFW_ALIASES.get(person(file), person(file))].append(file)
+    return people
+
+
 def group_photo(contents: list[bytes], rng: random.Random) -> tuple[Image.Image, list[tuple[int, int, int, int]]]:
     """Place heads of random size in rows. Returns the photo and the box of each person."""
     columns = math.ceil(math.sqrt(len(contents)))
