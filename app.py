@@ -52,7 +52,7 @@ try:
 except ConnectionError as error:
     model = siamese.load()
     notice = f"{error}. This page uses the network that comes with the project."
-except (OSError, ValueError) as error:
+except (ImportError, OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
 pairs = charts.PairDistances(model.record.curves)
 words = FACES if model.align == "faces" else IMAGES
@@ -131,7 +131,6 @@ def show_answer(first: Upload, second: Upload, numbers: Numbers, fmr: float) -> 
     yield numbers, *draw_answer(kept, fmr), gr.skip(), kept
     previews = [photo.read_reduced(widgets.PREVIEW_PIXELS) for photo in photos]
     maps = saliency_maps(model, answer)
-    assert maps, "there are two faces"
     answer = decide(model.calibration, answer, fmr or None)
     drawn = drawing.compared_faces(answer, previews, maps, model.template, numbers, words)
     yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers), gr.skip()

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from siamese.checkpoint import compare as compare
     from siamese.checkpoint import load as load
     from siamese.comparison import Comparison as Comparison
+    from siamese.evaluation.import_onnx import import_onnx as import_onnx
     from siamese.faces import Face as Face
     from siamese.loss import contrastive_loss as contrastive_loss
     from siamese.model import Model as Model
@@ -31,6 +32,7 @@ _MODULES = {
     "distance": "network",
     "find": "search.find",
     "group": "search.people",
+    "import_onnx": "evaluation.import_onnx",
     "load": "checkpoint",
     "train": "training.run",
 }

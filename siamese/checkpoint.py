@@ -4,6 +4,7 @@ A result folder, and a model repository on the Hugging Face Hub, holds these fil
 
     config.json        architecture, alignment template and calibration, see `NetworkConfig`
     model.safetensors  weights
+    model.onnx         the imported network; of this one, model.safetensors holds only what was fitted to it
     metrics.json       what the network was trained on and how well it does, see `Record`
 """
 
@@ -34,15 +35,21 @@ from huggingface_hub.utils import validate_repo_id
 from siamese.calibration import Calibration
 from siamese.comparison import Comparison
 from siamese.faces.detection import Landmarks
-from siamese.files import bundled_weights
+from siamese.files import ONNX_FILE, bundled_weights
 from siamese.images import ImageSource
 from siamese.model import Model
 from siamese.network import SiameseNetwork
+from siamese.onnx_backbone import OnnxInput
 from siamese.record import Checked, Record, parse
 
 DEFAULT = bundled_weights("faces")
 # The files of a network on the Hub. The limits are far above what the networks of this version need.
-MAX_DOWNLOAD_BYTES = {"model.safetensors": 64 << 20, "metrics.json": 4 << 20, "config.json": 1 << 20}
+MAX_DOWNLOAD_BYTES = {
+    "model.safetensors": 64 << 20,
+    "metrics.json": 4 << 20,
+    "config.json": 1 << 20,
+    ONNX_FILE: 512 << 20,  # only of imported networks
+}
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 T = TypeVar("T")
 
@@ -61,12 +68,13 @@ class NetworkConfig(Checked):
     reference_norm: float | None = None
     nuisance_dim: int = 0
     template: Landmarks | None = None
+    onnx: OnnxInput | None = None  # of an imported network, with the hash of model.onnx
 
 
 def save(
     folder: Path, network: SiameseNetwork, calibration: Calibration, template: Landmarks | None, record: Record
 ) -> None:
-    """Write config.json, model.safetensors, metrics.json and, if there is none, a stub of README.md."""
+    """Write the files of a network and, if there is none, a stub of README.md."""
     network.save_pretrained(folder)  # writes the weights, and the network's arguments to config.json
     (folder / "model.safetensors").chmod(0o644)  # safetensors creates files that only their owner can read
     config = json.loads((folder / "config.json").read_bytes()) | {
@@ -92,6 +100,7 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         ValueError: if a file is invalid or damaged. Files that are too large are not downloaded.
         PermissionError: if the Hub denies access.
         ConnectionError: if the Hub cannot be reached and there is no cached copy.
+        ImportError: if the network was imported from an ONNX file, and onnxruntime is not installed.
     """
     torch_device = pick_device(device)
     name, folder, commit, note = _locate(weights, revision)
@@ -104,6 +113,8 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
     if sha256 != config.weights_sha256:
         hint = f"; delete {folder} to download it again" if commit else ""
         raise ValueError(f"{name}: model.safetensors is damaged or does not belong to config.json{hint}")
+    if config.onnx and not (folder / ONNX_FILE).is_file():
+        raise FileNotFoundError(f"{name} holds no trained network: {ONNX_FILE} is missing")
     network = SiameseNetwork.from_pretrained(folder).to(torch_device)
     return Model(network, config.calibration, record, name, config.template, commit, note)
 
@@ -190,13 +201,14 @@ def _fetch(name: str, revision: str | None) -> Path:
     """Download the files of a network, all of one commit, unless one is missing or too large."""
     found = HfApi().model_info(name, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size for file in found.siblings or ()}
-    for file, limit in MAX_DOWNLOAD_BYTES.items():
+    limits = {file: limit for file, limit in MAX_DOWNLOAD_BYTES.items() if file != ONNX_FILE or file in sizes}
+    for file, limit in limits.items():
         if file not in sizes:
             raise FileNotFoundError(f"{name} holds no trained network: {file} is missing")
         if (size := sizes[file]) is None or size > limit:
             raise ValueError(f"{name}: {file} has {size or 0:,} bytes, the limit is {limit:,}; not downloaded")
     # Not snapshot_download, which shows a progress bar even if all files are cached.
-    files = [hf_hub_download(name, file, revision=found.sha) for file in MAX_DOWNLOAD_BYTES]
+    files = [hf_hub_download(name, file, revision=found.sha) for file in limits]
     # This call points the cached branch at the commit. It comes last, so that the branch never points at a commit that
     # is only partly cached.
     hf_hub_download(name, "config.json", revision=revision)

@@ -35,6 +35,8 @@ def to_onnx(model: Model, file: Path) -> float:
     The inputs, outputs and metadata are described in docs/api.md. Returns the largest absolute difference between the
     outputs of onnxruntime and PyTorch on random images; nothing is written if it is above `MAX_DIFFERENCE`.
     """
+    if model.network.onnx:
+        raise ValueError(f"{model.name} was imported from an ONNX file: copy the model.onnx in it")
     import onnxruntime  # noqa: F401 (fail before the slow export)
     import onnxscript  # noqa: F401 (torch.onnx needs it)
 

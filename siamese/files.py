@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
+ONNX_FILE = "model.onnx"  # of an imported network
 # pairs.png and hardest.png are not published: they show images of the data set.
 PLOT_FILES = ("loss.png", "roc.png", "distances.png", "map.png")
 LICENSE_FILE = "LICENSE"  # if the weights have one of their own

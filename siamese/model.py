@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,6 +76,8 @@ class Model:
         net = self.network
         settings = type(net.backbone).__name__, net.mirror, net.unit, net.reference_norm, self.template
         digest = hashlib.sha256(json.dumps(settings).encode())
+        if net.onnx:
+            digest.update(json.dumps(asdict(net.onnx)).encode())  # with the hash of the file
         for name, tensor in sorted(net.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         if self.template is not None:

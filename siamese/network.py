@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from siamese.backbones import BACKBONES
+from siamese.files import ONNX_FILE
+from siamese.onnx_backbone import OnnxBackbone, OnnxInput
 
 # Faces below a quality of `POOR_QUALITY` are poor, about one in fifteen of LFW's. Up to `PROJECTED_QUALITY`, nuisances
 # are removed from them completely, see `SiameseNetwork.head`. Both were chosen on LFW's View 1.
 PROJECTED_QUALITY, POOR_QUALITY = 0.6, 0.8
+MAX_EMBEDDING_DIM = 4096
 
 
 def distance(z1: Tensor, z2: Tensor) -> Tensor:
@@ -42,14 +47,15 @@ class SiameseNetwork(
     strict, and reads safetensors files in a folder only; use `siamese.load` for a network on the Hub.
 
     Args:
-        backbone: a key of `BACKBONES`.
-        embedding_dim: D, the length of an embedding, 1 to 1024.
+        backbone: a key of `BACKBONES`, or "onnx".
+        embedding_dim: D, the length of an embedding, 1 to 4096.
         mirror: in evaluation mode, average the backbone's output over each image and its mirror image.
         unit: scale embeddings to length 1, so that distances are in [0, 2].
         whiten: add a linear layer before the scaling. It is the identity until
             `siamese.training.whitening.fit_whitening` sets it.
         reference_norm: the norm of the features of an image of quality 1, see `quality`; None if it is not known.
         nuisance_dim: number of rows of `nuisance`. They are 0 until they are set.
+        onnx: the input of the ONNX file that the backbone "onnx" runs; else None.
 
     Attributes:
         nuisance: (nuisance_dim, D), orthonormal directions in which degradations such as blur move the features. They
@@ -70,13 +76,21 @@ class SiameseNetwork(
         whiten: bool = False,
         reference_norm: float | None = None,
         nuisance_dim: int = 0,
+        onnx: OnnxInput | dict[str, Any] | None = None,
     ):
         super().__init__()
-        if backbone not in BACKBONES:
-            raise ValueError(f"unknown backbone {backbone!r}; this version knows: {', '.join(BACKBONES)}")
-        if not (isinstance(embedding_dim, int) and 1 <= embedding_dim <= 1024):
-            raise ValueError(f"embedding_dim must be a whole number from 1 to 1024, got {embedding_dim!r}")
-        self.backbone = BACKBONES[backbone](embedding_dim).to(memory_format=torch.channels_last)
+        if backbone not in (*BACKBONES, "onnx") or (backbone == "onnx") != bool(onnx):
+            known = ", ".join(BACKBONES)
+            raise ValueError(f"unknown backbone {backbone!r}; this version knows: {known}, and onnx with its input")
+        if not (isinstance(embedding_dim, int) and 1 <= embedding_dim <= MAX_EMBEDDING_DIM):
+            limit = f"a whole number from 1 to {MAX_EMBEDDING_DIM}"
+            raise ValueError(f"embedding_dim must be {limit}, got {embedding_dim!r}")
+        self.onnx = OnnxInput(**onnx) if isinstance(onnx, dict) else onnx
+        self.backbone = (
+            OnnxBackbone(embedding_dim, self.onnx)
+            if self.onnx
+            else BACKBONES[backbone](embedding_dim).to(memory_format=torch.channels_last)
+        )
         self.input_shape, self.embedding_dim = self.backbone.input_shape, embedding_dim
         self.mirror, self.unit, self.reference_norm = mirror, unit, reference_norm
         self.whitening = nn.Linear(embedding_dim, embedding_dim) if whiten else nn.Identity()
@@ -89,7 +103,12 @@ class SiameseNetwork(
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return next(self.parameters()).device
+        return self._weight.device
+
+    @property
+    def _weight(self) -> Tensor:
+        """Any of the weights; an imported network may have only buffers."""
+        return next(chain(self.parameters(), self.buffers()))
 
     def embed(self, x: Tensor) -> Tensor:
         """Turn images into embeddings.
@@ -114,7 +133,7 @@ class SiameseNetwork(
         if x.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, self.input_shape))
             raise ValueError(f"expected images of shape (B, {expected}), got {tuple(x.shape)}")
-        dtype = next(self.parameters()).dtype
+        dtype = self._weight.dtype
         x = x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
         if self.mirror and not self.training:
             x = torch.cat([x, x.flip(3)])
@@ -163,6 +182,12 @@ class SiameseNetwork(
         z1, z2 = self.embed(torch.cat([x1, x2])).tensor_split(2)
         return z1, z2
 
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        if isinstance(self.backbone, OnnxBackbone):
+            assert self.backbone.file, "it was opened"
+            shutil.copyfile(self.backbone.file, save_directory / ONNX_FILE)
+
     @classmethod
     def _from_pretrained(
         cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **options: Any
@@ -183,6 +208,8 @@ class SiameseNetwork(
             raise ValueError(f"{file} does not hold the weights that its config.json describes: {error}") from error
         if not all(weight.isfinite().all() for weight in network.state_dict().values()):
             raise ValueError(f"{file} holds weights that are infinite or not a number; use another file")
+        if isinstance(network.backbone, OnnxBackbone):
+            network.backbone.open(Path(model_id, ONNX_FILE))
         return network.to(map_location).eval()
 
 

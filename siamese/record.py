@@ -175,11 +175,21 @@ class LossCurve(Checked):
 
 @dataclass(frozen=True)
 class Source(Checked):
-    """The published file that the weights were converted from."""
+    """The published file that the weights were converted or imported from.
+
+    Attributes:
+        package: where it was published: a package with its version, or an address; empty if it was not stated.
+        file: its name.
+        sha256: its hash.
+        license: of an imported file, an identifier such as "apache-2.0"; empty if it was not stated.
+        training_data: of an imported file, what the network was trained on; empty if it was not stated.
+    """
 
     package: str
     file: str
     sha256: str
+    license: str = ""
+    training_data: str = ""
 
 
 @dataclass(frozen=True)
@@ -236,7 +246,7 @@ class Record(Checked):
         test: metrics on held-out identities.
         curves: of the same pairs; for LFW the histogram is of all impostor pairs.
         test_calibration: behind the probabilities in `test`, and not fitted on held-out identities.
-        settings: training settings; None for converted weights.
+        settings: training settings; None for converted and imported weights.
         folds: cross-validation; None if there was none.
         before: metrics of the initial weights on the held-out identities; None if training started from scratch.
         confused: the identities that are confused most, worst first.
@@ -245,7 +255,7 @@ class Record(Checked):
         device: name of the device used for training.
         minutes: training time of the network itself, without the folds.
         versions: of Python, PyTorch and this package.
-        source: where converted weights come from; None for trained ones.
+        source: where converted or imported weights come from; None for trained ones.
         lfw: results of LFW's protocol; None if it was not run.
         att: metrics of all pairs of the AT&T faces, for a network that was not trained on them; None if not measured.
         difficult_pairs: of children and relatives; None if they were not measured.

@@ -24,12 +24,13 @@ def saliency_maps(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndar
 
     Returns:
         For each crop an (H, W) float32 map in [-1, 1]: above 0 for parts that make the distance smaller, below 0 for
-        parts that make it larger. Both maps have the same scale. None if a face is missing.
+        parts that make it larger. Both maps have the same scale. None if a face is missing, and for an imported
+        network, which has no gradients.
     """
     face1, face2 = answer.faces
-    if face1 is None or face2 is None:
-        return None
     network = model.network
+    if face1 is None or face2 is None or network.onnx:
+        return None
     x = torch.stack([face.pixels for face in (face1, face2)]).to(network.device)  # (2, C, H, W)
     with torch.no_grad():
         features, rest = _split_backbone(network, x)  # (B, c, h, w), with B = 4 if mirror images are added, else 2
@@ -50,6 +51,7 @@ def saliency_maps(model: Model, answer: Comparison) -> tuple[np.ndarray, np.ndar
 
 def _split_backbone(network: SiameseNetwork, x: Tensor) -> tuple[Tensor, nn.Sequential]:
     """Return the deepest feature map of at least `MIN_MAP_SIDE`, and the stages of the backbone after it."""
+    assert isinstance(network.backbone, nn.Sequential), "it was not imported"
     features, stages = network.prepare(x), list(network.backbone)
     while (deeper := stages[0](features)).dim() == 4 and min(deeper.shape[2:]) >= MIN_MAP_SIDE:
         features, stages = deeper, stages[1:]

@@ -93,7 +93,7 @@ def test_readme_is_short():
 
 
 @pytest.mark.parametrize(
-    "command", ["compare", "embed", "find", "group", "train", "evaluate", "export", "push", "deploy", "page"]
+    "command", ["compare", "embed", "find", "group", "train", "import", "evaluate", "export", "push", "deploy", "page"]
 )
 def test_api_page_lists_every_option_of_a_command(command, capsys):
     with pytest.raises(SystemExit):

@@ -206,7 +206,7 @@ def test_published_files_hold_no_names_and_no_paths(folder, tmp_path):
         change_record(folder, settings=replace(record.settings, recipe="modern", init=str(init)))
         files = {
             name: content if isinstance(content, bytes) else content.read_bytes()
-            for name, content in published_files(folder, NAME).items()
+            for name, content in published_files(checkpoint.load(folder), NAME).items()
         }
         assert sorted(files) == FILES
         for secret in (b"Jane", bytes(ROOT), bytes(tmp_path)):
@@ -228,7 +228,7 @@ def test_base_model_is_an_id_on_the_hub():
 
 def test_bundled_networks_can_be_published_from_any_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    att, faces = (published_files(Path("weights", name), NAME) for name in ("att", "faces"))
+    att, faces = (published_files(checkpoint.load(f"weights/{name}"), NAME) for name in ("att", "faces"))
     for files in (att, faces):
         assert Record.from_json(files["metrics.json"]).test
     assert f'siamese.load("{NAME}")'.encode() in att["README.md"]

