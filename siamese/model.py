@@ -19,7 +19,7 @@ from siamese.calibration import Calibration
 from siamese.comparison import Comparison
 from siamese.faces import Face, detect, quality_warnings
 from siamese.faces.detection import Landmarks
-from siamese.faces.quality import mark_covered
+from siamese.faces.quality import COVERED, MAX_QUALITY, REGIONS, rate_faces
 from siamese.files import bundled_weights
 from siamese.network import SiameseNetwork
 from siamese.record import Record
@@ -72,10 +72,10 @@ class Model:
         return f"{self.name}@{self.revision}" if self.revision else Path(self.name).resolve().name
 
     def fingerprint(self) -> str:
-        """Return a hash of the weights and settings that an embedding depends on."""
+        """Return a hash of the weights and settings that an embedding and its quality depend on."""
         net = self.network
         settings = type(net.backbone).__name__, net.mirror, net.unit, net.reference_norm, self.template
-        digest = hashlib.sha256(json.dumps(settings).encode())
+        digest = hashlib.sha256(json.dumps([*settings, MAX_QUALITY, COVERED, REGIONS]).encode())
         if net.onnx:
             digest.update(json.dumps(asdict(net.onnx)).encode())  # with the hash of the file
         for name, tensor in sorted(net.state_dict().items()):
@@ -132,18 +132,17 @@ class Model:
         return z, quality
 
     def embed_faces(self, faces: Sequence[Face]) -> tuple[np.ndarray, list[Face]]:
-        """Embed N faces from `detect`. Returns (N, D) float32, and the faces with their quality."""
+        """Embed N faces from `detect`. Returns (N, D) float32, and the faces with their quality and what is covered."""
         crops = [face.pixels for face in faces]
         x = torch.stack(crops) if crops else torch.empty((0, *self.network.input_shape), dtype=torch.uint8)
-        device = self.network.device
+        device, z, rated = self.network.device, [], []
         with torch.inference_mode():
-            parts = x.split(FACES_AT_ONCE if device.type == "cpu" else GPU_FACES_AT_ONCE)
-            features = torch.cat([self.network.features(part.to(device)) for part in parts])  # (N, D)
-            z = self.network.head(features).float().cpu().numpy()
-            quality = self.network.quality(features)
-        if quality is not None:
-            faces = [replace(face, quality=value) for face, value in zip(faces, quality.tolist(), strict=True)]
-        return z, list(faces)
+            for part in x.split(FACES_AT_ONCE if device.type == "cpu" else GPU_FACES_AT_ONCE):
+                pixels = part.to(device)
+                features = self.network.features(pixels)  # (B, D)
+                z.append(self.network.head(features).float().cpu())
+                rated += rate_faces(self.network, faces[len(rated) : len(rated) + len(part)], pixels, features)
+        return torch.cat(z).numpy(), rated
 
     def compare(
         self,
@@ -195,10 +194,7 @@ class Model:
             for row, face in zip(kept, embedded, strict=True):
                 faces[row] = face
         places = [kept[number - 1] for kept, number in zip(rows, answer.numbers, strict=True)]
-        compared = mark_covered(self.network, [faces[row] for faces, row in zip(found, places, strict=True)])
-        for faces, row, face in zip(found, places, compared, strict=True):
-            faces[row] = face
-        first, second = compared
+        first, second = (faces[row] for faces, row in zip(found, places, strict=True))
         warnings = ["Both images are identical."] if torch.equal(first.pixels, second.pixels) else []
         for faces, kept, number, name in zip(found, rows, requested, wording.PHOTOS, strict=True):
             warnings += comparison.name_left_out(faces, kept, name) if number is None else []

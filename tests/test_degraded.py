@@ -7,8 +7,9 @@ import torch
 from siamese import images, load
 from siamese.data.lfw import LfwPair
 from siamese.evaluation import degraded
-from siamese.evaluation.degraded import DEGRADATIONS
+from siamese.evaluation.degraded import COVERS, DEGRADATIONS, GLASSES, MASKS, Features, draw_cover
 from siamese.faces.detection import find_faces
+from siamese.faces.quality import COVERED
 from siamese.network import SiameseNetwork
 
 from .conftest import EXAMPLES
@@ -47,15 +48,37 @@ def test_degradations_change_what_they_name():
         assert (pixels[name][row, column] != original[row, column]).any() == covered, (name, place)
 
 
+def test_every_kind_of_cover_hides_its_part():
+    photo = images.read(EXAMPLES / "biden.jpg")
+    face = find_faces([photo])[0][0]
+    eye, mouth = face.landmarks[0], np.mean(face.landmarks[3:], axis=0)
+    for cover in (*MASKS.values(), *GLASSES.values()):
+        drawn = draw_cover(photo, face, cover)
+        changed = [
+            drawn.getpixel(at) != photo.getpixel(at) for at in (tuple(map(round, eye)), tuple(map(round, mouth)))
+        ]
+        assert changed == [cover in GLASSES.values(), cover in MASKS.values()]
+
+
+def test_a_photo_always_gets_the_same_kind_of_cover():
+    photo = images.read(EXAMPLES / "biden.jpg")
+    face = find_faces([photo])[0][0]
+    assert COVERS["mask"](photo, face) == COVERS["mask"](photo, face)
+    others = [photo.crop((0, 0, photo.width - k, photo.height)) for k in range(20)]
+    assert len({id(degraded._choose(MASKS, other)) for other in others}) > 3
+
+
 def test_features_of_degraded_photographs():
     model = load()
     features = degraded.embed_degraded(model, Photographs(), list(PHOTOS))
     assert list(features) == ["none", *DEGRADATIONS]
     z = model.embed(PHOTOS.values())
     for row, file in zip(z, PHOTOS, strict=True):
-        expected = model.network.head(torch.from_numpy(features["none"][file][None]))[0]
+        expected = model.network.head(torch.from_numpy(features["none"][file].embedding[None]))[0]
         assert np.linalg.norm(expected.numpy() - row) < 0.02
-        assert np.linalg.norm(features["blur"][file]) < np.linalg.norm(features["none"][file])
+        whole, blurred, masked = (features[name][file] for name in ("none", "blur", "mask"))
+        assert np.linalg.norm(blurred.embedding) < np.linalg.norm(whole.embedding)
+        assert masked.changes[1] < 0.55 < min(whole.changes[1], masked.changes[0])
 
 
 @pytest.fixture
@@ -72,7 +95,11 @@ def made_up():
         shift = np.eye(30)[number % 2] * 12
         features[name] = {file: 0.4 * row + shift for file, row in files.items()}
     features["blur"]["P0/P0_1.jpg"] = np.full(30, np.nan)
-    rows = {name: {file: row.astype(np.float32) for file, row in part.items()} for name, part in features.items()}
+    changes = np.ones(2, np.float32)
+    rows = {
+        name: {file: Features(row.astype(np.float32), changes) for file, row in part.items()}
+        for name, part in features.items()
+    }
     genuine = [LfwPair(f"P{k}/P{k}_1.jpg", f"P{k}/P{k}_2.jpg", True) for k in range(40)]
     impostor = [LfwPair(f"P{k}/P{k}_1.jpg", f"P{j}/P{j}_2.jpg", False) for k in range(40) for j in range(40) if k != j]
     return rows, genuine + impostor
@@ -105,6 +132,21 @@ def test_pairs_with_both_and_with_one_photograph_degraded(made_up, monkeypatch):
         assert (kind.total, len(kind.scored.same)) == (len(pairs), len(pairs) - missing)
         poor = np.median(kind.scored.quality, axis=0) < 0.8
         assert poor.tolist() == [kind.degradation != "none", kind.degradation != "none" and kind.both]
+
+
+def test_covered_faces_have_a_lower_quality_and_need_more_evidence(made_up, monkeypatch):
+    features, pairs = made_up
+    made = network(monkeypatch, features)
+    fits = []
+    for weight in (1.0, 20.0):
+        monkeypatch.setattr(degraded, "COVERED_IMPOSTORS_WEIGHT", weight)
+        hidden = {file: row._replace(changes=np.array([1, 0.2], np.float32)) for file, row in features["mask"].items()}
+        kinds = degraded.degraded_pairs(made, features | {"mask": hidden}, pairs)
+        (masked,) = (kind.scored for kind in kinds if kind.degradation == "mask" and kind.both)
+        (gray,) = (kind.scored for kind in kinds if kind.degradation == "gray" and kind.both)
+        np.testing.assert_allclose(masked.quality, COVERED * gray.quality, rtol=0.05)
+        fits.append(degraded.fit_calibration(kinds, with_people=False).score(masked.distance, masked.quality))
+    assert np.median(fits[1]) < np.median(fits[0]) - 1
 
 
 def test_calibration_and_its_metrics(made_up, monkeypatch):

@@ -95,7 +95,9 @@ def add_quality(
     """
     nuisance = torch.from_numpy(degraded.nuisance_directions(features))  # (K, D)
     if reference_norm is None:
-        untouched = torch.from_numpy(np.stack(list(features[degraded.UNTOUCHED].values())))  # (N, D)
+        untouched = torch.from_numpy(
+            np.stack([row.embedding for row in features[degraded.UNTOUCHED].values()])
+        )  # (N, D)
         kept = untouched - untouched @ nuisance.T @ nuisance
         reference_norm = float(torch.linalg.vector_norm(kept, dim=1).nanmedian())
     arguments: Any = network._hub_mixin_config
@@ -116,7 +118,7 @@ def quality_helps(
     It cannot if all norms are the same. Else both networks are calibrated on one half of the people, and the log-loss
     of the pairs of the other half decides.
     """
-    norms = np.linalg.norm(list(features[degraded.UNTOUCHED].values()), axis=1)
+    norms = np.linalg.norm([row.embedding for row in features[degraded.UNTOUCHED].values()], axis=1)
     if np.nanstd(norms) < MIN_NORM_SPREAD * np.nanmedian(norms):
         return False
     names = sorted({person(file) for file in files_of(pairs)})

@@ -35,10 +35,9 @@ class Face:
     Attributes:
         crop: image at the network's input size, mode "L" or "RGB"; None for a face of an index.
         detection: the face in the photo; None if the input is the whole image.
-        quality: how well the face can be recognized, in [0, 1], see `SiameseNetwork.quality`; None before the face is
-            embedded, and for networks without quality scores.
-        covered: parts that seem to be covered, for example by a mask or dark glasses; only checked by `Model.compare`
-            for faces with a low quality, see `mark_covered`.
+        quality: how well the face can be recognized, in [0, 1], see `SiameseNetwork.quality` and `visible_quality`;
+            None before the face is embedded, and for networks without quality scores.
+        covered: parts that seem to be covered, for example by a mask or dark glasses; found when the face is embedded.
     """
 
     crop: Image.Image | None
