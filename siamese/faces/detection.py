@@ -24,16 +24,17 @@ REDUCTION = 4  # of its copies in all four orientations
 GAP = 16  # pixels between the copies
 CANDIDATE_SCORE = 0.3  # from which on a candidate is looked at closely; a small one in the full size ...
 SMALL_FACE, SMALL_FACE_SCORE = 32, 0.1  # ... of less than so many pixels, from this score on
-MIN_SCORE = 0.7  # of a face in each close look
+MIN_SCORE = 0.9  # of a face in each close look
+# A first look with this score can be enough, ...
 CERTAIN_SCORE = 0.99
-PRECISE_PIXELS = 500_000  # up to this size, the first look is as precise as a close look ...
-MIN_PRECISE_FACE = 80  # ... for a face of this size in pixels ...
-MAX_TILT = 30  # ... that is tilted by at most so many degrees
+PRECISE_PIXELS = 500_000  # ... if it has at most so many pixels ...
+MIN_PRECISE_FACE = 80  # ... and the face has this size in pixels ...
+MAX_TILT = 30  # ... and is tilted by at most so many degrees
 DECIDING_FACE, PLACING_FACE = 40, 112  # sizes in pixels to which close looks scale a face
 # Two candidates are the same face if their centres are at most this far apart, in sizes of the larger one, ...
 MAX_OFFSET = 0.3
 MIN_SIZE_RATIO = 0.45  # ... and the smaller one has more than this share of the larger one's size
-ENLARGED_SIDE = 1600  # to which smaller photos without a face are enlarged
+ENLARGED_SIDE, MAX_ENLARGEMENT = 1600, 4  # of smaller photos without a face, and relative to the first look
 BORDER_SIDE, BORDER = 320, 80  # of a look for faces that the photo's edge cuts off
 BATCH_PIXELS = 8_000_000  # that go through the network at once; limits the memory
 ROTATE = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
@@ -197,7 +198,7 @@ def _last_looks(number: int, photo: Image.Image) -> list[Look]:
     scale = BORDER_SIDE / max(photo.size)
     bordered = ImageOps.expand(_scale(photo, scale), BORDER, MEAN)
     looks = [_whole(number, bordered, 1 / scale, -BORDER * (1 + 1j) / scale)]
-    scale = ENLARGED_SIDE / max(photo.size)
+    scale = min(ENLARGED_SIDE, MAX_ENLARGEMENT * max(*photo.size, MIN_SIDE)) / max(photo.size)
     return [*looks, _whole(number, _scale(photo, scale), 1 / scale, 0)] if scale > 1 else looks
 
 
