@@ -17,8 +17,8 @@ from siamese.images import data_uri
 from siamese.wording import Verdict, Vocabulary
 
 SYMBOLS: dict[Verdict, str] = {"same": "=", "different": "≠", "unsure": "?", "no face": "–"}
-MIN_FACE_SCORE = 0.9  # of faces other than the main one of a photo; below it, many detections are no faces
 MAX_COMPARED_FACES = 32  # of a photo
+SMALL_SIZES = 1.5  # a photo with a face of less than so many times the smallest size may show smaller ones
 
 
 @dataclass(frozen=True)
@@ -229,16 +229,13 @@ def face_numbers(face: int | tuple[int | None, int | None] | None) -> tuple[int 
 
 
 def rows_to_compare(faces: Sequence[Face], number: int | None, photo: str) -> list[int]:
-    """Return which faces of a photo to compare, from 0: the requested one, or all that are certainly faces.
-
-    Of more than `MAX_COMPARED_FACES` faces, those are the largest.
+    """Return which faces of a photo to compare, from 0: the requested one, or the largest `MAX_COMPARED_FACES`.
 
     Raises:
         ValueError: if the photo does not show the requested face.
     """
     if number is None:
-        largest = faces[:MAX_COMPARED_FACES]
-        return [row for row, face in enumerate(largest) if row == 0 or (face.score or 0) >= MIN_FACE_SCORE]
+        return list(range(min(len(faces), MAX_COMPARED_FACES)))
     if faces and not 1 <= number <= len(faces):
         expected = f"1 to {len(faces)}" if len(faces) > 1 else "1"
         plural = "s" if len(faces) > 1 else ""
@@ -246,17 +243,17 @@ def rows_to_compare(faces: Sequence[Face], number: int | None, photo: str) -> li
     return [number - 1] if faces else []
 
 
-def name_left_out(faces: Sequence[Face], rows: Sequence[int], photo: str) -> list[str]:
-    """Name the faces of a photo that were not compared, although no face was requested."""
+def left_out(faces: Sequence[Face], photo: str) -> list[str]:
+    """Say which faces of a photo were not compared, or may have been missed, although no face was requested."""
     sentences = []
     if len(faces) > MAX_COMPARED_FACES:
         sentences.append(
             f"Of the {len(faces)} faces in the {photo} photo, only the {MAX_COMPARED_FACES} largest are compared."
         )
-    others = [row + 1 for row in range(len(faces[:MAX_COMPARED_FACES])) if row not in rows]
-    if others:
-        subject = f"faces {wording.listed(others)} are" if len(others) > 1 else f"face {others[0]} is"
-        sentences.append(f"In the {photo} photo, {subject} too poor to compare.")
+    detections = [face.detection for face in faces if face.detection]
+    if any(face.size < SMALL_SIZES * face.smallest for face in detections):
+        limit = detections[0].smallest
+        sentences.append(f"Faces of less than {limit:.0f} pixels in the {photo} photo may have been missed.")
     return sentences
 
 

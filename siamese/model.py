@@ -196,8 +196,8 @@ class Model:
         places = [kept[number - 1] for kept, number in zip(rows, answer.numbers, strict=True)]
         first, second = (faces[row] for faces, row in zip(found, places, strict=True))
         warnings = ["Both images are identical."] if torch.equal(first.pixels, second.pixels) else []
-        for faces, kept, number, name in zip(found, rows, requested, wording.PHOTOS, strict=True):
-            warnings += comparison.name_left_out(faces, kept, name) if number is None else []
+        for faces, number, name in zip(found, requested, wording.PHOTOS, strict=True):
+            warnings += comparison.left_out(faces, name) if number is None else []
         if self.align == "faces":
             warnings += quality_warnings(first, "the first photo") + quality_warnings(second, "the second photo")
         return replace(

@@ -42,7 +42,7 @@ REFERENCE = ROOT / "tests" / "mobilefacenet_reference.npz"
 DETECTOR_REFERENCE = ROOT / "tests" / "retinaface_reference.npz"
 REFERENCE_CROPS = ("biden", "collins", "obama-portrait", "obama-speaking", "obama-standing")  # in examples/
 REFERENCE_NORM = 66.0  # about the median norm of View 1, see `SiameseNetwork.quality`
-JUDGED_STEP = 6  # every sixth pair of View 2 is degraded to judge it
+JUDGED_STEP = 12  # every twelfth pair of View 2 is degraded to judge it
 PEOPLE = People([], [])  # the names of the networks' training people are not published
 
 
@@ -100,7 +100,6 @@ def write(
 
 def promises(record: Record, on_degraded: Sequence[degraded.DegradedResult]) -> dict[str, bool]:
     """Return what the project promises about the face network → whether it holds."""
-    hard = ("14 pixels", "mask and dark glasses")
     missed = [point.fnmr * sum(record.curves.genuine) for point in record.test_calibration.operating_points]
     return {
         "an accuracy of 99.15%": record.lfw.accuracy >= 0.9915,
@@ -108,10 +107,12 @@ def promises(record: Record, on_degraded: Sequence[degraded.DegradedResult]) -> 
         "a TMR of 96.5% at an FMR of 1 in 1,000": record.folds.pooled.tmr_at_fmr_1e_3 >= 0.965,
         "a calibration error below 0.4%": record.folds.pooled.calibration_error < 0.004,
         "operating points from genuine pairs with two faces": all(abs(n - round(n)) < 1e-6 for n in missed),
-        "probabilities that hold on degraded photos": len(on_degraded) == 23
-        and all(row.calibration_error < (0.08 if row.degradation in hard else 0.045) for row in on_degraded),
-        "confident errors in less than 1% of the degraded pairs": all(
-            row.confident_errors < 0.01 for row in on_degraded
+        "all kinds of degraded pairs": len(on_degraded) == 23,
+        "calibration errors below 8% without covers": all(
+            row.calibration_error < 0.08 for row in on_degraded if row.degradation not in degraded.COVERS
+        ),
+        'at most 2% of the impostor pairs with covers are "same"': all(
+            row.false_matches <= 0.02 for row in on_degraded if row.degradation in degraded.COVERS
         ),
     }
 

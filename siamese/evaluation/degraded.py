@@ -227,6 +227,7 @@ class DegradedResult:
             0.97.
         unsure: share of pairs with the verdict "unsure".
         errors: share of pairs on the wrong side of a probability of 0.5.
+        false_matches: share of impostor pairs with the verdict "same".
     """
 
     degradation: str
@@ -237,6 +238,7 @@ class DegradedResult:
     confident_errors: float
     unsure: float
     errors: float
+    false_matches: float
 
 
 @torch.inference_mode()
@@ -367,4 +369,5 @@ def _judge(parts: Sequence[DegradedPairs], calibrations: Sequence[Calibration]) 
         confident_errors=float((weight * wrong).sum()),
         unsure=float((weight * unsure).sum()),
         errors=float((weight * ((probability >= 0.5) != same)).sum()),
+        false_matches=float((probability[~same] >= VERDICT_PROBABILITY).mean()),
     )

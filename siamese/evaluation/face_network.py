@@ -27,7 +27,12 @@ MIN_NORM_SPREAD = 0.01  # standard deviation of the norms by their median; below
 
 
 def fit(
-    network: SiameseNetwork, template: Landmarks, lfw: Lfw, people: People, reference_norm: float | None = None
+    network: SiameseNetwork,
+    template: Landmarks,
+    lfw: Lfw,
+    people: People,
+    reference_norm: float | None = None,
+    step: int = GENUINE_STEP,
 ) -> tuple[Model, list[Calibration]]:
     """Fit quality scores, the removal of nuisances and the calibration on untouched and degraded photographs of View 1.
 
@@ -38,11 +43,12 @@ def fit(
         people: that the network was trained on.
         reference_norm: see `SiameseNetwork`. None to measure it, and to use quality scores only if they help, see
             `quality_helps`.
+        step: every `step`-th genuine pair of View 1 is used.
 
     Returns:
         The network with its calibration, and the calibrations for the folds of View 2. The model has no record yet.
     """
-    pairs = fitting_pairs(lfw)
+    pairs = fitting_pairs(lfw, step)
     features = degraded.embed_degraded(_unmeasured(network, template, people), lfw, files_of(pairs))
     with_quality = add_quality(network, features, reference_norm)
     if reference_norm or quality_helps(network, with_quality, features, pairs):
@@ -77,9 +83,9 @@ def judge(model: Model, lfw: Lfw, calibrations: Sequence[Calibration], source: S
     return result
 
 
-def fitting_pairs(lfw: Lfw) -> list[LfwPair]:
-    """Return genuine pairs of View 1, and random impostor pairs of their photographs."""
-    genuine = [pair for pair in lfw.view1() if pair.same][::GENUINE_STEP]
+def fitting_pairs(lfw: Lfw, step: int = GENUINE_STEP) -> list[LfwPair]:
+    """Return every `step`-th genuine pair of View 1, and random impostor pairs of their photographs."""
+    genuine = [pair for pair in lfw.view1() if pair.same][::step]
     files, rng = np.array(files_of(genuine)), np.random.default_rng(0)
     drawn = [(str(first), str(second)) for first in files for second in rng.choice(files, IMPOSTORS_EACH)]
     return genuine + [LfwPair(*files, False) for files in drawn if person(files[0]) != person(files[1])]

@@ -22,6 +22,7 @@ Landmarks = tuple[tuple[float, float], ...]
 MIN_SIDE, MAX_PHOTO_SIDE = 160, 2000
 REDUCTION = 4  # of its copies in all four orientations
 GAP = 16  # pixels between the copies
+FOUND_SIZE = 24  # pixels: nearly all upright faces of this size in the first look are found
 CANDIDATE_SCORE = 0.3  # from which on a candidate is looked at closely; a small one in the full size ...
 SMALL_FACE, SMALL_FACE_SCORE = 32, 0.1  # ... of less than so many pixels, from this score on
 MIN_SCORE = 0.9  # of a face in each close look
@@ -51,11 +52,13 @@ class Detection:
         box: left, top, right, bottom; may reach beyond the photo.
         landmarks: (x, y) of left eye, right eye, nose, left and right corner of the mouth, as seen in the upright face.
         score: the detector's score, in [0, 1].
+        smallest: size in pixels from which on the faces in the photo are found; smaller ones may be missed.
     """
 
     box: Box
     landmarks: Landmarks
     score: float
+    smallest: float = 0.0
 
     @property
     def size(self) -> float:
@@ -85,6 +88,7 @@ class Detection:
             (factor * left, factor * top, factor * right, factor * bottom),
             tuple((factor * x, factor * y) for x, y in self.landmarks),
             self.score,
+            factor * self.smallest,
         )
 
 
@@ -165,13 +169,14 @@ def _search(photos: Sequence[Image.Image], looks: list[Look], device: torch.devi
     final += _look_closely(photos, upright, PLACING_FACE, (1,), device).values()
     faces: dict[int, list[Detection]] = defaultdict(list)
     for face in _distinct(final):
-        faces[face.photo].append(Detection(face.box, face.landmarks, face.score))
+        smallest = FOUND_SIZE / _first_scale(photos[face.photo])
+        faces[face.photo].append(Detection(face.box, face.landmarks, face.score, smallest))
     return dict(faces)
 
 
 def _first_look(number: int, photo: Image.Image) -> Look:
     """Return the whole photo, and beside its longer side copies with a quarter of its size in all four orientations."""
-    scale = min(max(max(photo.size), MIN_SIDE), MAX_PHOTO_SIDE) / max(photo.size)
+    scale = _first_scale(photo)
     full = _scale(photo, scale)
     reduced = full.reduce(REDUCTION)
     copies = [reduced, *(reduced.transpose(ROTATE[turns]) for turns in (1, 2, 3))]
@@ -200,6 +205,10 @@ def _last_looks(number: int, photo: Image.Image) -> list[Look]:
     looks = [_whole(number, bordered, 1 / scale, -BORDER * (1 + 1j) / scale)]
     scale = min(ENLARGED_SIDE, MAX_ENLARGEMENT * max(*photo.size, MIN_SIDE)) / max(photo.size)
     return [*looks, _whole(number, _scale(photo, scale), 1 / scale, 0)] if scale > 1 else looks
+
+
+def _first_scale(photo: Image.Image) -> float:
+    return min(max(max(photo.size), MIN_SIDE), MAX_PHOTO_SIDE) / max(photo.size)
 
 
 def _scale(photo: Image.Image, scale: float) -> Image.Image:

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from siamese import images
-from siamese.comparison import MIN_FACE_SCORE
 from siamese.faces import Face
 from siamese.faces.detection import MAX_PHOTO_SIDE, Box
 from siamese.model import Model
@@ -46,7 +45,7 @@ def embed_photos(model: Model, sources: Sequence[images.ImageSource]) -> list[Ph
         except (ValueError, OSError) as error:
             read.append(str(error))
     detected = iter(model.detect([entry[0] for entry in read if not isinstance(entry, str)]))
-    found = [[] if isinstance(entry, str) else _likely(next(detected), entry[1]) for entry in read]
+    found = [[] if isinstance(entry, str) else [_scaled(face, entry[1]) for face in next(detected)] for entry in read]
     z, faces = model.embed_faces([face for faces in found for face in faces])
     ends = np.cumsum([0, *map(len, found)])
     return [
@@ -103,10 +102,9 @@ def _embed_batch(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, Pho
     return embedded
 
 
-def _likely(faces: list[Face], factor: int) -> list[Face]:
-    """Drop detections that are probably no faces; for a photo that was reduced by a factor, scale the others."""
-    kept = faces[:1] + [face for face in faces[1:] if (face.score or 0) >= MIN_FACE_SCORE]
-    return [replace(face, detection=face.detection and face.detection.scaled(factor)) for face in kept]
+def _scaled(face: Face, factor: int) -> Face:
+    """Return a face of a photo that was reduced by a factor, in the pixels of the photo."""
+    return replace(face, detection=face.detection and face.detection.scaled(factor))
 
 
 @dataclass(frozen=True)
