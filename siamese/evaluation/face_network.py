@@ -141,7 +141,7 @@ def quality_helps(
 
 
 def _log_loss(kinds: Sequence[degraded.DegradedPairs], fitted: Calibration) -> float:
-    """Return the mean log-loss of pairs. Kinds, and genuine and impostor pairs, count as in `fit_calibration`."""
+    """Return the mean log-loss of pairs. Kinds count as in `fit_calibration`, genuine and impostor pairs the same."""
     total = weights = 0.0
     for kind in kinds:
         score, same = fitted.score(kind.scored.distance, kind.scored.quality), kind.scored.same

@@ -29,15 +29,14 @@ from siamese.files import ONNX_FILE
 from siamese.hub.card import imported_card
 from siamese.model import Model
 from siamese.network import MAX_EMBEDDING_DIM, SiameseNetwork
-from siamese.onnx_backbone import RGB, OnnxBackbone, OnnxInput, Signature, open_session, read_signature
+from siamese.onnx_backbone import IMAGES_AT_ONCE, RGB, OnnxBackbone, OnnxInput, Signature, open_session, read_signature
 from siamese.record import People, Source
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 PROPOSAL_PAIRS = 100  # genuine pairs of View 1 whose photos decide between the candidates
-GENUINE_STEP = 6  # every sixth genuine pair of View 1 is degraded; all would take hours
-IMAGES_AT_ONCE = 32
+IMPORT_STEP = 6  # every sixth genuine pair of View 1 is degraded; all would take hours
 MAX_BATCH_DIFFERENCE = 1e-3  # of an output in a batch from the same alone, relative to its norm
 # Mean and standard deviation of the red, green and blue channel, as published face networks use them.
 SCALINGS: dict[str, tuple[RGB, RGB]] = {
@@ -50,7 +49,7 @@ SCALINGS: dict[str, tuple[RGB, RGB]] = {
 }
 
 
-class Candidate(NamedTuple):
+class Choice(NamedTuple):
     """A way to use a network, and how far it sets genuine pairs apart from impostor pairs."""
 
     channels: str
@@ -70,8 +69,8 @@ def import_onnx(
     training_data: str = "",
     size: int | None = None,
     channels: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     template: str | Landmarks | None = None,
     output: str | None = None,
     unit: bool | None = None,
@@ -116,15 +115,17 @@ def import_onnx(
         signature, stated = read_signature(session), session.get_modelmeta().custom_metadata_map
         if not (size := size or signature.size):
             raise ValueError("the ONNX file takes images of any size; give its height and width with --size")
-        if signature.dtype is np.uint8 and (mean or std):
+        if signature.dtype is np.uint8 and (mean is not None or std is not None):
             raise ValueError("the ONNX file takes the pixels as they are, uint8; omit --mean and --std")
         if stated.get("input_range") == "0 to 255":  # a file of `siamese export`
-            channels, mean, std = channels or stated.get("channels"), mean or (0.0,), std or (1.0,)
-            template = template or stated.get("template")
+            channels = channels or stated.get("channels")
+            mean, std = 0.0 if mean is None else mean, 1.0 if std is None else std
+            template = template or json.loads(stated.get("template", "null"))
         if channels not in (None, "RGB", "BGR"):
             raise ValueError(f"channels must be RGB or BGR, got {channels!r}")
         places = read_template(template, size) if template else TEMPLATE
-        scalings = {"as given": (_three(mean or [0.0]), _three(std or [1.0]))} if mean or std else SCALINGS
+        given = _three(0.0 if mean is None else mean), _three(1.0 if std is None else std)
+        scalings = SCALINGS if mean is None and std is None else {"as given": given}
         if signature.dtype is np.uint8:
             scalings = {"x": SCALINGS["x"]}
         backbone = open_backbone(file, session, signature, size, output)
@@ -134,7 +135,7 @@ def import_onnx(
         network.backbone = backbone.with_input(**vars(settings))
         # The people that the network was trained on are not known by name.
         people = People([], [], pretraining=None)
-        model, calibrations = face_network.fit(network, places, lfw, people, step=GENUINE_STEP)
+        model, calibrations = face_network.fit(network, places, lfw, people, step=IMPORT_STEP)
         quality = "the length of the output" if model.network.reference_norm else "none, the length says too little"
         log(f"Quality scores: {quality}")
         origin = Source(source, file.name, settings.sha256, license, training_data)
@@ -149,6 +150,7 @@ def import_onnx(
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder, which becomes `out` at the end. After an error, nothing is left."""
+    out = out.resolve()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} has other files; choose a new folder as --out")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -228,17 +230,14 @@ def propose(
     """
     units = [True, False] if unit is None else [unit]
     choices = list(product(orders, scalings.items()))
-    if len(choices) * len(units) == 1:
-        ((order, (_, (mean, std))),) = choices
-        return backbone.with_input(channels=order, mean=mean, std=std).settings, units[0]
     crops, same = proposal_crops(lfw, backbone.input_shape, template)
-    tried: list[tuple[Candidate, OnnxInput]] = []
+    tried: list[tuple[Choice, OnnxInput]] = []
     log("Channels, scaling and length, by d' on View 1 (higher is better), and AUC:")
     for order, (title, (mean, std)) in choices:
         candidate = backbone.with_input(channels=order, mean=mean, std=std)
         z = torch.cat([candidate(batch / 255) for batch in crops.split(IMAGES_AT_ONCE)])
         for scaled in units:
-            row = Candidate(order, title, scaled, *separation(F.normalize(z) if scaled else z, same))
+            row = Choice(order, title, scaled, *separation(F.normalize(z) if scaled else z, same))
             tried.append((row, candidate.settings))
             length = "length 1" if scaled else "any length"
             log(f"  {row.channels}  {row.scaling:20} {length:10}  {row.d_prime:6.3f}  {row.auc:.4f}")
@@ -278,11 +277,11 @@ def read_template(template: str | Landmarks, size: int) -> Landmarks:
     """Return five landmarks in sides of the crop, from a list, or a JSON file or text. Numbers over 2 are pixels."""
     try:
         if isinstance(template, str):
-            template = json.loads(Path(template).read_text("utf-8") if Path(template).is_file() else template)
+            template = json.loads(template if template.lstrip().startswith("[") else Path(template).read_text("utf-8"))
         places: Any = np.array(template, dtype=float)
-        assert places.shape == (5, 2)
-        assert np.isfinite(places).all()
-    except (ValueError, TypeError, OSError, AssertionError) as error:
+        if places.shape != (5, 2) or not np.isfinite(places).all():
+            raise ValueError("not five points")
+    except (ValueError, TypeError, OSError) as error:
         raise ValueError(
             "a template is a JSON list of five points [x, y]: left eye, right eye, nose, left and right corner of the "
             "mouth, in pixels or in sides of the crop"
@@ -290,9 +289,9 @@ def read_template(template: str | Landmarks, size: int) -> Landmarks:
     return tuple(map(tuple, (places / size if places.max() > 2 else places).tolist()))
 
 
-def _three(values: Sequence[float]) -> RGB:
+def _three(values: float | Sequence[float]) -> RGB:
     """Return the values of the three channels, given one or three."""
-    if len(values) not in (1, 3):
-        raise ValueError(f"--mean and --std have one or three numbers, got {len(values)}")
+    if np.size(values) not in (1, 3):
+        raise ValueError(f"--mean and --std have one or three numbers, got {np.size(values)}")
     red, green, blue = np.resize(values, 3).tolist()
     return red, green, blue

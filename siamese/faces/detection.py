@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]
 Landmarks = tuple[tuple[float, float], ...]
 
 # The photo is scaled to a longest side in this range.
-MIN_SIDE, MAX_PHOTO_SIDE = 160, 2000
+MIN_LOOK_SIDE, MAX_PHOTO_SIDE = 160, 2000
 REDUCTION = 4  # of its copies in all four orientations
 GAP = 16  # pixels between the copies
 FOUND_SIZE = 24  # pixels: nearly all upright faces of this size in the first look are found
@@ -37,6 +37,8 @@ MAX_OFFSET = 0.3
 MIN_SIZE_RATIO = 0.45  # ... and the smaller one has more than this share of the larger one's size
 ENLARGED_SIDE, MAX_ENLARGEMENT = 1600, 4  # of smaller photos without a face, and relative to the first look
 BORDER_SIDE, BORDER = 320, 80  # of a look for faces that the photo's edge cuts off
+MAX_DETECTED_FACES = 500  # in a photo
+CLOSE_LOOKS_AT_ONCE = 256  # limits the memory, too
 BATCH_PIXELS = 8_000_000  # that go through the network at once; limits the memory
 ROTATE = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
@@ -92,7 +94,7 @@ class Detection:
         )
 
 
-class Part(NamedTuple):
+class View(NamedTuple):
     """A part of an image that shows a photo. Points are complex numbers, x + iy.
 
     A point z of the image is at factor × z + shift in the photo.
@@ -109,7 +111,7 @@ class Look(NamedTuple):
 
     photo: int
     image: Image.Image
-    parts: tuple[Part, ...]
+    parts: tuple[View, ...]
 
 
 class Candidate(NamedTuple):
@@ -153,30 +155,45 @@ def find_faces(photos: Sequence[Image.Image], device: str | torch.device = "cpu"
         the most central one of several that are about as large. The others follow in order of size.
     """
     device = torch.device(device)
-    found = _search(photos, [_first_look(number, photo) for number, photo in enumerate(photos)], device)
+    first_looks = [_first_look(number, photo) for number, photo in enumerate(photos)]
+    smallest = [FOUND_SIZE * abs(look.parts[0].factor) for look in first_looks]
+    found = _search(photos, first_looks, smallest, device)
     missing = [number for number in range(len(photos)) if number not in found]
-    found |= _search(photos, [look for number in missing for look in _last_looks(number, photos[number])], device)
+    last_looks = [look for number in missing for look in _last_looks(number, photos[number])]
+    found |= _search(photos, last_looks, [0.0] * len(photos), device)
     return [_main_face_first(found.get(number, []), photo.size) for number, photo in enumerate(photos)]
 
 
-def _search(photos: Sequence[Image.Image], looks: list[Look], device: torch.device) -> dict[int, list[Detection]]:
-    """Look at photos, and then closely at each candidate. Returns the faces of the photos that show any."""
-    candidates = _distinct(_doubt(_look(looks, device, _fast_dtype(device))))
+def _search(
+    photos: Sequence[Image.Image], looks: list[Look], smallest: Sequence[float], device: torch.device
+) -> dict[int, list[Detection]]:
+    """Look at photos, and then closely at each candidate.
+
+    Args:
+        photos: all photos.
+        looks: at some of them.
+        smallest: for each photo, see `Detection`.
+        device: of the network.
+
+    Returns:
+        The faces of the photos that show any.
+    """
+    candidates = _by_photo(_look(looks, device, _fast_dtype(device)))
+    candidates = [face for group in candidates.values() for face in _distinct(_doubt(group))[:MAX_DETECTED_FACES]]
     final = [candidate for candidate in candidates if candidate.final]
     others = [candidate for candidate in candidates if not candidate.final]
     decided = _look_closely(photos, others, DECIDING_FACE, (1, 1j, -1, -1j), device)
     upright = [others[row]._replace(factor=face.direction) for row, face in decided.items()]
     final += _look_closely(photos, upright, PLACING_FACE, (1,), device).values()
-    faces: dict[int, list[Detection]] = defaultdict(list)
-    for face in _distinct(final):
-        smallest = FOUND_SIZE / _first_scale(photos[face.photo])
-        faces[face.photo].append(Detection(face.box, face.landmarks, face.score, smallest))
-    return dict(faces)
+    return {
+        number: [Detection(face.box, face.landmarks, face.score, smallest[number]) for face in _distinct(group)]
+        for number, group in _by_photo(final).items()
+    }
 
 
 def _first_look(number: int, photo: Image.Image) -> Look:
     """Return the whole photo, and beside its longer side copies with a quarter of its size in all four orientations."""
-    scale = _first_scale(photo)
+    scale = min(max(max(photo.size), MIN_LOOK_SIDE), MAX_PHOTO_SIDE) / max(photo.size)
     full = _scale(photo, scale)
     reduced = full.reduce(REDUCTION)
     copies = [reduced, *(reduced.transpose(ROTATE[turns]) for turns in (1, 2, 3))]
@@ -188,13 +205,13 @@ def _first_look(number: int, photo: Image.Image) -> Look:
     image = Image.new("RGB", (max(size[0], 4 * step if across else 0), max(size[1], 0 if across else 4 * step)), MEAN)
     image.paste(full)
     precise = image.width * image.height <= PRECISE_PIXELS
-    parts = [Part((0, 0, *full.size), 1 / scale, 0, precise)]
+    parts = [View((0, 0, *full.size), 1 / scale, 0, precise)]
     for turns, (copy, corner) in enumerate(zip(copies, corners, strict=True)):
         left, top = (turns * step, full.height + GAP) if across else (full.width + GAP, turns * step)
         image.paste(copy, (left, top))
         factor = 1j**turns * REDUCTION / scale
         box = left, top, left + copy.width, top + copy.height
-        parts.append(Part(box, factor, -factor * (complex(left, top) + corner)))
+        parts.append(View(box, factor, -factor * (complex(left, top) + corner)))
     return Look(number, image, tuple(parts))
 
 
@@ -203,12 +220,8 @@ def _last_looks(number: int, photo: Image.Image) -> list[Look]:
     scale = BORDER_SIDE / max(photo.size)
     bordered = ImageOps.expand(_scale(photo, scale), BORDER, MEAN)
     looks = [_whole(number, bordered, 1 / scale, -BORDER * (1 + 1j) / scale)]
-    scale = min(ENLARGED_SIDE, MAX_ENLARGEMENT * max(*photo.size, MIN_SIDE)) / max(photo.size)
+    scale = min(ENLARGED_SIDE, MAX_ENLARGEMENT * max(*photo.size, MIN_LOOK_SIDE)) / max(photo.size)
     return [*looks, _whole(number, _scale(photo, scale), 1 / scale, 0)] if scale > 1 else looks
-
-
-def _first_scale(photo: Image.Image) -> float:
-    return min(max(max(photo.size), MIN_SIDE), MAX_PHOTO_SIDE) / max(photo.size)
 
 
 def _scale(photo: Image.Image, scale: float) -> Image.Image:
@@ -217,7 +230,7 @@ def _scale(photo: Image.Image, scale: float) -> Image.Image:
 
 
 def _whole(number: int, image: Image.Image, factor: complex, shift: complex) -> Look:
-    return Look(number, image, (Part((0, 0, *image.size), factor, shift),))
+    return Look(number, image, (View((0, 0, *image.size), factor, shift),))
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
@@ -290,28 +303,36 @@ def _look_closely(
     Returns:
         The best face at the place of a candidate, by its index, if there is one with at least `MIN_SCORE`.
     """
-    looks, side = [], 2 * size
-    for row, candidate in enumerate(candidates):
-        for direction in directions:
-            factor = direction * candidate.factor / abs(candidate.factor) * candidate.size / size
-            shift = candidate.centre - factor * side / 2 * (1 + 1j)
-            looks.append(_whole(row, warp(photos[candidate.photo], factor, shift, side, MEAN), factor, shift))
     best: dict[int, Candidate] = {}
-    for face in _look(looks, device):
-        row, candidate = face.photo, candidates[face.photo]
-        near = abs(face.centre - candidate.centre) < candidate.size / 2 and 0.5 < face.size / candidate.size < 2
-        if near and face.score >= max(MIN_SCORE, best[row].score if row in best else 0):
-            best[row] = face
+    for start in range(0, len(candidates), CLOSE_LOOKS_AT_ONCE):
+        looks, side = [], 2 * size
+        for row in range(start, min(start + CLOSE_LOOKS_AT_ONCE, len(candidates))):
+            candidate = candidates[row]
+            for direction in directions:
+                factor = direction * candidate.factor / abs(candidate.factor) * candidate.size / size
+                shift = candidate.centre - factor * side / 2 * (1 + 1j)
+                looks.append(_whole(row, warp(photos[candidate.photo], factor, shift, side, MEAN), factor, shift))
+        for face in _look(looks, device):
+            row, candidate = face.photo, candidates[face.photo]
+            near = abs(face.centre - candidate.centre) < candidate.size / 2 and 0.5 < face.size / candidate.size < 2
+            if near and face.score >= max(MIN_SCORE, best[row].score if row in best else 0):
+                best[row] = face
     return {row: face._replace(photo=candidates[row].photo) for row, face in best.items()}
 
 
+def _by_photo(candidates: Sequence[Candidate]) -> dict[int, list[Candidate]]:
+    groups: dict[int, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        groups[candidate.photo].append(candidate)
+    return groups
+
+
 def _same_place(candidates: Sequence[Candidate]) -> np.ndarray:
-    """Return (C, C) bool, whether two candidates can be the same face: they are near each other and about as large."""
+    """Return (C, C) bool, whether two candidates in a photo can be one face: near each other and about as large."""
     centres, sizes = np.array([face.centre for face in candidates]), np.array([face.size for face in candidates])
-    photos = np.array([face.photo for face in candidates])
     larger = np.maximum(sizes[:, None], sizes)
     near = abs(centres[:, None] - centres) < MAX_OFFSET * larger
-    return near & (np.minimum(sizes[:, None], sizes) > MIN_SIZE_RATIO * larger) & (photos[:, None] == photos)
+    return near & (np.minimum(sizes[:, None], sizes) > MIN_SIZE_RATIO * larger)
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -361,7 +382,8 @@ def warp(
     else:
         region = Image.new("RGB", (right - left, bottom - top), fill)
         inside = max(left, 0), max(top, 0), min(right, photo.width), min(bottom, photo.height)
-        region.paste(photo.crop(inside), (inside[0] - left, inside[1] - top))
+        if inside[0] < inside[2] and inside[1] < inside[3]:
+            region.paste(photo.crop(inside), (inside[0] - left, inside[1] - top))
     region = region.reduce(block)
     # Pillow's matrix maps a pixel of the result to its place in the region.
     step, origin = factor / block, (shift - complex(left, top)) / block

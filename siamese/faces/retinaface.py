@@ -120,7 +120,7 @@ def detect(
     found = []
     for number in range(len(images)):
         rows = (owner == number).nonzero().squeeze(1)
-        rows = rows[suppress(boxes[rows], scores[rows])]
+        rows = rows[torch.ops.torchvision.nms(boxes[rows].double(), scores[rows].double(), MAX_OVERLAP)]
         found.append(Candidates(boxes[rows], landmarks[rows], scores[rows]))
     return found
 
@@ -140,11 +140,6 @@ def _decode(
     points = values[:, 10:].view(-1, 2, 5, 2)[each, anchor]
     landmarks = centre[:, None] + 0.1 * side[:, None] * points
     return owner, torch.cat([middle - half, middle + half], dim=1), landmarks, values[each, anchor].sigmoid()
-
-
-def suppress(boxes: Tensor, scores: Tensor) -> Tensor:
-    """Drop boxes, (K, 4), that overlap a better one. Returns the indices of the others, the best first."""
-    return torch.ops.torchvision.nms(boxes.double(), scores.double(), MAX_OVERLAP)
 
 
 @cache

@@ -62,7 +62,8 @@ def published_files(model: Model, weights: str) -> dict[str, Path | bytes]:
     folder, record = find_weights(model.name), model.record
     init = record.settings.init if record.settings else ""
     record = record.anonymise(init_is_public=is_repo_id(init.partition("@")[0]))
-    names = [name for name in (*NETWORK_FILES, ONNX_FILE, *PLOT_FILES, LICENSE_FILE) if (folder / name).is_file()]
+    network_files = (*NETWORK_FILES, *((ONNX_FILE,) if model.network.onnx else ()))
+    names = [name for name in (*network_files, *PLOT_FILES, LICENSE_FILE) if (folder / name).is_file()]
     card: Path | bytes = folder / "README.md"
     if record.settings:
         card = model_card(record, weights).encode()
