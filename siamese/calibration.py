@@ -13,6 +13,10 @@ from numpy.typing import ArrayLike
 
 VERDICT_PROBABILITY = 0.75  # "same" needs at least this P(same), "different" at most its complement
 LOWEST_SCORE = math.log(VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY))  # of a pair that is "same"
+# Two people with the same mask, or in two blurred photos, look alike, and odds of 3 to 1 are wrong for many such pairs.
+# So "same" needs higher odds for poor images: 20 to 1 if the lower quality is at most `POOREST`.
+CAUTION = math.log(20) - LOWEST_SCORE
+POOREST = 0.3
 Z_95 = 1.96  # standard errors on each side of a 95 % confidence interval
 NORMAL = NormalDist()
 
@@ -43,14 +47,14 @@ class OperatingPoint:
 class Calibration:
     """P(same) at even prior odds as a logistic function of distance and quality.
 
-    The score of a pair at distance d, its log-odds, is a - b d (Platt, 1999). If the network has quality scores, both
+    The log-odds of a pair at distance d are a - b d (Platt, 1999). If the network has quality scores, both
     parameters also depend on the lower quality q and the higher quality r of the two images. With p = (1 - q, (1 - q)²,
     1 - r, (1 - r)²), a = intercept + p · poor_intercept and b = slope + p · poor_slope. So the same distance says less
-    about poor images.
+    about poor images. The score, which decides, is lower than the log-odds for poor images, see `score`.
 
     Attributes:
-        slope: > 0, the decrease of the score per unit of distance for two images of quality 1.
-        intercept: > 0, the score at distance 0 for two images of quality 1.
+        slope: > 0, the decrease of the log-odds per unit of distance for two images of quality 1.
+        intercept: > 0, the log-odds at distance 0 for two images of quality 1.
         poor_slope: four coefficients of p; empty if the network has no quality scores.
         poor_intercept: four coefficients of p; empty if the network has no quality scores.
         lowest_quality: lower qualities are treated like this one, because the calibration was not fitted on them.
@@ -96,21 +100,27 @@ class Calibration:
         return self.distance_at(0.0)
 
     def score(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
-        """Return the log-odds of P(same) at even prior odds: the logarithm of the likelihood ratio.
+        """Return the score that decides what is "same": the log-odds, less a part of `CAUTION`.
+
+        The part is 0 for two images of quality 1, 1 if the lower quality is at most `POOREST`, and linear in between.
 
         Args:
             distance: (...) distances, ≥ 0.
             quality: (..., 2), the qualities of the two images, in [0, 1]; None for 1.
         """
+        return self.log_odds(distance, quality) - _caution(quality)
+
+    def log_odds(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
+        """Return the log-odds of P(same) at even prior odds, see `score`: the logarithm of the likelihood ratio."""
         intercept, slope = self._parameters(quality)
         return intercept - slope * np.asarray(distance)
 
     def probability(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
         """Return P(same) at even prior odds, in [0, 1], see `score`."""
-        return logistic(self.score(distance, quality))
+        return logistic(self.log_odds(distance, quality))
 
     def score_margin(self, distance: float, quality: ArrayLike | None = None) -> float | None:
-        """Return how far `score` is from the ends of its 95 % confidence interval; None if that is not known."""
+        """Return how far `log_odds` is from the ends of its 95 % confidence interval; None if that is not known."""
         if self.covariance is None:
             return None
         poor = self._poorness(quality)
@@ -120,7 +130,7 @@ class Calibration:
     def distance_at(self, score: float, quality: ArrayLike | None = None) -> float:
         """Return the distance of two images of these qualities with a score. It is below 0 if no distance has it."""
         intercept, slope = self._parameters(quality)
-        return float((intercept - score) / slope)
+        return float((intercept - _caution(quality) - score) / slope)
 
     def needed(self, fmr: float | None = None, pairs: int = 1) -> float:
         """Return the score from which on a pair is "same", if any of several pairs could have matched.
@@ -208,6 +218,12 @@ def poorness(quality: np.ndarray) -> np.ndarray:
     """Return p of `Calibration`, (..., 4), for pairs of qualities, (..., 2)."""
     p = 1 - np.sort(quality, axis=-1)
     return np.stack([p[..., 0], p[..., 0] ** 2, p[..., 1], p[..., 1] ** 2], axis=-1)
+
+
+def _caution(quality: ArrayLike | None) -> np.ndarray:
+    """Return by how much the scores of pairs of qualities, (..., 2), are below their log-odds."""
+    lower = np.min(np.ones(2) if quality is None else quality, axis=-1)
+    return CAUTION * ((1 - lower) / (1 - POOREST)).clip(0, 1)
 
 
 def logistic(score: ArrayLike) -> np.ndarray:

@@ -136,15 +136,16 @@ def compare_faces(
     distance = np.linalg.norm(z[0][:, None].astype(float) - z[1], axis=2)  # (n1, n2)
     q1, q2 = (np.array([face.quality for face in side], dtype=float) for side in faces)  # NaN without quality scores
     quality = np.stack(np.broadcast_arrays(q1[:, None], q2), axis=2)  # (n1, n2, 2)
-    score = calibration.score(distance, None if np.isnan(quality).any() else quality)  # (n1, n2)
+    known = None if np.isnan(quality).any() else quality
+    score, log_odds = calibration.score(distance, known), calibration.log_odds(distance, known)  # (n1, n2)
     row, column = divmod(int(score.argmax()), score.shape[1])
-    others = np.delete(score.ravel(), score.argmax())
+    others = np.delete(log_odds.ravel(), score.argmax())
 
     def probability(closest: float) -> float:
-        """Return P(same) of the photos if this is the score of the closest pair."""
+        """Return P(same) of the photos if these are the log-odds of the pair with the highest score."""
         return float(logistic(np.logaddexp.reduce([closest, *others]) - math.log(score.size)))
 
-    best, pair = float(score[row, column]), (faces[0][row], faces[1][column])
+    best, pair = float(log_odds[row, column]), (faces[0][row], faces[1][column])
     margin = calibration.score_margin(float(distance[row, column]), _qualities(pair))
     answer = Comparison(
         verdict="unsure",
@@ -152,7 +153,7 @@ def compare_faces(
         confidence_interval=None if margin is None else (probability(best - margin), probability(best + margin)),
         dissimilarity=float(distance[row, column]),
         threshold=None,
-        score=best,
+        score=float(score[row, column]),
         fmr=None,
         faces=pair,
         numbers=(row + 1, column + 1),

@@ -134,19 +134,13 @@ def test_pairs_with_both_and_with_one_photograph_degraded(made_up, monkeypatch):
         assert poor.tolist() == [kind.degradation != "none", kind.degradation != "none" and kind.both]
 
 
-def test_covered_faces_have_a_lower_quality_and_need_more_evidence(made_up, monkeypatch):
+def test_covered_faces_have_a_lower_quality(made_up, monkeypatch):
     features, pairs = made_up
-    made = network(monkeypatch, features)
-    fits = []
-    for weight in (1.0, 20.0):
-        monkeypatch.setattr(degraded, "COVERED_IMPOSTORS_WEIGHT", weight)
-        hidden = {file: row._replace(changes=np.array([1, 0.2], np.float32)) for file, row in features["mask"].items()}
-        kinds = degraded.degraded_pairs(made, features | {"mask": hidden}, pairs)
-        (masked,) = (kind.scored for kind in kinds if kind.degradation == "mask" and kind.both)
-        (gray,) = (kind.scored for kind in kinds if kind.degradation == "gray" and kind.both)
-        np.testing.assert_allclose(masked.quality, COVERED * gray.quality, rtol=0.05)
-        fits.append(degraded.fit_calibration(kinds, with_people=False).score(masked.distance, masked.quality))
-    assert np.median(fits[1]) < np.median(fits[0]) - 1
+    hidden = {file: row._replace(changes=np.array([1, 0.2], np.float32)) for file, row in features["mask"].items()}
+    kinds = degraded.degraded_pairs(network(monkeypatch, features), features | {"mask": hidden}, pairs)
+    (masked,) = (kind.scored for kind in kinds if kind.degradation == "mask" and kind.both)
+    (gray,) = (kind.scored for kind in kinds if kind.degradation == "gray" and kind.both)
+    np.testing.assert_allclose(masked.quality, COVERED * gray.quality, rtol=0.05)
 
 
 def test_calibration_and_its_metrics(made_up, monkeypatch):

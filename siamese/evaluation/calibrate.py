@@ -19,25 +19,22 @@ def fit_calibration(
     people: np.ndarray | None = None,
     quality: np.ndarray | None = None,
     weight: np.ndarray | None = None,
-    balanced: bool = True,
 ) -> Calibration:
     """Fit a calibration to distances (P,) of people that the network was not trained on; `same` (P,) are genuine.
 
-    If genuine pairs are not closer than impostor pairs, the result is about 0.5 for every distance.
+    Genuine and impostor pairs have the same total weight. If genuine pairs are not closer than impostor pairs, the
+    result is about 0.5 for every distance.
 
     Args:
         people: (P, 2) int, the two people of each pair. If given, the covariance is estimated by a bootstrap over
             people, because pairs that share a person are correlated.
         quality: (P, 2) float in [0, 1], the qualities of the two images; None for a calibration without quality.
         weight: (P,) float ≥ 0, how much each pair counts; None for equal weights.
-        balanced: scale the weights so that genuine and impostor pairs have the same total weight.
     """
     distance, same = np.asarray(distance, dtype=float), np.asarray(same, dtype=bool)
     weight = np.ones(len(same)) if weight is None else weight
-    parameters = _fit_logistic(distance, same, quality, weight, balanced)
-    covariance = None
-    if people is not None:
-        covariance = _bootstrap_covariance(distance, same, quality, weight, np.asarray(people), balanced)
+    parameters = _fit_logistic(distance, same, quality, weight)
+    covariance = None if people is None else _bootstrap_covariance(distance, same, quality, weight, np.asarray(people))
     (intercept, *poor_intercept), (slope, *poor_slope) = parameters.reshape(2, -1).tolist()
     lowest = 0.0 if quality is None else float(np.min(quality))
     return Calibration(slope, intercept, tuple(poor_slope), tuple(poor_intercept), lowest, covariance)
@@ -63,12 +60,7 @@ def measure_operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple
 
 
 def _bootstrap_covariance(
-    distance: np.ndarray,
-    same: np.ndarray,
-    quality: np.ndarray | None,
-    weight: np.ndarray,
-    people: np.ndarray,
-    balanced: bool,
+    distance: np.ndarray, same: np.ndarray, quality: np.ndarray | None, weight: np.ndarray, people: np.ndarray
 ) -> tuple[tuple[float, ...], ...]:
     """Return the covariance of the parameters over samples of people."""
     rng = np.random.default_rng(0)
@@ -78,24 +70,21 @@ def _bootstrap_covariance(
             times = rng.poisson(1.0, people.max() + 1)  # how often each person is drawn
             drawn = weight * np.where(same, times[people[:, 0]], times[people[:, 0]] * times[people[:, 1]])
             if drawn[same].any() and drawn[~same].any():
-                samples.append(_fit_logistic(distance, same, quality, drawn, balanced))
+                samples.append(_fit_logistic(distance, same, quality, drawn))
     return tuple(map(tuple, np.cov(np.transpose(samples)).tolist()))
 
 
-def _fit_logistic(
-    distance: np.ndarray, same: np.ndarray, quality: np.ndarray | None, weight: np.ndarray, balanced: bool
-) -> np.ndarray:
+def _fit_logistic(distance: np.ndarray, same: np.ndarray, quality: np.ndarray | None, weight: np.ndarray) -> np.ndarray:
     """Return the parameters in the order of `Calibration.covariance`."""
     if not (weight[same].any() and weight[~same].any()):
         raise ValueError(f"need genuine and impostor pairs, got {same.sum()} and {(~same).sum()}")
-    if balanced:
-        weight = weight * np.where(same, weight[~same].sum(), weight[same].sum()) / weight.sum() * 2
-    unit = np.average(distance, weights=weight) or 1.0
+    balance = np.where(same, weight[~same].sum(), weight[same].sum()) / weight.sum() * 2
+    unit = np.average(distance, weights=weight * balance) or 1.0
     scaled = -distance[:, None] / unit
     poor = np.empty((len(same), 0)) if quality is None else poorness(quality)
     x = np.hstack([poor, scaled, poor * scaled])
     # Weak regularization keeps the slope finite if genuine and impostor distances do not overlap.
-    model = LogisticRegression(C=100, solver="newton-cholesky").fit(x, same, sample_weight=weight)
+    model = LogisticRegression(C=100, solver="newton-cholesky").fit(x, same, sample_weight=weight * balance)
     intercepts = np.append(model.intercept_, model.coef_[0, : poor.shape[1]])
     slopes = model.coef_[0, poor.shape[1] :] / unit
     if slopes[0] <= 0 or intercepts[0] <= 0:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 from tqdm import tqdm
 
 from siamese import images
-from siamese.calibration import VERDICT_PROBABILITY, Calibration
+from siamese.calibration import LOWEST_SCORE, VERDICT_PROBABILITY, Calibration
 from siamese.data.lfw import Lfw, LfwPair
 from siamese.evaluation import calibrate, metrics
 from siamese.evaluation.lfw import score_lfw
@@ -25,9 +25,6 @@ from siamese.network import SiameseNetwork
 
 UNTOUCHED = "none"
 UNTOUCHED_WEIGHT = 20.0  # of the untouched pairs in the calibration, relative to those of each degradation
-# Of the impostor pairs in which both faces are covered. Two people with the same cover look alike, and the calibration
-# sees few kinds of covers. Chosen by cross-validation over kinds of covers and people on View 1, see `fit_calibration`.
-COVERED_IMPOSTORS_WEIGHT = 20.0
 NUISANCE_DIM = 5  # chosen by cross-validation over people on View 1
 CONFIDENT = 0.97  # an error with at least this probability, or at most its complement, is a confident error
 
@@ -315,9 +312,7 @@ def fit_calibration(results: Sequence[DegradedPairs], with_people: bool) -> Cali
     """Fit a calibration of distance and quality on untouched and degraded pairs.
 
     Each kind of pair has the same weight, half of it for genuine pairs; the untouched pairs have `UNTOUCHED_WEIGHT`
-    times as much. The impostor pairs of two covered faces have `COVERED_IMPOSTORS_WEIGHT` times their half, so these
-    need more evidence. With a weight of 1, one pair in ten with a kind of cover that was not fitted is "same" at
-    odds of 3 to 1; with 20, one in seventy.
+    times as much.
 
     Args:
         results: from `degraded_pairs`.
@@ -326,15 +321,13 @@ def fit_calibration(results: Sequence[DegradedPairs], with_people: bool) -> Cali
     weights = []
     for kind in results:
         same = kind.scored.same
-        caution = COVERED_IMPOSTORS_WEIGHT if kind.both and kind.degradation in COVERS else 1.0
-        each = np.where(same, 0.5 / same.sum(), 0.5 * caution / (~same).sum())
+        each = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
         weights.append(
             each * (UNTOUCHED_WEIGHT if kind.degradation == UNTOUCHED else 1.0) * len(results[0].scored.same)
         )
     scored = Scored.concatenate([kind.scored for kind in results])
     people = scored.people if with_people else None
-    weight = np.concatenate(weights)
-    return calibrate.fit_calibration(scored.distance, scored.same, people, scored.quality, weight, balanced=False)
+    return calibrate.fit_calibration(scored.distance, scored.same, people, scored.quality, np.concatenate(weights))
 
 
 def judge(
@@ -350,16 +343,13 @@ def judge(
 
 def _judge(parts: Sequence[DegradedPairs], calibrations: Sequence[Calibration]) -> DegradedResult:
     """Compute metrics of one kind of pairs, given their folds. Genuine and impostor pairs count half each."""
-    probability = np.concatenate(
-        [
-            fitted.probability(part.scored.distance, part.scored.quality)
-            for part, fitted in zip(parts, calibrations, strict=True)
-        ]
-    )
+    fits = list(zip(parts, calibrations, strict=True))
+    probability = np.concatenate([fit.probability(part.scored.distance, part.scored.quality) for part, fit in fits])
+    score = np.concatenate([fit.score(part.scored.distance, part.scored.quality) for part, fit in fits])
     same = np.concatenate([part.scored.same for part in parts])
     weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
     wrong = np.where(same, probability <= 1 - CONFIDENT, probability >= CONFIDENT)
-    unsure = (probability > 1 - VERDICT_PROBABILITY) & (probability < VERDICT_PROBABILITY)
+    unsure = (probability > 1 - VERDICT_PROBABILITY) & (score < LOWEST_SCORE)
     return DegradedResult(
         degradation=parts[0].degradation,
         both=parts[0].both,
@@ -369,5 +359,5 @@ def _judge(parts: Sequence[DegradedPairs], calibrations: Sequence[Calibration]) 
         confident_errors=float((weight * wrong).sum()),
         unsure=float((weight * unsure).sum()),
         errors=float((weight * ((probability >= 0.5) != same)).sum()),
-        false_matches=float((probability[~same] >= VERDICT_PROBABILITY).mean()),
+        false_matches=float((score[~same] >= LOWEST_SCORE).mean()),
     )

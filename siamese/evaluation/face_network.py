@@ -144,7 +144,7 @@ def _log_loss(kinds: Sequence[degraded.DegradedPairs], fitted: Calibration) -> f
     """Return the mean log-loss of pairs. Kinds count as in `fit_calibration`, genuine and impostor pairs the same."""
     total = weights = 0.0
     for kind in kinds:
-        score, same = fitted.score(kind.scored.distance, kind.scored.quality), kind.scored.same
+        score, same = fitted.log_odds(kind.scored.distance, kind.scored.quality), kind.scored.same
         each = np.logaddexp(0, np.where(same, -score, score))
         weight = degraded.UNTOUCHED_WEIGHT if kind.degradation == degraded.UNTOUCHED else 1.0
         total += weight * float(each[same].mean() + each[~same].mean()) / 2

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from siamese import images
-from siamese.calibration import VERDICT_PROBABILITY, Calibration
+from siamese.calibration import LOWEST_SCORE, VERDICT_PROBABILITY, Calibration
 from siamese.data.lfw import LFW_ALIASES, Lfw, LfwPair
 from siamese.evaluation import metrics
 from siamese.evaluation.calibrate import fit_calibration, measure_operating_points
@@ -118,23 +118,24 @@ def judge_lfw(
     """
     scored, found = score_lfw(z, [pair for part in parts for pair in part], quality)
     fold = np.repeat(np.arange(len(parts)), [len(part) for part in parts])  # (P,)
-    probability, each = np.empty(len(fold)), []
+    probability, score, each = np.empty(len(fold)), np.empty(len(fold)), []
     for k in range(len(parts)):
         part, others = scored.select(fold == k), scored.select((fold != k) & found)
         fitted = calibrations[k] if calibrations else fit_calibration(others.distance, others.same)
         threshold = metrics.best_threshold(others.distance, others.same) if len(parts) > 1 else fitted.threshold
         probability[fold == k] = np.where(found[fold == k], fitted.probability(part.distance, part.quality), 0)
+        score[fold == k] = fitted.score(part.distance, part.quality)
         accuracy = ((part.distance <= threshold) == part.same).mean()
         each.append(replace(part.report(probability[fold == k]), accuracy=float(accuracy)))
     accuracies = [report.accuracy for report in each]
-    judged = probability[found]
+    missed = score[found] < LOWEST_SCORE
     protocol = LfwProtocol(
         accuracy=float(np.mean(accuracies)),
         accuracy_std=float(np.std(accuracies)),
         images=len(z),
         without_face=sum(bool(np.isnan(row).any()) for row in z.values()),
-        default_fnmr=float((judged[scored.same[found]] < VERDICT_PROBABILITY).mean()),
-        unsure=float(((judged > 1 - VERDICT_PROBABILITY) & (judged < VERDICT_PROBABILITY)).mean()),
+        default_fnmr=float(missed[scored.same[found]].mean()),
+        unsure=float((missed & (probability[found] > 1 - VERDICT_PROBABILITY)).mean()),
     )
     return LfwResult(
         Folds(each, scored.report(probability)), scored.curves(probability), protocol, scored.select(found)
