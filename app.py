@@ -97,7 +97,7 @@ def compare(
         first_face: which face of the first photo to compare, from 1 in the order of `found`; empty for all faces.
         second_face: which face of the second photo to compare.
         false_match_rate: expected number of false matches between the two photos, at most, such as 0.001; empty for
-            the default, a probability of at least 75 %.
+            the default, a probability of at least 75 % for good photos.
 
     Returns:
         verdict (same, different, unsure or no face), same (true, false or null), probability (that both photos show the

@@ -162,7 +162,7 @@ class Model:
             face: the face of each photo to compare, from 1 in the order of `Comparison.found`; one number for both
                 photos, or one for each. None for all faces of a photo.
             fmr: the false-match rate that "same" must not exceed for the two photos, see `Calibration.needed`. None for
-                a verdict at odds of 3 to 1.
+                a verdict at odds of 3 to 1, or more for poor faces, see `Calibration.score`.
 
         Raises:
             FileNotFoundError: if a file does not exist.

@@ -17,7 +17,10 @@ def add_compare(commands: Commands) -> None:
     command.add_argument("b", help="another photo; the order does not matter")
     which = "which face of each photo to compare, from 1; 0 for all faces of a photo (default: 0 0)"
     command.add_argument("--face", type=int, nargs=2, default=(0, 0), metavar=("I", "J"), help=which)
-    add_fmr(command, 'highest false-match rate for "same", such as 0.001 (default: "same" if P(same) is at least 0.75)')
+    add_fmr(
+        command,
+        'highest false-match rate for "same", such as 0.001 (default: odds of 3 to 1, or more for poor faces)',
+    )
     command.add_argument("--json", action="store_true", help="print the answer as JSON")
     add_network(command)
 
