@@ -67,7 +67,7 @@ def test_photo_cropped_to_the_face_gives_the_same_landmarks(file):
     tight = photo.crop((left, top, right, bottom))
     again = find(tight)[0]
     moved = np.array(again.landmarks) + np.array([left, top]) - np.array(face.landmarks)
-    assert np.abs(moved).max() < 0.06 * face.size
+    assert np.abs(moved).max() < 0.1 * face.size
 
 
 @pytest.mark.parametrize(("name", "sides"), [("collins", (0, 0.6)), ("obama-portrait", (0.4, 1)), ("biden", (0, 0.6))])

@@ -110,7 +110,7 @@ def few_degradations():
     kept = {name: degraded.DEGRADATIONS[name] for name in ("20 pixels", "gray")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(degraded, "DEGRADATIONS", kept)
-        patch.setattr(face_network, "GENUINE_STEP", 1)
+        patch.setattr(import_onnx, "IMPORT_STEP", 1)
         yield
 
 
@@ -334,14 +334,16 @@ def test_quality_needs_a_length_that_falls_with_the_degradation(informative):
         for k, n in np.ndindex(60, 2):
             row = people[k] + noise * rng.normal(size=16)
             scale = (length if informative else 1.0) / np.linalg.norm(row) * rng.uniform(0.9, 1.1)
-            rows[f"P{k}/P{k}_{n}.jpg"] = (scale * row).astype(np.float32)
+            changes = np.full(2, np.inf, np.float32)
+            rows[f"P{k}/P{k}_{n}.jpg"] = degraded.Features((scale * row).astype(np.float32), changes)
         features[name] = rows
     pairs = [degraded.LfwPair(f"P{k}/P{k}_0.jpg", f"P{j}/P{j}_1.jpg", k == j) for k, j in np.ndindex(60, 60)]
     network = SiameseNetwork("tutorial", 16, unit=True).eval()
     scored = face_network.add_quality(network, features)
     assert face_network.quality_helps(network, scored, features, pairs) == informative
     same_norm = {
-        name: {file: row / np.linalg.norm(row) for file, row in rows.items()} for name, rows in features.items()
+        name: {file: row._replace(embedding=row[0] / np.linalg.norm(row[0])) for file, row in rows.items()}
+        for name, rows in features.items()
     }
     assert not face_network.quality_helps(network, scored, same_norm, pairs)
 

@@ -3,7 +3,6 @@
 import base64
 import csv
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -173,21 +172,6 @@ def test_all_faces_of_all_photos_are_in_a_collection(model, tmp_path):
     people = group(found, model=model)
     assert sorted(map(len, people.people)) == [1, 2]
     assert people.warnings == tuple(found.problems)
-
-
-def test_other_faces_need_a_high_score(model, monkeypatch):
-    """Many detections with a low score are no faces."""
-    photo = EXAMPLES / "biden.jpg"
-    (face,) = model.detect([photo])[0]
-
-    def scored(score):
-        return replace(face, detection=replace(face.detection, score=score))
-
-    for score, count in ((0.89, 1), (0.91, 2)):
-        monkeypatch.setattr(model, "detect", lambda _, score=score: [[face, scored(score)]])
-        assert len(PhotoCollection(model, [("biden", photo)])) == count
-    monkeypatch.setattr(model, "detect", lambda _: [[scored(0.5)]])  # the main face of a photo always counts
-    assert len(PhotoCollection(model, [("biden", photo)])) == 1
 
 
 def test_without_alignment_each_image_counts_as_one_face(trained, digits):

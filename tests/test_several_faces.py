@@ -49,15 +49,16 @@ def test_probability_of_photos_is_the_mean_of_the_likelihood_ratios(seed):
     rng = np.random.default_rng(seed)
     z = unit_vectors(rng, rng.integers(1, 5)), unit_vectors(rng, rng.integers(1, 5))
     quality = rng.uniform(0.6, 1, len(z[0])), rng.uniform(0.6, 1, len(z[1]))
-    odds = {}
+    odds, scores = {}, {}
     for row, (z1, q1) in enumerate(zip(z[0], quality[0], strict=True), 1):
         for column, (z2, q2) in enumerate(zip(z[1], quality[1], strict=True), 1):
             p = float(CALIBRATION.probability(np.linalg.norm(z1 - z2), (q1, q2)))
             odds[row, column] = p / (1 - p)
+            scores[row, column] = float(CALIBRATION.score(np.linalg.norm(z1 - z2), (q1, q2)))
     mean = sum(odds.values()) / len(odds)
     answer = compare_faces(CALIBRATION, (faces_of(quality[0]), faces_of(quality[1])), z)
-    assert answer.numbers == max(odds, key=odds.get)
-    assert answer.score == pytest.approx(math.log(odds[answer.numbers]))
+    assert answer.numbers == max(scores, key=scores.get)
+    assert answer.score == pytest.approx(scores[answer.numbers])
     assert answer.probability == pytest.approx(mean / (1 + mean), rel=1e-6)
     low, high = answer.confidence_interval
     assert low < answer.probability < high

@@ -16,7 +16,7 @@ from siamese.network import POOR_QUALITY, SiameseNetwork
 
 Cause = Literal["covered", "drawn", "small", "blurred", "dark", "turned", "poor"]
 
-SMALL_FACE_PIXELS = 60  # `Face.size`
+SMALL_FACE_PIXELS, TINY_FACE_PIXELS = 60, 30  # `Detection.size`
 BLURRED_SHARPNESS = 0.19  # see `sharpness`
 DARK_GRAY_LEVEL = 40  # mean, of 255
 TURNED_RATIO = 0.5  # `Face.turn`
@@ -30,14 +30,14 @@ DRAWN_SHARE = 0.3
 def quality_causes(face: Face) -> list[Cause]:
     """Return what makes a detected face hard to compare.
 
-    A face with a known quality of at least `POOR_QUALITY` has no cause, unless a part of it is covered.
+    A face with a known quality of at least `POOR_QUALITY` has no cause, unless a part of it is covered or it is tiny.
     """
     assert face.detection, "the face was detected"
     assert face.crop, "it was detected in a photo"
     causes: list[Cause] = ["covered"] if face.covered else []
     if not causes and is_drawn(face):
         return ["drawn"]
-    if face.quality is not None and face.quality >= POOR_QUALITY:
+    if face.quality is not None and face.quality >= POOR_QUALITY and face.detection.size >= TINY_FACE_PIXELS:
         return causes
     margin = face.crop.height // 8  # background
     gray = np.asarray(face.crop.convert("L"), dtype=float)[margin:-margin, margin:-margin]
