@@ -18,7 +18,7 @@ from siamese.wording import Verdict, Vocabulary
 
 SYMBOLS: dict[Verdict, str] = {"same": "=", "different": "≠", "unsure": "?", "no face": "–"}
 MAX_COMPARED_FACES = 32  # of a photo
-SMALL_SIZES = 1.5  # a photo with a face of less than so many times the smallest size may show smaller ones
+SMALL_SIZES = 1.5  # a face below this multiple of the smallest detectable size suggests that smaller ones were missed
 
 
 @dataclass(frozen=True)

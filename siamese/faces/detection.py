@@ -23,16 +23,16 @@ MIN_LOOK_SIDE, MAX_PHOTO_SIDE = 160, 2000
 REDUCTION = 4  # of its copies in all four orientations
 GAP = 16  # pixels between the copies
 FOUND_SIZE = 24  # pixels: nearly all upright faces of this size in the first look are found
-CANDIDATE_SCORE = 0.3  # from which on a candidate is looked at closely; a small one in the full size ...
-SMALL_FACE, SMALL_FACE_SCORE = 32, 0.1  # ... of less than so many pixels, from this score on
+CANDIDATE_SCORE = 0.3  # lowest score in the first look that leads to a close look
+SMALL_FACE, SMALL_FACE_SCORE = 32, 0.1  # lower score for faces below this size in pixels, in the full-size photo
 # The sum of the log-odds of a face in the first look and in two close looks. On View 1 of LFW and on groceries, this
 # keeps nearly all small and masked faces, and drops most of what is no face.
 MIN_EVIDENCE = 7.0
-# A first look with this score can be enough, ...
-CERTAIN_SCORE = 0.99
-PRECISE_PIXELS = 1_000_000  # ... if it has at most so many pixels ...
-MIN_PRECISE_FACE = 80  # ... and the face has this size in pixels ...
-MAX_TILT = 30  # ... and is tilted by at most so many degrees
+# A face needs no close look if the first look meets all four conditions.
+CERTAIN_SCORE = 0.99  # lowest score
+PRECISE_PIXELS = 1_000_000  # largest image
+MIN_PRECISE_FACE = 80  # smallest face, in pixels
+MAX_TILT = 30  # largest tilt, in degrees
 DECIDING_FACE, PLACING_FACE = 64, 112  # sizes in pixels to which close looks scale a face
 # Two candidates are the same face if their centres are at most this far apart, in sizes of the larger one, ...
 MAX_OFFSET = 0.3
@@ -67,8 +67,7 @@ class Detection:
     @property
     def size(self) -> float:
         """Geometric mean of the width and height of the box, in pixels."""
-        left, top, right, bottom = self.box
-        return math.sqrt((right - left) * (bottom - top))
+        return _size(self.box)
 
     @property
     def angle(self) -> float:
@@ -94,6 +93,11 @@ class Detection:
             self.score,
             factor * self.smallest,
         )
+
+
+def _size(box: Box) -> float:
+    left, top, right, bottom = box
+    return math.sqrt((right - left) * (bottom - top))
 
 
 class View(NamedTuple):
@@ -134,8 +138,7 @@ class Candidate(NamedTuple):
 
     @property
     def size(self) -> float:
-        left, top, right, bottom = self.box
-        return math.sqrt((right - left) * (bottom - top))
+        return _size(self.box)
 
     @property
     def direction(self) -> complex:

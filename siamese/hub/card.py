@@ -66,11 +66,7 @@ def model_card(record: Record, weights: str) -> str:
         base_model=hub_id(settings.init),
         metrics=["roc_auc"],
         model_name=f"Siamese network, {title}",
-        eval_results=[
-            EvalResult("image-similarity", title, f"{title}, {part}", metric, round(value, 4), metric_name=name)
-            for part, report in results
-            for metric, name, value in (("roc_auc", "ROC AUC", report.auc), ("eer", "Equal error rate", report.eer))
-        ],
+        eval_results=[row for part, report in results for row in _eval_results(title, f"{title}, {part}", report)],
     )
     card = ModelCard.from_template(
         data,
@@ -85,6 +81,15 @@ def model_card(record: Record, weights: str) -> str:
         quote=shlex.quote,
     )
     return str(card).rstrip() + "\n"
+
+
+def _eval_results(data: str, name: str, report: Report) -> list[EvalResult]:
+    """Return the metrics of one set of pairs, which the Hub displays."""
+    metrics = (("roc_auc", "ROC AUC", report.auc), ("eer", "Equal error rate", report.eer))
+    return [
+        EvalResult("image-similarity", data, name, metric, round(value, 4), metric_name=title)
+        for metric, title, value in metrics
+    ]
 
 
 def imported_card(model: Model, record: Record, weights: str) -> str:
@@ -103,13 +108,7 @@ def imported_card(model: Model, record: Record, weights: str) -> str:
         tags=[TAG, "onnx", "image-similarity", "face-verification"],
         metrics=["roc_auc"],
         model_name=title,
-        eval_results=[
-            EvalResult("image-similarity", "LFW", record.data.name, metric, round(value, 4), metric_name=name)
-            for metric, name, value in (
-                ("roc_auc", "ROC AUC", record.test.auc),
-                ("eer", "Equal error rate", record.test.eer),
-            )
-        ],
+        eval_results=_eval_results("LFW", record.data.name, record.test),
     )
     card = ModelCard.from_template(
         data,
