@@ -4,8 +4,8 @@
     tar xzf faceplugin-face-recognition-js-0.0.1.tgz package/model/fr_feature.onnx
     python benchmarks/import_onnx.py --data DIR --json benchmarks/results/import_onnx.json package/model/fr_feature.onnx
 
-DIR holds LFW, see `siamese.data.lfw.Lfw`. Nothing is told about the network, so the result also shows whether the
-proposal is right: the code of the package uses BGR and (x - 127) / 128. The package says MIT, but neither the author
+DIR holds LFW, see `siamese.data.lfw.Lfw`. The command gets no options about the input, so the result also
+checks the proposal: the code of the package uses BGR and (x - 127) / 128. The package says MIT, but neither the author
 nor the training data of the network are stated, so the file is not part of this project. Takes half an hour on two CPU
 cores.
 """

@@ -21,8 +21,8 @@ from siamese.model import Model
 from siamese.network import SiameseNetwork
 from siamese.record import DataSource, People, Record, Source
 
-GENUINE_STEP = 2  # every second genuine pair of View 1 is degraded to fit the calibration ...
-IMPOSTORS_EACH = 5  # ... and each of their photographs is paired with so many photographs of other people
+GENUINE_STEP = 2  # every second genuine pair of View 1 is degraded to fit the calibration
+IMPOSTORS_EACH = 5  # impostor pairs for each of their photographs
 MIN_NORM_SPREAD = 0.01  # standard deviation of the norms by their median; below it, the norm says nothing
 
 
