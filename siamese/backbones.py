@@ -42,11 +42,20 @@ class InvertedResidual(nn.Module):
         return x + self.layers(x) if self.add else self.layers(x)
 
 
-def _conv3x3(inputs: int, outputs: int, stride: int, groups: int = 1, border: float = 0.0) -> tuple[nn.Module, ...]:
-    """Return a convolution padded as in TensorFlow: with stride 2 only on the right and at the bottom."""
+class StridedConvolution(nn.Conv2d):
+    """A 3 × 3 convolution with stride 2, padded with zeros as in TensorFlow: only on the right and at the bottom."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int = 1):
+        super().__init__(inputs, outputs, 3, stride=2, padding=2, groups=groups)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)[:, :, 1:, 1:]  # faster than padding the input
+
+
+def _conv3x3(inputs: int, outputs: int, stride: int, groups: int = 1) -> tuple[nn.Module, ...]:
     if stride == 1:
         return (nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups),)
-    return nn.ConstantPad2d((0, 1, 0, 1), border), nn.Conv2d(inputs, outputs, 3, stride, groups=groups)
+    return nn.Identity(), StridedConvolution(inputs, outputs, groups)  # the first one keeps the names of the weights
 
 
 class MobileFaceNet(nn.Sequential):
@@ -66,7 +75,7 @@ class MobileFaceNet(nn.Sequential):
 
         # fmt: off
         super().__init__(                                                                     # (B,   3, 112, 112)
-            nn.Sequential(*_conv3x3(3, 64, stride=2, border=0.5), nn.PReLU(64)),              # (B,  64,  56,  56)
+            nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), 0.5), nn.Conv2d(3, 64, 3, 2), nn.PReLU(64)),  # (B, 64, 56, 56)
             nn.Sequential(*_conv3x3(64, 64, stride=1, groups=64), nn.PReLU(64), nn.Conv2d(64, 64, 1)),
             stage(64, expansion=2, outputs=64, count=5, stride=2),                            # (B,  64,  28,  28)
             stage(64, expansion=4, outputs=128, count=1, stride=2),                           # (B, 128,  14,  14)

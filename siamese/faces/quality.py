@@ -115,7 +115,7 @@ class Region(NamedTuple):
     min_change: float
 
 
-REGIONS = (Region("eyes", 0.357, 0.554, 0.65), Region("mouth", 0.589, 1.0, 0.55))
+REGIONS = (Region("eyes", 0.357, 0.554, 0.66), Region("mouth", 0.589, 1.0, 0.56))
 
 
 @torch.inference_mode()
@@ -132,7 +132,7 @@ def part_changes(network: SiameseNetwork, x: Tensor, features: Tensor) -> Tensor
         rows = slice(round(region.top * x.shape[2]), round(region.bottom * x.shape[2]))
         blank = x.clone()
         blank[:, :, rows] = x[:, :, rows].float().mean((2, 3), keepdim=True).to(torch.uint8)
-        moved = F.normalize(network.features(blank)) - F.normalize(features)
+        moved = F.normalize(network.features(blank, mirrored=False)) - F.normalize(features)
         changes.append(torch.linalg.vector_norm(moved, dim=1))
     return torch.stack(changes, dim=1).float().cpu()
 
