@@ -20,28 +20,29 @@ Landmarks = tuple[tuple[float, float], ...]
 
 # The photo is scaled to a longest side in this range.
 MIN_LOOK_SIDE, MAX_PHOTO_SIDE = 160, 2000
-REDUCTION = 4  # of its copies in all four orientations
+REDUCTION, MAX_COPY_SIDE = 4, 350  # of its copies in all four orientations: at least, and their longest side in pixels
 GAP = 16  # pixels between the copies
 FOUND_SIZE = 24  # pixels: nearly all upright faces of this size in the first look are found
 CANDIDATE_SCORE = 0.3  # lowest score in the first look that leads to a close look
 SMALL_FACE, SMALL_FACE_SCORE = 32, 0.1  # lower score for faces below this size in pixels, in the full-size photo
-# The sum of the log-odds of a face in the first look and in two close looks. On View 1 of LFW and on groceries, this
-# keeps nearly all small and masked faces, and drops most of what is no face.
-MIN_EVIDENCE = 7.0
+# The sum of the log-odds of a face of 64 pixels in the first look and two close looks. A photo has four times as many
+# places for a face of half the size, see `_needed_evidence`. Chosen so that nearly all small and masked faces of LFW's
+# View 1 are kept, and nearly all that is no face is dropped, on every second photo of benchmarks/no_people.py.
+MIN_EVIDENCE = 8.0
+MIN_FACE = 12  # pixels of the photo: smaller faces cannot be recognized, and most that seem to be are none
 # A face needs no close look if the first look meets all four conditions.
 CERTAIN_SCORE = 0.99  # lowest score
-PRECISE_PIXELS = 1_000_000  # largest image
+PRECISE_PIXELS = 1_000_000  # largest image, which also shows the copies
 MIN_PRECISE_FACE = 80  # smallest face, in pixels
 MAX_TILT = 30  # largest tilt, in degrees
 DECIDING_FACE, PLACING_FACE = 64, 112  # sizes in pixels to which close looks scale a face
-# Two candidates are the same face if their centres are at most this far apart, in sizes of the larger one, ...
-MAX_OFFSET = 0.3
-MIN_SIZE_RATIO = 0.45  # ... and the smaller one has more than this share of the larger one's size
+CLOSE_LOOK = 1.5  # side of the image, in sizes of the face
+SAME_FACE_OVERLAP = 0.3  # two candidates with a higher intersection over union are the same face
 ENLARGED_SIDE, MAX_ENLARGEMENT = 1600, 4  # of smaller photos without a face, and relative to the first look
 BORDER_SIDE, BORDER = 320, 80  # of a look for faces that the photo's edge cuts off
 MAX_DETECTED_FACES = 500  # in a photo
 CLOSE_LOOKS_AT_ONCE = 256  # limits the memory, too
-BATCH_PIXELS = 8_000_000  # that go through the network at once; limits the memory
+BATCH_PIXELS = 1_500_000  # that go through the network at once: more are slower, as they do not fit into the caches
 ROTATE = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 MIN_SHARE_INSIDE = 0.8  # of the box of the main face, inside the photo
@@ -110,6 +111,14 @@ class View(NamedTuple):
     factor: complex
     shift: complex
     precise: bool = False  # whether the landmarks of large faces can be used
+    is_copy: bool = False  # whether it is a reduced copy
+
+    def moved(self, x: int, y: int) -> View:
+        """Return the view for an image in which the part is further right by x and further down by y."""
+        left, top, right, bottom = self.box
+        return self._replace(
+            box=(left + x, top + y, right + x, bottom + y), shift=self.shift - self.factor * complex(x, y)
+        )
 
 
 class Look(NamedTuple):
@@ -129,6 +138,7 @@ class Candidate(NamedTuple):
     score: float
     factor: complex  # of the view in which it was found
     evidence: float  # log-odds that it is a face
+    is_copy: bool  # whether the view is a reduced copy
     final: bool = False  # whether a close look is not needed
 
     @property
@@ -150,20 +160,20 @@ class Candidate(NamedTuple):
 def find_faces(photos: Sequence[Image.Image], device: str | torch.device = "cpu") -> list[list[Detection]]:
     """Detect all faces in photos.
 
-    A first look shows the whole photo, with a longest side of at most 2000 pixels, and copies with a quarter of that
-    side in all four orientations. It finds places that may show an upright face of about 20 pixels or more, or a
-    rotated one of about 100. Close looks at each place decide whether it is a face, which side of it is up, and where
-    its landmarks are. If no face is found, the photo is searched enlarged and with a gray border. The result of a photo
-    does not depend on the others.
+    A first look shows the whole photo, with a longest side of at most 2000 pixels, and copies with at most a quarter of
+    that side in all four orientations. It finds places that may show an upright face of about 20 pixels or more, or a
+    rotated one of about 100 to 150. Close looks at each place decide whether it is a face, which side of it is up, and
+    where its landmarks are. If no face is found, the photo is searched enlarged and with a gray border. The result of a
+    photo does not depend on the others. Faces smaller than 12 pixels are left out.
 
     Returns:
         For each photo its faces; none if it shows none. The main face comes first: the largest one inside the photo, or
         the most central one of several that are about as large. The others follow in order of size.
     """
     device = torch.device(device)
-    first_looks = [_first_look(number, photo) for number, photo in enumerate(photos)]
-    smallest = [FOUND_SIZE * abs(look.parts[0].factor) for look in first_looks]
-    found = _search(photos, first_looks, smallest, device)
+    first_looks = [_first_looks(number, photo) for number, photo in enumerate(photos)]
+    smallest = [FOUND_SIZE * abs(looks[0].parts[0].factor) for looks in first_looks]
+    found = _search(photos, [look for looks in first_looks for look in looks], smallest, device)
     missing = [number for number in range(len(photos)) if number not in found]
     last_looks = [look for number in missing for look in _last_looks(number, photos[number])]
     found |= _search(photos, last_looks, [0.0] * len(photos), device)
@@ -188,41 +198,58 @@ def _search(
     candidates = [face for group in candidates.values() for face in _distinct(_doubt(group))[:MAX_DETECTED_FACES]]
     final = [candidate for candidate in candidates if candidate.final]
     others = [candidate for candidate in candidates if not candidate.final]
-    decided = _look_closely(photos, others, DECIDING_FACE, (1, 1j, -1, -1j), device)
+    decided = _look_closely(photos, others, DECIDING_FACE, range(4), device)
     upright = [
         others[row]._replace(factor=face.direction, evidence=others[row].evidence + face.evidence)
         for row, face in decided.items()
     ]
-    placed = _look_closely(photos, upright, PLACING_FACE, (1,), device)
-    final += [face for row, face in placed.items() if upright[row].evidence + face.evidence >= MIN_EVIDENCE]
+    placed = _look_closely(photos, upright, PLACING_FACE, range(1), device)
+    found = [face._replace(evidence=upright[row].evidence + face.evidence) for row, face in placed.items()]
+    final += [face for face in found if face.evidence >= _needed_evidence(face.size)]
     return {
         number: [Detection(face.box, face.landmarks, face.score, smallest[number]) for face in _distinct(group)]
         for number, group in _by_photo(final).items()
     }
 
 
-def _first_look(number: int, photo: Image.Image) -> Look:
-    """Return the whole photo, and beside its longer side copies with a quarter of its size in all four orientations."""
+def _needed_evidence(size: float) -> float:
+    """Return the log-odds that a face of a size in pixels needs: more for small ones, as they have more places."""
+    return MIN_EVIDENCE + 2 * math.log(DECIDING_FACE / min(size, 100))
+
+
+def _first_looks(number: int, photo: Image.Image) -> list[Look]:
+    """Return the whole photo, and reduced copies in all four orientations. Small ones are in one image."""
     scale = min(max(max(photo.size), MIN_LOOK_SIDE), MAX_PHOTO_SIDE) / max(photo.size)
     full = _scale(photo, scale)
-    reduced = full.reduce(REDUCTION)
+    copies, parts = _copies(full, scale)
+    left, top = (0, full.height + GAP) if full.width >= full.height else (full.width + GAP, 0)
+    size = max(full.width, left + copies.width), max(full.height, top + copies.height)
+    if size[0] * size[1] > PRECISE_PIXELS:
+        return [_whole(number, full, 1 / scale, 0), Look(number, copies, parts)]
+    image = Image.new("RGB", size, MEAN)
+    image.paste(full)
+    image.paste(copies, (left, top))
+    whole = View((0, 0, *full.size), 1 / scale, 0, precise=True)
+    return [Look(number, image, (whole, *(part.moved(left, top) for part in parts)))]
+
+
+def _copies(full: Image.Image, scale: float) -> tuple[Image.Image, tuple[View, ...]]:
+    """Return an image with reduced copies in all four orientations, and what it shows of the photo."""
+    reduction = max(REDUCTION, math.ceil(max(full.size) / MAX_COPY_SIDE))
+    reduced = full.reduce(reduction)
     copies = [reduced, *(reduced.transpose(ROTATE[turns]) for turns in (1, 2, 3))]
     # Where the upper left corner of the reduced photo is in each copy.
     corners = 0, 1j * copies[1].height, complex(*copies[2].size), copies[3].width
-    across = full.width >= full.height
     step = max(reduced.size)
-    size = (full.width, full.height + GAP + step) if across else (full.width + GAP + step, full.height)
-    image = Image.new("RGB", (max(size[0], 4 * step if across else 0), max(size[1], 0 if across else 4 * step)), MEAN)
-    image.paste(full)
-    precise = image.width * image.height <= PRECISE_PIXELS
-    parts = [View((0, 0, *full.size), 1 / scale, 0, precise)]
+    image = Image.new("RGB", (4 * step, step) if full.width >= full.height else (step, 4 * step), MEAN)
+    parts = []
     for turns, (copy, corner) in enumerate(zip(copies, corners, strict=True)):
-        left, top = (turns * step, full.height + GAP) if across else (full.width + GAP, turns * step)
+        left, top = (turns * step, 0) if full.width >= full.height else (0, turns * step)
         image.paste(copy, (left, top))
-        factor = 1j**turns * REDUCTION / scale
-        box = left, top, left + copy.width, top + copy.height
-        parts.append(View(box, factor, -factor * (complex(left, top) + corner)))
-    return Look(number, image, tuple(parts))
+        factor = 1j**turns * reduction / scale
+        shift = -factor * (complex(left, top) + corner)
+        parts.append(View((left, top, left + copy.width, top + copy.height), factor, shift, precise=True, is_copy=True))
+    return image, tuple(parts)
 
 
 def _last_looks(number: int, photo: Image.Image) -> list[Look]:
@@ -272,18 +299,17 @@ def _in_photo(look: Look, faces: retinaface.Candidates) -> list[Candidate]:
     found = []
     for box, landmarks, score in zip(*(values.double().numpy() for values in faces), strict=True):
         x, y = (box[:2] + box[2:]) / 2
-        for (left, top, right, bottom), factor, shift, precise in look.parts:
-            is_full = left == top == 0
+        for (left, top, right, bottom), factor, shift, precise, is_copy in look.parts:
             if left <= x < right and top <= y < bottom:
                 points = landmarks @ (1, 1j) * factor + shift
-                places = tuple(zip(points.real.tolist(), points.imag.tolist(), strict=True))
-                face = Candidate(
-                    look.photo, _box_in_photo(box, factor, shift), places, float(score), factor, _log_odds(float(score))
-                )
+                place = _box_in_photo(box, factor, shift)
+                moved = tuple(zip(points.real.tolist(), points.imag.tolist(), strict=True))
+                face = Candidate(look.photo, place, moved, float(score), factor, _log_odds(float(score)), is_copy)
                 size = face.size / abs(factor)
                 is_certain = size >= MIN_PRECISE_FACE and face.score >= CERTAIN_SCORE
                 is_upright = abs(np.angle(face.direction, deg=True)) <= MAX_TILT
-                if face.score >= (SMALL_FACE_SCORE if is_full and size < SMALL_FACE else CANDIDATE_SCORE):
+                min_score = SMALL_FACE_SCORE if size < SMALL_FACE and not is_copy else CANDIDATE_SCORE
+                if face.score >= min_score and face.size >= MIN_FACE:
                     found.append(face._replace(final=bool(precise and is_certain and is_upright)))
     return found
 
@@ -305,7 +331,7 @@ def _look_closely(
     photos: Sequence[Image.Image],
     candidates: Sequence[Candidate],
     size: int,
-    directions: Sequence[complex],
+    orientations: range,
     device: torch.device,
 ) -> dict[int, Candidate]:
     """Look at each candidate, scaled to a size in pixels.
@@ -314,7 +340,7 @@ def _look_closely(
         photos: all photos.
         candidates: C candidates. Their factors tell which direction is the x axis.
         size: of the face in the image, in pixels.
-        directions: the x axes of the images to look at, relative to that of the candidate.
+        orientations: numbers of quarter turns of the images to look at, from the direction of the candidate.
         device: of the network.
 
     Returns:
@@ -322,13 +348,15 @@ def _look_closely(
     """
     best: dict[int, Candidate] = {}
     for start in range(0, len(candidates), CLOSE_LOOKS_AT_ONCE):
-        looks, side = [], 2 * size
+        looks, side = [], round(CLOSE_LOOK * size)
         for row in range(start, min(start + CLOSE_LOOKS_AT_ONCE, len(candidates))):
             candidate = candidates[row]
-            for direction in directions:
-                factor = direction * candidate.factor / abs(candidate.factor) * candidate.size / size
-                shift = candidate.centre - factor * side / 2 * (1 + 1j)
-                looks.append(_whole(row, warp(photos[candidate.photo], factor, shift, side, MEAN), factor, shift))
+            factor = candidate.factor / abs(candidate.factor) * candidate.size / size
+            middle = factor * side / 2 * (1 + 1j)
+            image = warp(photos[candidate.photo], factor, candidate.centre - middle, side, MEAN)
+            for turns in orientations:
+                turned = image.transpose(ROTATE[turns]) if turns else image
+                looks.append(_whole(row, turned, factor * 1j**turns, candidate.centre - middle * 1j**turns))
         for face in _look(looks, device):
             row, candidate = face.photo, candidates[face.photo]
             near = abs(face.centre - candidate.centre) < candidate.size / 2 and 0.5 < face.size / candidate.size < 2
@@ -345,11 +373,12 @@ def _by_photo(candidates: Sequence[Candidate]) -> dict[int, list[Candidate]]:
 
 
 def _same_place(candidates: Sequence[Candidate]) -> np.ndarray:
-    """Return (C, C) bool, whether two candidates in a photo can be one face: near each other and about as large."""
-    centres, sizes = np.array([face.centre for face in candidates]), np.array([face.size for face in candidates])
-    larger = np.maximum(sizes[:, None], sizes)
-    near = abs(centres[:, None] - centres) < MAX_OFFSET * larger
-    return near & (np.minimum(sizes[:, None], sizes) > MIN_SIZE_RATIO * larger)
+    """Return (C, C) bool, whether the boxes of two candidates overlap so much that they can be one face."""
+    boxes = np.array([face.box for face in candidates]).reshape(-1, 4)
+    low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    shared = (high - low).clip(0).prod(2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return shared > SAME_FACE_OVERLAP * (areas[:, None] + areas - shared)
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -364,18 +393,18 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _doubt(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return candidates that are only final if no copy of the photo shows them better in another orientation.
+    """Return candidates that are only final if no copy of the photo shows the face better in another orientation.
 
     In the full size, the scores of large faces hardly depend on the orientation.
     """
     same = _same_place(candidates)
     scores = np.array([face.score for face in candidates])
-    copies = np.array([abs(face.factor) for face in candidates])
-    upright = np.array([abs(np.angle(face.factor)) < 0.1 for face in candidates], dtype=bool)
+    copies = np.array([face.is_copy for face in candidates], dtype=bool)
+    directions = np.array([face.direction for face in candidates])
     result = []
     for row, face in enumerate(candidates):
-        others = same[row] & (copies > abs(face.factor))
-        ally, rival = (float(scores[others & kind].max(initial=0)) for kind in (upright, ~upright))
+        agree = abs(np.angle(directions * np.conj(face.direction), deg=True)) < 45
+        ally, rival = (float(scores[same[row] & copies & kind].max(initial=0)) for kind in (agree, ~agree))
         result.append(face._replace(final=face.final and rival <= ally))
     return result
 

@@ -113,7 +113,7 @@ def detect(
     network = load_network(device, dtype)
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).to(device)  # (B, H, W, 3) uint8
     mean = torch.tensor(MEAN, dtype=dtype, device=device).repeat(pixels.shape[2])  # of a row: faster than of a pixel
-    x = (pixels.flatten(2).to(dtype) - mean).view(pixels.shape)
+    x = pixels.flatten(2).to(dtype).sub_(mean).view(pixels.shape)
     outputs = network(x.permute(0, 3, 1, 2))  # in channels-last format
     levels = zip(outputs, STRIDES, ANCHOR_SIDES, strict=True)
     parts = [_decode(output.float(), stride, sides, min_score) for output, stride, sides in levels]
