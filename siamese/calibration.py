@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 VERDICT_PROBABILITY = 0.75  # "same" needs at least this P(same), "different" at most its complement
 LOWEST_SCORE = math.log(VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY))  # of a pair that is "same"
 # Two people with the same mask, or in two blurred photos, look alike, and odds of 3 to 1 are wrong for many such pairs.
-# So "same" needs higher odds for poor images: 20 to 1 if the lower quality is at most `POOREST`.
-CAUTION = math.log(20) - LOWEST_SCORE
-POOREST = 0.3
+# So "same" needs higher odds for poor images: `ODDS` to 1 if the lower quality is one of `QUALITIES`, in between in
+# proportion. Chosen on LFW's View 1, and on half of the photos of benchmarks/no_people.py.
+QUALITIES, ODDS = (0.1, 0.3, 1.0), (100.0, 20.0, 3.0)
 Z_95 = 1.96  # standard errors on each side of a 95 % confidence interval
 NORMAL = NormalDist()
 
@@ -100,9 +100,7 @@ class Calibration:
         return self.distance_at(0.0)
 
     def score(self, distance: ArrayLike, quality: ArrayLike | None = None) -> np.ndarray:
-        """Return the score that decides what is "same": the log-odds, less a part of `CAUTION`.
-
-        The part is 0 for two images of quality 1, 1 if the lower quality is at most `POOREST`, and linear in between.
+        """Return the score that decides what is "same": the log-odds, less what poor images need more, see `ODDS`.
 
         Args:
             distance: (...) distances, ≥ 0.
@@ -223,7 +221,7 @@ def poorness(quality: np.ndarray) -> np.ndarray:
 def _caution(quality: ArrayLike | None) -> np.ndarray:
     """Return by how much the scores of pairs of qualities, (..., 2), are below their log-odds."""
     lower = np.min(np.ones(2) if quality is None else quality, axis=-1)
-    return CAUTION * ((1 - lower) / (1 - POOREST)).clip(0, 1)
+    return np.interp(lower, QUALITIES, np.log(ODDS)) - LOWEST_SCORE
 
 
 def logistic(score: ArrayLike) -> np.ndarray:
