@@ -193,12 +193,12 @@ def test_invalid_operating_points_raise(values):
 
 
 def test_poor_images_need_more_evidence():
-    """Odds of 3 to 1 for two good images, of 20 to 1 if one is covered; P(same) does not change."""
+    """Odds of 3 to 1 for two good images, of 20 to 100 to 1 if one is covered; P(same) does not change."""
     fitted = Calibration(10, 10, (0.0,) * 4, (0.0,) * 4)
     quality = np.array([(1, 1), (1, 0.65), (0.65, 1), (0.3, 1), (0.2, 0.1)])
     needed = [fitted.probability(fitted.distance_at(fitted.needed(), q), q) for q in quality]
     assert needed == pytest.approx(
-        [3 / 4, np.sqrt(60) / (1 + np.sqrt(60)), np.sqrt(60) / (1 + np.sqrt(60)), 20 / 21, 20 / 21]
+        [3 / 4, np.sqrt(60) / (1 + np.sqrt(60)), np.sqrt(60) / (1 + np.sqrt(60)), 20 / 21, 100 / 101]
     )
     assert fitted.score(1, quality) == pytest.approx(
         fitted.log_odds(1, quality) - np.log([1, *[20 / 3] * 4]) * [1, 0.5, 0.5, 1, 1]
