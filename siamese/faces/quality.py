@@ -127,14 +127,12 @@ def part_changes(network: SiameseNetwork, x: Tensor, features: Tensor) -> Tensor
         x: (N, C, H, W) uint8, aligned crops, on its device.
         features: (N, D), their unscaled embeddings.
     """
-    changes = []
-    for region in REGIONS:
+    blanks = x.repeat(len(REGIONS), 1, 1, 1, 1)  # (2, N, C, H, W)
+    for blank, region in zip(blanks, REGIONS, strict=True):
         rows = slice(round(region.top * x.shape[2]), round(region.bottom * x.shape[2]))
-        blank = x.clone()
         blank[:, :, rows] = x[:, :, rows].float().mean((2, 3), keepdim=True).to(torch.uint8)
-        moved = F.normalize(network.features(blank, mirrored=False)) - F.normalize(features)
-        changes.append(torch.linalg.vector_norm(moved, dim=1))
-    return torch.stack(changes, dim=1).float().cpu()
+    z = F.normalize(network.features(blanks.flatten(0, 1), mirrored=False)).unflatten(0, (len(REGIONS), -1))
+    return torch.linalg.vector_norm(z - F.normalize(features), dim=2).T.float().cpu()
 
 
 def visible_quality(quality: Tensor, changes: Tensor) -> Tensor:
