@@ -3,7 +3,7 @@
 import io
 import math
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -239,16 +239,18 @@ class DegradedResult:
 
 
 @torch.inference_mode()
-def embed_degraded(model: Model, lfw: Lfw, files: Collection[str]) -> DegradedFeatures:
+def embed_degraded(
+    model: Model, lfw: Lfw, files: Collection[str], degradations: Mapping[str, Degradation] = DEGRADATIONS
+) -> DegradedFeatures:
     """Embed photographs and their degraded versions. The face is detected anew in each version."""
-    network, names = model.network, (UNTOUCHED, *DEGRADATIONS)
+    network, names = model.network, (UNTOUCHED, *degradations)
     result: DegradedFeatures = {name: {} for name in names}
     for file, content in tqdm(lfw.read(files), total=len(files), unit=" images", desc="degrading"):
         photo = images.read(content)
         (faces,) = find_faces([photo], network.device)
         if not faces:
             continue
-        versions = [photo, *(degrade(photo, faces[0]) for degrade in DEGRADATIONS.values())]
+        versions = [photo, *(degrade(photo, faces[0]) for degrade in degradations.values())]
         found = model.detect(versions)
         x = torch.stack([faces[0].pixels for faces in found if faces]).to(network.device)
         embeddings = network.features(x)

@@ -49,7 +49,7 @@ def fit(
         The network with its calibration, and the calibrations for the folds of View 2. The model has no record yet.
     """
     pairs = fitting_pairs(lfw, step)
-    features = degraded.embed_degraded(_unmeasured(network, template, people), lfw, files_of(pairs))
+    features = degraded.embed_degraded(unmeasured(network, template, people), lfw, files_of(pairs))
     with_quality = add_quality(network, features, reference_norm)
     if reference_norm or quality_helps(network, with_quality, features, pairs):
         network = with_quality
@@ -60,7 +60,7 @@ def fit(
         return degraded.fit_calibration(kinds if network.reference_norm else kinds[:1], with_people)
 
     calibrations = [calibrate({person(file) for file in files_of(fold)}) for fold in lfw.folds()]
-    model = _unmeasured(network, template, people)
+    model = unmeasured(network, template, people)
     model.calibration = calibrate(with_people=True)
     return model, calibrations
 
@@ -162,7 +162,7 @@ def without(pairs: Iterable[LfwPair], people: Collection[str]) -> list[LfwPair]:
     return [pair for pair in pairs if person(pair.first) not in people and person(pair.second) not in people]
 
 
-def _unmeasured(network: SiameseNetwork, template: Landmarks, people: People) -> Model:
+def unmeasured(network: SiameseNetwork, template: Landmarks, people: People) -> Model:
     """Return a model that is not calibrated yet. Of its record, only the people are read before `judge` sets it."""
     record: Any = SimpleNamespace(people=people)
     return Model(network, Calibration(1.0, 1.0), record, "", template)
