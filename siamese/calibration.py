@@ -17,6 +17,8 @@ LOWEST_SCORE = math.log(VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY))  # of a
 # So "same" needs higher odds for poor images: 20 to 1 if the lower quality is at most `POOREST`.
 CAUTION = math.log(20) - LOWEST_SCORE
 POOREST = 0.3
+FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # of the operating points
+MIN_FALSE_MATCHES = 10  # an operating point with fewer is not measured
 Z_95 = 1.96  # standard errors on each side of a 95 % confidence interval
 NORMAL = NormalDist()
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 ATT_NAME = "AT&T faces"  # `DataSource.name`
+MIN_JUDGED = 4  # held-out identities, below which nothing says how often a calibration fitted to them is right
 Identity = str | int  # a name or, after `Record.anonymise`, a number
 T = TypeVar("T")
 
@@ -83,8 +84,10 @@ class Report(Checked):
         eer: equal error rate.
         tmr_at_fmr_1e_2: true-match rate (TMR) at a false-match rate (FMR) of 1 in 100.
         tmr_at_fmr_1e_3: TMR at an FMR of 1 in 1,000.
-        balanced_accuracy: mean of the accuracies on genuine and on impostor pairs at P(same) = 0.5.
-        calibration_error: expected calibration error, with genuine and impostor pairs weighted equally.
+        balanced_accuracy: mean of the accuracies on genuine and on impostor pairs at P(same) = 0.5, which was fitted
+            without the two identities of a pair; None if there were too few others to fit it to.
+        calibration_error: expected calibration error of the same P(same), with genuine and impostor pairs weighted
+            equally; None likewise.
         mean_genuine: mean distance of genuine pairs.
         mean_impostor: mean distance of impostor pairs.
         genuine: number of genuine pairs.
@@ -96,8 +99,8 @@ class Report(Checked):
     eer: float
     tmr_at_fmr_1e_2: float
     tmr_at_fmr_1e_3: float
-    balanced_accuracy: float
-    calibration_error: float
+    balanced_accuracy: float | None
+    calibration_error: float | None
     mean_genuine: float
     mean_impostor: float
     genuine: int
@@ -128,7 +131,8 @@ class Curves(Checked):
         width: of a bin, in units of distance; the first bin starts at 0.
         genuine: number of genuine pairs per bin.
         impostor: number of impostor pairs per bin.
-        reliability: per bin of P(same): share of pairs, mean predicted probability, observed probability.
+        reliability: per bin of P(same): share of pairs, mean predicted probability, observed probability; empty if
+            P(same) is not known, see `Report.balanced_accuracy`.
     """
 
     width: float
@@ -245,10 +249,13 @@ class Record(Checked):
         people: the identities in it.
         test: metrics on held-out identities.
         curves: of the same pairs; for LFW the histogram is of all impostor pairs.
-        test_calibration: behind the probabilities in `test`, and not fitted on held-out identities.
+        test_calibration: behind the probabilities in `test`, and not fitted on held-out identities; None if these are
+            cross-fitted: `MIN_JUDGED` or more held-out identities, each pair judged by a calibration of the others.
         settings: training settings; None for converted and imported weights.
         folds: cross-validation; None if there was none.
-        before: metrics of the initial weights on the held-out identities; None if training started from scratch.
+        before: metrics of the initial weights, with their own calibration, on the held-out identities; None if training
+            started from scratch.
+        unchanged: whether training left the initial weights as they were, because nothing helped other identities.
         confused: the identities that are confused most, worst first.
         loss: None for converted weights.
         validation_eer: equal error rate on the validation identities after each epoch.
@@ -266,10 +273,11 @@ class Record(Checked):
     people: People
     test: Report
     curves: Curves
-    test_calibration: Calibration
+    test_calibration: Calibration | None = None
     settings: Settings | None = None
     folds: Folds | None = None
     before: Report | None = None
+    unchanged: bool = False
     confused: list[Confusion] = field(default_factory=list)
     loss: LossCurve | None = None
     validation_eer: list[float] = field(default_factory=list)

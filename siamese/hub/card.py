@@ -39,8 +39,8 @@ def metrics_table(title: str, report: Report, folds: Folds | None = None, before
             "EER": f"{row.eer:.1%}",
             "TMR at FMR 1e-2": f"{row.tmr_at_fmr_1e_2:.1%}",
             "TMR at FMR 1e-3": f"{row.tmr_at_fmr_1e_3:.1%}" if row.impostor >= 1000 else "–",  # else too few pairs
-            "balanced accuracy": f"{row.balanced_accuracy:.1%}",
-            "calibration error": f"{row.calibration_error:.1%}",
+            "balanced accuracy": "–" if row.balanced_accuracy is None else f"{row.balanced_accuracy:.1%}",
+            "calibration error": "–" if row.calibration_error is None else f"{row.calibration_error:.1%}",
             "mean genuine distance": f"{row.mean_genuine:.2f}",
             "mean impostor distance": f"{row.mean_impostor:.2f}",
         }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from siamese import images
+from siamese import images, summary
 from siamese.checkpoint import find_weights
 from siamese.faces.detection import MAX_PHOTO_SIDE, Box
 from siamese.images import data_uri
@@ -117,21 +117,21 @@ def difficult_pairs(record: Record) -> list[str]:
 
 
 def _accuracy(model: Model, words: Vocabulary) -> str:
-    record = model.record
-    report = record.folds.pooled if record.folds else record.test
-    calibrated = f"Predicted probabilities differ from observed ones by {report.calibration_error:.1%} on average."
+    record, report = model.record, summary.measured(model.record)
+    calibrated = (
+        ""
+        if report.calibration_error is None
+        else f"Predicted probabilities differ from observed ones by {report.calibration_error:.1%} on average."
+    )
     if record.lfw:
         return (
             f"[LFW]({LFW}) is a benchmark with {record.lfw.images:,} photos of public figures. The network "
             f"classifies {record.lfw.accuracy:.1%} of its pairs correctly. {calibrated}"
         )
-    people = record.people
-    tested = len(people.test) + (len(people.training) if record.folds else 0)
     start = f", starting from the weights {record.settings.init}" if record.settings and record.settings.init else ""
     return (
-        f"The network was trained on images of {len(people.training)} {words.many}{start}. It was "
-        f"tested on {tested} {words.many} that were not in the training set. There, a pair of {words.same} is more "
-        f"alike than a pair of {words.different} in {report.auc:.1%} of cases (ROC AUC). {calibrated}"
+        f"The network was trained on images of {len(record.people.training)} {record.identities}{start}. "
+        f"{summary.describe_accuracy(record)} {calibrated}"
     )
 
 

@@ -143,7 +143,7 @@ def write_result(out: Path, model: Model, test: IdentityDataset, scored: Scored)
     if record.plane:
         plot_plane(record.plane, folder / "map.png")
     plot_roc(scored.distance, scored.same, folder / "roc.png")
-    plot_distances(record.curves, record.test_calibration.threshold, folder / "distances.png")
+    plot_distances(record.curves, model.calibration.threshold, folder / "distances.png")
     plot_pairs(example_pairs(test, scored), folder / "pairs.png")
     plot_pairs(example_pairs(test, scored, hardest=True), folder / "hardest.png")
     for name in ("loss.png", "map.png"):
