@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from siamese.calibration import Calibration
@@ -185,8 +184,10 @@ class Source(Checked):
         package: where it was published: a package with its version, or an address; empty if it was not stated.
         file: its name.
         sha256: its hash.
-        license: of an imported file, an identifier such as "apache-2.0"; empty if it was not stated.
-        training_data: of an imported file, what the network was trained on; empty if it was not stated.
+        license: an identifier such as "apache-2.0"; empty if it was not stated.
+        training_data: what the network was trained on; empty if it was not stated.
+        credit: who made the network; empty if it was not stated.
+        limitations: where it fails; empty if it was not stated.
     """
 
     package: str
@@ -194,6 +195,8 @@ class Source(Checked):
     sha256: str
     license: str = ""
     training_data: str = ""
+    credit: str = ""
+    limitations: str = ""
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,7 @@ class Record(Checked):
         device: name of the device used for training.
         minutes: training time of the network itself, without the folds.
         versions: of Python, PyTorch and this package.
-        source: where converted or imported weights come from; None for trained ones.
+        source: where converted or imported weights come from, also if they were trained further; else None.
         lfw: results of LFW's protocol; None if it was not run.
         att: metrics of all pairs of the AT&T faces, for a network that was not trained on them; None if not measured.
         difficult_pairs: of children and relatives; None if they were not measured.
@@ -305,16 +308,14 @@ class Record(Checked):
         """Return the content of a metrics.json."""
         return _adapter(Record).dump_json(self, indent=1, exclude_defaults=True).decode() + "\n"
 
-    def anonymise(self, init_is_public: bool) -> Record:
+    def anonymise(self, init: str) -> Record:
         """Remove names of identities and local paths, which must not be published.
 
         Each identity becomes its index in the sorted list of all names, so that somebody with the same data can still
-        tell which identities were used for training. Pretraining identities that are not in that list are dropped. If
-        the initial weights are not public, their path is reduced to the name of the folder.
+        tell which identities were used for training. Pretraining identities that are not in that list are dropped. The
+        path of the initial weights becomes `init`.
         """
-        settings = self.settings
-        if settings and not init_is_public:
-            settings = replace(settings, init=PurePath(settings.init).name)
+        settings = self.settings and replace(self.settings, init=init)
         if self.people.anonymous:
             return replace(self, settings=settings)
         index = {name: number for number, name in enumerate(sorted([*self.people.training, *self.people.test]))}

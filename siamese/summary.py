@@ -21,6 +21,17 @@ MIN_AUC, USELESS_AUC = 0.8, 0.6
 COLLAPSED_SPREAD = 0.02  # of the largest distance: range of all distances
 COLLAPSED_DISTANCE = 0.01  # of the margin: largest distance
 DIVERGED_DISTANCE = 10  # margins: mean distance of impostor pairs
+FACE_LIMITATIONS = (
+    "Expect more errors for twins and siblings, for faces in profile, for small, blurred or covered faces, and for "
+    "groups of people with few photos in the training set.",
+    "A photo of a photo is not detected.",
+    "Do not use it to identify strangers, or as the only basis of an important decision.",
+)
+IMAGE_LIMITATIONS = (
+    "The network sees the whole image, resized to its input, so the object should be upright and fill the image.",
+    "Expect more errors with other lighting, backgrounds and cameras than in the training images.",
+    "Do not use it as the only basis of an important decision.",
+)
 PICTURES = {  # of a result folder
     "pairs.png": "ten test pairs, each with its dissimilarity",
     "hardest.png": "the ten hardest of all test pairs",
@@ -73,7 +84,7 @@ def describe_rates(record: Record, calibration: Calibration) -> str:
     rates = [point.fmr for point in calibration.operating_points]
     text = f"False-match rates to choose from: {listed([one_in(rate) for rate in rates]) if rates else 'none'}."
     following = [rate for rate in FALSE_MATCH_RATES if rate < min(rates, default=1)]
-    if following and (more := _more_identities(record, following[0])):
+    if following and (more := _more_identities(record, following[0])) > 0:
         text += f" {one_in(following[0])} takes about {more:,} more {record.identities}, with as many images each."
     return text
 
@@ -88,6 +99,12 @@ def _more_identities(record: Record, rate: float) -> int:
 def measured(record: Record) -> Report:
     """Return the metrics of all people or classes that were held out."""
     return record.folds.pooled if record.folds else record.test
+
+
+def limitations(record: Record, faces: bool) -> list[str]:
+    """Return sentences about where a network fails that compares faces, or whole images."""
+    inherited = [record.source.limitations] if record.source and record.source.limitations else []
+    return [*inherited, *(FACE_LIMITATIONS if faces else IMAGE_LIMITATIONS)]
 
 
 def warnings(record: Record) -> list[str]:

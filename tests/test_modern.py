@@ -1,5 +1,6 @@
 """The modern recipe: batches, augmentation, learning rate, whitening, and what it learns."""
 
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.files import write_atomically
-from siamese.record import Record, Settings
+from siamese.record import Record, Settings, Source
 from siamese.training import recipes, trainer, whitening
 from siamese.training.config import TrainConfig
 from siamese.training.recipes import EMBEDDING_DIM, IMAGES_PER_PERSON, WARM_UP, ModernRecipe
@@ -251,8 +252,11 @@ def test_result_can_be_used_trained_further_and_replaced(digits, finished, tmp_p
     photo = digits / "0" / "0.png"
     assert "Dissimilarity: 0.000" in siamese("compare", photo, photo, "--weights", finished).stdout
 
-    out = tmp_path / "run"
-    trained = siamese("train", "--data", digits, "--init", finished, "--epochs", 3, "--tensorboard", "--out", out)
+    start, out = shutil.copytree(finished, tmp_path / "start"), tmp_path / "run"
+    (start / "LICENSE").write_text("Do as you like.")
+    origin = Source("package", "file", "0", license="mit")
+    (start / "metrics.json").write_text(replace(record_of(start), source=origin).to_json())
+    trained = siamese("train", "--data", digits, "--init", start, "--epochs", 3, "--tensorboard", "--out", out)
     assert trained.returncode == 0, trained.stderr
     before, after = (load_file(folder / "model.safetensors") for folder in (finished, out))
     assert before.keys() == after.keys()
@@ -260,7 +264,10 @@ def test_result_can_be_used_trained_further_and_replaced(digits, finished, tmp_p
     assert len(layers) == 4
     assert not any(torch.equal(before[name], after[name]) for name in layers)
     record = record_of(out)
-    assert (record.settings.lr, record.settings.margin) == (1e-5, 0.6)
+    assert (record.settings.lr, record.settings.margin, record.source) == (1e-5, 0.6, origin)
+    assert (out / "LICENSE").read_text() == "Do as you like."
+    card = (out / "README.md").read_text()
+    assert ("license: mit" in card, str(tmp_path) in card) == (True, False)
     assert set(record.people.pretraining) == set(record_of(finished).people.training)
 
     # A new run deletes the log of the previous one, and no other files.
@@ -268,6 +275,7 @@ def test_result_can_be_used_trained_further_and_replaced(digits, finished, tmp_p
     notes.parent.mkdir()
     notes.write_text("a year of work")
     assert siamese("train", "--data", digits, "--epochs", 1, "--overwrite", "--out", out).returncode == 0
+    assert not (out / "LICENSE").exists()
     assert [file for file in (out / "tensorboard").rglob("*") if file.is_file()] == [notes]
 
 

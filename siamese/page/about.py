@@ -20,18 +20,6 @@ LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
 FIW = "[FIW](https://arxiv.org/abs/1604.02182)"
 RETINAFACE = "https://arxiv.org/abs/1905.00641"
 
-FACE_LIMITATIONS = """
-- Expect more errors for twins and siblings, for faces in profile, for small, blurred or covered faces, and for groups
-  of people with few photos in the training set.
-- A photo of a photo is not detected.
-- Do not identify strangers with this page, and do not use it as the only basis of an important decision.
-"""
-IMAGE_LIMITATIONS = """
-- The network sees the whole image, resized to {width} × {height} pixels, so the object should be upright and fill the
-  image.
-- Expect more errors with other lighting, backgrounds and cameras than in the training images.
-- Do not use this page as the only basis of an important decision.
-"""
 TRAIN_YOUR_OWN = """
 ## Train your own network
 
@@ -60,13 +48,9 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
 
 def performance(model: Model, words: Vocabulary) -> str:
     """Describe where the network fails, then its measured accuracy."""
-    _, height, width = model.network.input_shape
-    limitations = (
-        "".join(f"\n- {sentence}" for sentence in difficult_pairs(model.record)) + FACE_LIMITATIONS
-        if words is FACES
-        else IMAGE_LIMITATIONS.format(height=height, width=width)
-    )
-    accuracy = _accuracy(model, words), _operating_points(model)
+    sentences = difficult_pairs(model.record) + summary.limitations(model.record, words is FACES)
+    limitations = "\n".join(f"- {sentence}" for sentence in sentences)
+    accuracy = _accuracy(model), _operating_points(model)
     return "\n\n".join(["## Where it fails", limitations, "## How accurate it is", *accuracy])
 
 
@@ -116,7 +100,7 @@ def difficult_pairs(record: Record) -> list[str]:
     ]
 
 
-def _accuracy(model: Model, words: Vocabulary) -> str:
+def _accuracy(model: Model) -> str:
     record, report = model.record, summary.measured(model.record)
     calibrated = (
         ""

@@ -160,12 +160,14 @@ def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None
         unchanged=unchanged,
         confused=scored.confused(calibration.threshold, tested.dataset.names),
         plane=plane,
+        source=source.record.source if source else None,
         **_describe(job, state),
     )
 
     # --- write
     if is_main_process():
-        model = Model(network.cpu().half(), calibration, record, str(config.out), template)
+        license_text = source.license_text if source else ""
+        model = Model(network.cpu().half(), calibration, record, str(config.out), template, license_text=license_text)
         write_result(config.out, model, tested.dataset, scored)
         print_note("these may be label errors", limit_list(label_errors, MAX_PRINTED_LABEL_ERRORS))
     return record
