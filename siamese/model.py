@@ -69,6 +69,11 @@ class Model:
         return "none" if self.template is None else "faces"
 
     @property
+    def words(self) -> wording.Vocabulary:
+        """Words for what the network compares."""
+        return wording.IMAGES if self.template is None else wording.FACES
+
+    @property
     def id(self) -> str:
         """USER/NAME@COMMIT for a network from the Hub, which `load` accepts; else the name of the folder."""
         return f"{self.name}@{self.revision}" if self.revision else Path(self.name).resolve().name

@@ -91,8 +91,9 @@ def describe_rates(record: Record, calibration: Calibration) -> str:
 
 def _more_identities(record: Record, rate: float) -> int:
     """Return how many more identities it takes to measure a rate; the impostor pairs grow with the square of them."""
-    impostor = measured(record).impostor
-    count = len(record.people.training) + len(record.people.test)
+    training, count = len(record.people.training), len(record.people.training) + len(record.people.test)
+    # With folds, the rates are measured without the held-out people.
+    impostor = measured(record).impostor * ((training / count) ** 2 if record.folds else 1)
     return math.ceil(count * (math.sqrt(MIN_FALSE_MATCHES / rate / impostor) - 1))
 
 

@@ -1,5 +1,7 @@
 """The modern recipe: batches, augmentation, learning rate, whitening, and what it learns."""
 
+import json
+import math
 import shutil
 from copy import deepcopy
 from dataclasses import replace
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from siamese import SiameseNetwork, cli
+from siamese import SiameseNetwork, cli, load
 from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
@@ -279,6 +281,24 @@ def test_result_can_be_used_trained_further_and_replaced(digits, finished, tmp_p
     assert [file for file in (out / "tensorboard").rglob("*") if file.is_file()] == [notes]
 
 
+@pytest.mark.parametrize("helps", [False, True])
+def test_weights_that_stay_as_they_were_keep_their_rates(helps, digits, finished, tmp_path, monkeypatch, siamese):
+    start, out = shutil.copytree(finished, tmp_path / "start"), tmp_path / "run"
+    config = json.loads((start / "config.json").read_text())
+    points = [{"fmr": 10.0**-k, "score": float(k), "fnmr": 0.1 * k} for k in (2, 3, 4)]
+    config["calibration"] |= {"operating_points": points}
+    (start / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(whitening, "choose_shrinkage", lambda *_: 1.0 if helps else math.inf)
+    assert siamese("train", "--data", digits, "--init", start, "--out", out).returncode == 0
+    before, after = load(start), load(out)
+    assert after.record.unchanged != helps
+    assert (after.calibration == before.calibration) != helps
+    test, first = after.record.test, after.record.before
+    assert helps or test.balanced_accuracy == pytest.approx(first.balanced_accuracy, abs=0.01)  # rounded differently
+    assert (test.balanced_accuracy is None) == helps  # of two held-out classes
+    assert [len(model.calibration.operating_points) == 3 for model in (before, after)] == [True, not helps]
+
+
 # --- whitening
 
 
@@ -337,16 +357,33 @@ def test_large_dataset_chooses_the_shrinkage_on_a_sample(embedded, monkeypatch):
     network, dataset = embedded(z, identity)
     sizes = []
 
-    def error(z, identity, shrinkage):
+    def errors(z, identity, shrinkage, folds):
         sizes.append(len(z))
-        return abs(shrinkage - 3)
+        return np.full(folds, abs(shrinkage - 3))
 
     monkeypatch.setattr(IdentityDataset, "subsample", lambda dataset: dataset.select(dataset.names[:12]))
-    monkeypatch.setattr(whitening, "cross_validated_eer", error)
+    monkeypatch.setattr(whitening, "fold_errors", errors)
     fit_whitening(network, dataset, (1.0, 3.0))
     assert set(sizes) == {12 * 5}
     expected, _ = whitening_layer([(z.float().double(), identity)], 3.0)
     torch.testing.assert_close(network.whitening.weight, expected.float())
+
+
+@pytest.mark.parametrize(
+    ("gains", "chosen"),
+    [
+        ([0.02, 0.02, 0.02, 0.02, 0.02], 1.0),
+        ([0.03, 0.02, 0.01, 0.02, 0.02], 1.0),
+        ([0.05, 0.0, 0.0, 0.04, 0.0], math.inf),  # in two folds of five: chance
+        ([0.0] * 5, math.inf),
+        ([-0.02] * 5, math.inf),
+    ],
+)
+def test_layer_is_fitted_only_if_it_helps_by_more_than_chance(gains, chosen, monkeypatch):
+    errors = {math.inf: 0.1 + np.zeros(5), 3.0: 0.1 - np.array(gains) / 2, 1.0: 0.1 - np.array(gains)}
+    monkeypatch.setattr(whitening, "fold_errors", lambda z, identity, shrinkage, folds: errors[shrinkage])
+    z, identity = embeddings(0.0)
+    assert whitening.choose_shrinkage(z, identity, (math.inf, 3.0, 1.0)) == chosen
 
 
 def test_earlier_whitening_layer_is_applied_first():

@@ -193,6 +193,19 @@ def test_training_from_python_has_the_result_in_the_default_folder(digits, tmp_p
         result.push_to_hub("nobody")
 
 
+def test_metrics_of_each_epoch_are_handed_on_and_progress_can_be_hidden(digits, tmp_path, capsys):
+    epochs = []
+    settings = {"recipe": "tutorial", "epochs": 2, "batch_size": 32, "folds": 2}
+    result = train(digits, tmp_path / "run", progress=False, on_epoch=lambda *epoch: epochs.append(epoch), **settings)
+    assert [epoch[:2] for epoch in epochs] == [
+        (name, number) for name in ("training", "fold 1 of 2", "fold 2 of 2") for number in (1, 2)
+    ]
+    losses = np.split(np.array(result.record.loss.values), 2)
+    assert [metrics["loss"] for *_, metrics in epochs[:2]] == pytest.approx([part.mean() for part in losses])
+    assert {"learning_rate", "images_per_second"} <= epochs[0][2].keys()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_hardest_pairs_are_distant_genuine_and_close_impostor_pairs(dataset):
     test = dataset.select("123")
     scored = score_all_pairs(SiameseNetwork(), test)

@@ -177,7 +177,7 @@ def example_pairs(
 
 
 class TensorBoardLog:
-    """The log of a `Job`: one TensorBoard run (a folder) per network, and one step per epoch."""
+    """A log of a `Job`: one TensorBoard run (a folder) per network, and one step per epoch."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an optional dependency

@@ -41,7 +41,7 @@ from siamese.training.output import (
     write_result,
 )
 from siamese.training.start import decide, initial_network
-from siamese.training.trainer import Job, State, Trainer
+from siamese.training.trainer import Job, Log, State, Trainer
 
 MAX_PRINTED_LABEL_ERRORS = 10
 # From `LONG_RUN` batches on, the loss of only one in `LONG_RUN_EVERY` batches is recorded.
@@ -79,7 +79,14 @@ class TrainResult:
         return upload(self.folder, repo_id, private)
 
 
-def train(data: str | Path, out: str | Path | None = None, **settings: Any) -> TrainResult:
+def train(
+    data: str | Path,
+    out: str | Path | None = None,
+    *,
+    progress: bool = True,
+    on_epoch: Log | None = None,
+    **settings: Any,
+) -> TrainResult:
     """Train a network, test it on held-out people, calibrate it, and write the result folder.
 
     The test people are those that the data set reserves (s5, s6 and s7 for AT&T), else a random fifth. Large data sets
@@ -97,6 +104,10 @@ def train(data: str | Path, out: str | Path | None = None, **settings: Any) -> T
     Args:
         data: "att" for the AT&T faces, or a folder or zip archive with one folder of images per person.
         out: the result folder; by default runs/NAME_OF_THE_DATA.
+        progress: show progress bars on stderr.
+        on_epoch: called after each epoch with the name of the network ("training", or "fold 1 of 5"), the number of the
+            epoch, from 1, and its metrics: loss, learning_rate, images_per_second and, with validation people,
+            validation_eer. With several processes, only the main one calls it.
         settings: the options of `siamese train`, such as `recipe="modern"` or `epochs=10`.
 
     Raises:
@@ -108,21 +119,23 @@ def train(data: str | Path, out: str | Path | None = None, **settings: Any) -> T
     """
     config = TrainConfig(str(data), Path(out or Path("runs", title(data))), **settings)
     with ExitStack() as stack:
-        log = stack.enter_context(closing(TensorBoardLog(config.out / TENSORBOARD))) if config.tensorboard else None
+        logs = [on_epoch] if on_epoch else []
+        if config.tensorboard:
+            logs.append(stack.enter_context(closing(TensorBoardLog(config.out / TENSORBOARD))))
         device = join(config.device)
         run_on_main(partial(check_output, config))
         run_on_main(lambda: stack.enter_context(hold_output(config)))
-        record = _train(config, device, log)
+        record = _train(config, device, logs, progress)
     model = checkpoint.load(config.out, device=str(device)) if is_main_process() else None
     return TrainResult(config.out, record, model)
 
 
-def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None) -> Record:
+def _train(config: TrainConfig, device: torch.device, logs: list[Log], progress: bool) -> Record:
     # --- set up
     settings, source = decide(config)
-    job = Job(initial_network(settings, source), settings, device, config.out / CHECKPOINTS, log)
+    job = Job(initial_network(settings, source), settings, device, config.out / CHECKPOINTS, logs, progress)
     template = ((source and source.template) or TEMPLATE) if settings.align == "faces" else None
-    dataset = load_dataset(config.data, job.start.input_shape, template, progress=is_main_process())
+    dataset = load_dataset(config.data, job.start.input_shape, template, progress)
     training, held_out = _split(config, dataset)
     data = DataSource(ATT_NAME if config.data == "att" else title(config.data), len(dataset), dataset.fingerprint())
     people = People(list(training.names), list(held_out.names), source.record.people.seen if source else [])
