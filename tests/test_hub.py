@@ -228,6 +228,7 @@ def test_published_files_hold_no_names_and_no_paths(folder, tmp_path):
 def test_adapted_network_carries_license_credit_and_limits(server, connect, tmp_path):
     """Also if somebody starts from the pushed network, and exports it."""
     from siamese.export import _metadata
+    from siamese.hub.space import plan
 
     folder = tmp_path / "adapted"
     shutil.copytree(ROOT / "weights" / "faces", folder)
@@ -243,6 +244,7 @@ def test_adapted_network_carries_license_credit_and_limits(server, connect, tmp_
     connect("another")
     model = checkpoint.load(NAME)
     assert (model.license_text.encode(), model.record.source) == (files["LICENSE"], record.source)
+    assert plan("USER/SPACE", folder).files["runs/adapted/LICENSE"].read_bytes() == files["LICENSE"]
     metadata = _metadata(model)
     assert (metadata["license"], metadata["license_text"]) == ("apache-2.0", model.license_text)
     assert metadata["limitations"] == record.source.limitations

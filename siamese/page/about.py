@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from siamese import images, summary
-from siamese.checkpoint import find_weights
+from siamese.checkpoint import find_weights, public_name
 from siamese.faces.detection import MAX_PHOTO_SIDE, Box
 from siamese.images import data_uri
 from siamese.model import Model
@@ -24,7 +24,7 @@ TRAIN_YOUR_OWN = """
 ## Train your own network
 
 Run `siamese train --data FOLDER` on a folder with one subfolder of images per person or thing. To show the result on
-this page, run `SIAMESE_WEIGHTS=runs/FOLDER python app.py`. To publish both as a [Space](https://huggingface.co/spaces),
+this page, run `siamese page runs/FOLDER`. To publish both as a [Space](https://huggingface.co/spaces),
 run `siamese deploy`.
 """
 CREDITS = """
@@ -112,7 +112,11 @@ def _accuracy(model: Model) -> str:
             f"[LFW]({LFW}) is a benchmark with {record.lfw.images:,} photos of public figures. The network "
             f"classifies {record.lfw.accuracy:.1%} of its pairs correctly. {calibrated}"
         )
-    start = f", starting from the weights {record.settings.init}" if record.settings and record.settings.init else ""
+    start = (
+        f", starting from the weights {public_name(record.settings.init)}"
+        if record.settings and record.settings.init
+        else ""
+    )
     return (
         f"The network was trained on images of {len(record.people.training)} {record.identities}{start}. "
         f"{summary.describe_accuracy(record)} {calibrated}"

@@ -213,9 +213,10 @@ def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDatas
 
 
 def _hash_weights(network: SiameseNetwork) -> str:
+    """Return a hash of the weights in half precision, as training stores them."""
     digest = hashlib.sha256()
     for weight in network.state_dict().values():
-        digest.update(weight.cpu().numpy().tobytes())
+        digest.update(weight.half().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
