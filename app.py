@@ -27,7 +27,7 @@ from siamese.page.find import FindTab
 from siamese.page.group import GroupTab
 from siamese.page.server import MAX_PHOTO_BYTES, PERIOD, Page, RequestLimits, limit_memory_growth, start_cleanup
 from siamese.saliency import saliency_maps
-from siamese.wording import FACES, IMAGES, NO_FACE
+from siamese.wording import FACES, NO_FACE
 
 HERE = Path(__file__).parent
 PHOTOS = HERE / "examples"
@@ -55,7 +55,7 @@ except ConnectionError as error:
 except (ImportError, OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
 pairs = charts.PairDistances(model.record.curves)
-words = FACES if model.align == "faces" else IMAGES
+words = model.words
 tutorial_model = siamese.load(bundled_weights("att")) if words is FACES else None
 if words is FACES:
     retinaface.load_network(model.network.device, torch.float32)

@@ -17,6 +17,8 @@ LOWEST_SCORE = math.log(VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY))  # of a
 # So "same" needs higher odds for poor images: `ODDS` to 1 if the lower quality is one of `QUALITIES`, in between in
 # proportion. Chosen on LFW's View 1, and on half of the photos of benchmarks/no_people.py.
 QUALITIES, ODDS = (0.1, 0.3, 1.0), (100.0, 20.0, 3.0)
+FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # of the operating points
+MIN_FALSE_MATCHES = 10  # an operating point with fewer is not measured
 Z_95 = 1.96  # standard errors on each side of a 95 % confidence interval
 NORMAL = NormalDist()
 

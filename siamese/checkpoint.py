@@ -15,7 +15,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 import torch
@@ -35,7 +35,7 @@ from huggingface_hub.utils import validate_repo_id
 from siamese.calibration import Calibration
 from siamese.comparison import Comparison
 from siamese.faces.detection import Landmarks
-from siamese.files import ONNX_FILE, bundled_weights
+from siamese.files import LICENSE_FILE, ONNX_FILE, bundled_weights
 from siamese.images import ImageSource
 from siamese.model import Model
 from siamese.network import SiameseNetwork
@@ -49,7 +49,9 @@ MAX_DOWNLOAD_BYTES = {
     "metrics.json": 4 << 20,
     "config.json": 1 << 20,
     ONNX_FILE: 512 << 20,  # only of imported networks
+    LICENSE_FILE: 1 << 20,  # if the weights have one of their own
 }
+OPTIONAL_FILES = (ONNX_FILE, LICENSE_FILE)
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 T = TypeVar("T")
 
@@ -116,7 +118,9 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
     if config.onnx and not (folder / ONNX_FILE).is_file():
         raise FileNotFoundError(f"{name} holds no trained network: {ONNX_FILE} is missing")
     network = SiameseNetwork.from_pretrained(folder).to(torch_device)
-    return Model(network, config.calibration, record, name, config.template, commit, note)
+    license_file = folder / LICENSE_FILE
+    license_text = license_file.read_text("utf-8") if license_file.is_file() else ""
+    return Model(network, config.calibration, record, name, config.template, commit, note, license_text)
 
 
 @cache
@@ -201,7 +205,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     """Download the files of a network, all of one commit, unless one is missing or too large."""
     found = HfApi().model_info(name, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size for file in found.siblings or ()}
-    limits = {file: limit for file, limit in MAX_DOWNLOAD_BYTES.items() if file != ONNX_FILE or file in sizes}
+    limits = {file: limit for file, limit in MAX_DOWNLOAD_BYTES.items() if file not in OPTIONAL_FILES or file in sizes}
     for file, limit in limits.items():
         if file not in sizes:
             raise FileNotFoundError(f"{name} holds no trained network: {file} is missing")
@@ -229,6 +233,14 @@ def hub_id(weights: str) -> str | None:
     name = weights.partition("@")[0]
     # A mistyped result folder looks like USER/NAME.
     return name if is_repo_id(name) and not name.startswith(("runs/", "weights/")) else None
+
+
+def public_name(weights: str) -> str:
+    """Return what a card may call weights: a name that `load` accepts on any machine, or the name of the folder."""
+    folder = find_weights(weights)
+    if folder.is_dir() and folder.resolve().parent == bundled_weights("faces").resolve().parent:
+        return f"weights/{folder.name}"
+    return weights if hub_id(weights) and not folder.is_dir() else PurePath(weights).name
 
 
 def check_token() -> str | None:

@@ -65,6 +65,11 @@ def _metadata(model: Model) -> dict[str, str]:
         "input_range": "0 to 255",
         "channels": "RGB" if model.network.input_shape[0] == 3 else "gray",
     }
+    if source := model.record.source:
+        stated = {name: getattr(source, name) for name in ("license", "credit", "training_data", "limitations")}
+        metadata |= {name: text for name, text in stated.items() if text}
+    if model.license_text:
+        metadata["license_text"] = model.license_text
     if model.template:
         metadata["template"] = json.dumps(model.template)
     if fitted.poor_slope:

@@ -18,7 +18,7 @@ BUNDLED = (
     *("examples/biden.jpg", "examples/collins.jpg", "examples/hopper.jpg"),
     *("examples/obama-portrait.jpg", "examples/obama-speaking.jpg", "examples/obama-standing.jpg"),
     *("examples/edited/group.jpg", "examples/edited/obama-blurred.jpg"),
-    *("examples/CREDITS.md", "examples/siamese.ipynb"),
+    *("examples/CREDITS.md", "examples/siamese.ipynb", "examples/tutorial.ipynb"),
     *("weights/retinaface/model.safetensors", "weights/retinaface/README.md"),
     *(f"weights/att/{name}" for name in (*NETWORK_FILES, *PLOT_FILES, "README.md")),
     *(f"weights/faces/{name}" for name in (*NETWORK_FILES, *PLOT_FILES, "README.md", LICENSE_FILE)),

@@ -46,6 +46,7 @@ class Model:
             network compares whole images.
         revision: commit of a network from the Hub; else None.
         note: a sentence for the user if the Hub could not be reached and a cached copy was loaded; else empty.
+        license_text: the content of the LICENSE of the weights; empty if they have none of their own.
     """
 
     def __init__(
@@ -57,14 +58,20 @@ class Model:
         template: Landmarks | None = None,
         revision: str | None = None,
         note: str = "",
+        license_text: str = "",
     ):
         self.network, self.calibration, self.record, self.name = network.eval(), calibration, record, name
-        self.template, self.revision, self.note = template, revision, note
+        self.template, self.revision, self.note, self.license_text = template, revision, note, license_text
 
     @property
     def align(self) -> Literal["faces", "none"]:
         """What happens to a photo: "faces" are detected and aligned, or "none" to use the whole image."""
         return "none" if self.template is None else "faces"
+
+    @property
+    def words(self) -> wording.Vocabulary:
+        """Words for what the network compares."""
+        return wording.IMAGES if self.template is None else wording.FACES
 
     @property
     def id(self) -> str:

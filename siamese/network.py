@@ -181,10 +181,19 @@ class SiameseNetwork(
         """Project (B, D) features onto the complement of the span of `nuisance`."""
         return features if self.nuisance is None else features - features @ self.nuisance.T @ self.nuisance
 
-    def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed both images of each pair, (B, C, H, W) each, in one pass: z1 and z2, (B, D) each, for `distance`."""
-        z1, z2 = self.embed(torch.cat([x1, x2])).tensor_split(2)
-        return z1, z2
+    def forward(self, *x: Tensor) -> tuple[Tensor, ...]:
+        """Embed one batch per branch with the same weights, in one pass.
+
+        ``z1, z2 = network(x1, x2)`` embeds pairs for `distance`; a triplet loss needs three branches. Training uses
+        one, with each image of a batch once, because an image has the same embedding in each of its pairs.
+
+        Args:
+            x: one or more batches of images (B, C, H, W), see `embed`.
+
+        Returns:
+            As many batches of embeddings (B, D).
+        """
+        return self.embed(torch.cat(x)).split([len(part) for part in x])
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)

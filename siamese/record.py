@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from siamese.calibration import Calibration
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 ATT_NAME = "AT&T faces"  # `DataSource.name`
+MIN_JUDGED = 4  # held-out identities, below which nothing says how often a calibration fitted to them is right
 Identity = str | int  # a name or, after `Record.anonymise`, a number
 T = TypeVar("T")
 
@@ -83,8 +83,10 @@ class Report(Checked):
         eer: equal error rate.
         tmr_at_fmr_1e_2: true-match rate (TMR) at a false-match rate (FMR) of 1 in 100.
         tmr_at_fmr_1e_3: TMR at an FMR of 1 in 1,000.
-        balanced_accuracy: mean of the accuracies on genuine and on impostor pairs at P(same) = 0.5.
-        calibration_error: expected calibration error, with genuine and impostor pairs weighted equally.
+        balanced_accuracy: mean of the accuracies on genuine and on impostor pairs at P(same) = 0.5, which was fitted
+            without the two identities of a pair; None if there were too few others to fit it to.
+        calibration_error: expected calibration error of the same P(same), with genuine and impostor pairs weighted
+            equally; None likewise.
         mean_genuine: mean distance of genuine pairs.
         mean_impostor: mean distance of impostor pairs.
         genuine: number of genuine pairs.
@@ -96,8 +98,8 @@ class Report(Checked):
     eer: float
     tmr_at_fmr_1e_2: float
     tmr_at_fmr_1e_3: float
-    balanced_accuracy: float
-    calibration_error: float
+    balanced_accuracy: float | None
+    calibration_error: float | None
     mean_genuine: float
     mean_impostor: float
     genuine: int
@@ -128,7 +130,8 @@ class Curves(Checked):
         width: of a bin, in units of distance; the first bin starts at 0.
         genuine: number of genuine pairs per bin.
         impostor: number of impostor pairs per bin.
-        reliability: per bin of P(same): share of pairs, mean predicted probability, observed probability.
+        reliability: per bin of P(same): share of pairs, mean predicted probability, observed probability; empty if
+            P(same) is not known, see `Report.balanced_accuracy`.
     """
 
     width: float
@@ -181,8 +184,10 @@ class Source(Checked):
         package: where it was published: a package with its version, or an address; empty if it was not stated.
         file: its name.
         sha256: its hash.
-        license: of an imported file, an identifier such as "apache-2.0"; empty if it was not stated.
-        training_data: of an imported file, what the network was trained on; empty if it was not stated.
+        license: an identifier such as "apache-2.0"; empty if it was not stated.
+        training_data: what the network was trained on; empty if it was not stated.
+        credit: who made the network; empty if it was not stated.
+        limitations: where it fails; empty if it was not stated.
     """
 
     package: str
@@ -190,6 +195,8 @@ class Source(Checked):
     sha256: str
     license: str = ""
     training_data: str = ""
+    credit: str = ""
+    limitations: str = ""
 
 
 @dataclass(frozen=True)
@@ -245,17 +252,20 @@ class Record(Checked):
         people: the identities in it.
         test: metrics on held-out identities.
         curves: of the same pairs; for LFW the histogram is of all impostor pairs.
-        test_calibration: behind the probabilities in `test`, and not fitted on held-out identities.
+        test_calibration: behind the probabilities in `test`, and not fitted on held-out identities; None if these are
+            cross-fitted: `MIN_JUDGED` or more held-out identities, each pair judged by a calibration of the others.
         settings: training settings; None for converted and imported weights.
         folds: cross-validation; None if there was none.
-        before: metrics of the initial weights on the held-out identities; None if training started from scratch.
+        before: metrics of the initial weights, with their own calibration, on the held-out identities; None if training
+            started from scratch.
+        unchanged: whether training left the initial weights as they were, because nothing helped other identities.
         confused: the identities that are confused most, worst first.
         loss: None for converted weights.
         validation_eer: equal error rate on the validation identities after each epoch.
         device: name of the device used for training.
         minutes: training time of the network itself, without the folds.
         versions: of Python, PyTorch and this package.
-        source: where converted or imported weights come from; None for trained ones.
+        source: where converted or imported weights come from, also if they were trained further; else None.
         lfw: results of LFW's protocol; None if it was not run.
         att: metrics of all pairs of the AT&T faces, for a network that was not trained on them; None if not measured.
         difficult_pairs: of children and relatives; None if they were not measured.
@@ -266,10 +276,11 @@ class Record(Checked):
     people: People
     test: Report
     curves: Curves
-    test_calibration: Calibration
+    test_calibration: Calibration | None = None
     settings: Settings | None = None
     folds: Folds | None = None
     before: Report | None = None
+    unchanged: bool = False
     confused: list[Confusion] = field(default_factory=list)
     loss: LossCurve | None = None
     validation_eer: list[float] = field(default_factory=list)
@@ -297,16 +308,14 @@ class Record(Checked):
         """Return the content of a metrics.json."""
         return _adapter(Record).dump_json(self, indent=1, exclude_defaults=True).decode() + "\n"
 
-    def anonymise(self, init_is_public: bool) -> Record:
+    def anonymise(self, init: str) -> Record:
         """Remove names of identities and local paths, which must not be published.
 
         Each identity becomes its index in the sorted list of all names, so that somebody with the same data can still
-        tell which identities were used for training. Pretraining identities that are not in that list are dropped. If
-        the initial weights are not public, their path is reduced to the name of the folder.
+        tell which identities were used for training. Pretraining identities that are not in that list are dropped. The
+        path of the initial weights becomes `init`.
         """
-        settings = self.settings
-        if settings and not init_is_public:
-            settings = replace(settings, init=PurePath(settings.init).name)
+        settings = self.settings and replace(self.settings, init=init)
         if self.people.anonymous:
             return replace(self, settings=settings)
         index = {name: number for number, name in enumerate(sorted([*self.people.training, *self.people.test]))}

@@ -21,11 +21,13 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words for what a network compares."""
+    """Words for what a network compares: an item shows one of many, and similar items are a group of groups."""
 
     item: str
     one: str
     many: str
+    group: str
+    groups: str
 
     @property
     def same(self) -> str:
@@ -36,8 +38,8 @@ class Vocabulary:
         return f"different {self.many}"
 
 
-FACES = Vocabulary("face", "person", "people")
-IMAGES = Vocabulary("image", "class", "classes")
+FACES = Vocabulary("face", "person", "people", "person", "people")
+IMAGES = Vocabulary("image", "class", "classes", "group", "groups")
 
 
 def describe_verdict(verdict: Verdict, probability: float, fmr: float | None, words: Vocabulary) -> str:
@@ -87,6 +89,11 @@ def percent(probability: float, under: str = "under ", over: str = "over ") -> s
 def one_in(rate: float) -> str:
     """Return a rate such as "1 in 1,000"."""
     return f"1 in {round(1 / rate):,}"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number of things, such as "1 face" or "1,200 faces"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def listed(items: Sequence[object]) -> str:

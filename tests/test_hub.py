@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from siamese import SiameseNetwork, checkpoint
 from siamese.hub.card import TAG, model_card
 from siamese.hub.upload import published_files, upload
-from siamese.record import Confusion, People, Record
+from siamese.record import Confusion, People, Record, Settings, Source
 
 from .conftest import EXAMPLES, ROOT
 from .hub_server import Fault, Hub
@@ -199,14 +199,17 @@ def test_published_files_hold_no_names_and_no_paths(folder, tmp_path):
         confused=[Confusion(names[2], names[9], 0.25, 64)],
     )
     for init, public in (
-        (ROOT / "weights" / "faces", "faces"),
+        (ROOT / "weights" / "faces", "weights/faces"),
+        ("weights/faces", "weights/faces"),
         (tmp_path / "gone", "gone"),
+        ("runs/gone", "gone"),
         ("who/it@v1", "who/it@v1"),
     ):
         change_record(folder, settings=replace(record.settings, recipe="modern", init=str(init)))
+        model = checkpoint.load(folder)
         files = {
             name: content if isinstance(content, bytes) else content.read_bytes()
-            for name, content in published_files(checkpoint.load(folder), NAME).items()
+            for name, content in published_files(model, NAME).items()
         }
         assert sorted(files) == FILES
         for secret in (b"Jane", bytes(ROOT), bytes(tmp_path)):
@@ -214,11 +217,47 @@ def test_published_files_hold_no_names_and_no_paths(folder, tmp_path):
         published = Record.from_json(files["metrics.json"])
         assert published.settings.init == public
         card = files["README.md"].decode()
-        assert card == model_card(published, NAME)
+        assert card == model_card(model, published, NAME)
+        assert bytes(tmp_path) not in model_card(model, model.record, NAME).encode()
         assert f"--init {public}" in card
         assert "| 2 | 9 | 25% | 64 |" in card
         data = ModelCard(card).data
         assert (data.base_model, data.datasets) == ("who/it" if public == "who/it@v1" else None, None)
+
+
+def test_adapted_network_carries_license_credit_and_limits(server, connect, tmp_path):
+    """Also if somebody starts from the pushed network, and exports it."""
+    from siamese.export import _metadata
+    from siamese.hub.space import plan
+
+    folder = tmp_path / "adapted"
+    shutil.copytree(ROOT / "weights" / "faces", folder)
+    settings = Settings("modern", 0, 64, 1e-5, 0.6, 0, init="weights/faces", align="faces")
+    record = change_record(folder, settings=settings, people=People(["Ann", "Bob"], ["Cid", "Dee"]), unchanged=True)
+    upload(folder, NAME)
+    files = server.files(REPOSITORY)
+    assert files["LICENSE"] == (ROOT / "weights" / "faces" / "LICENSE").read_bytes()
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", None)
+    for text in (record.source.credit, record.source.training_data, record.source.limitations, "weights/faces"):
+        assert text in card.text
+    connect("another")
+    model = checkpoint.load(NAME)
+    assert (model.license_text.encode(), model.record.source) == (files["LICENSE"], record.source)
+    assert plan("USER/SPACE", folder).files["runs/adapted/LICENSE"].read_bytes() == files["LICENSE"]
+    metadata = _metadata(model)
+    assert (metadata["license"], metadata["license_text"]) == ("apache-2.0", model.license_text)
+    assert metadata["limitations"] == record.source.limitations
+
+
+@pytest.mark.parametrize(
+    ("stated", "license", "name"),
+    [("MIT", "mit", None), ("My own license!", "other", "my-own-license"), ("", None, None)],
+)
+def test_license_of_the_start_is_in_the_front_matter(folder, stated, license, name):
+    record = change_record(folder, source=Source("package", "file", "0", license=stated))
+    data = ModelCard(model_card(checkpoint.load(folder), record, NAME)).data
+    assert (data.license, data.license_name) == (license, name)
 
 
 def test_base_model_is_an_id_on_the_hub():
@@ -417,8 +456,8 @@ def test_damaged_cached_copy_can_be_deleted(uploaded, tmp_path):
 
 def test_card_of_the_tutorial_network(monkeypatch):
     folder = ROOT / "weights" / "att"
-    text, record = (folder / "README.md").read_text("utf-8"), Record.from_json((folder / "metrics.json").read_bytes())
-    assert text == model_card(record, "weights/att")
+    text, model = (folder / "README.md").read_text("utf-8"), checkpoint.load(folder, device="cpu")
+    assert text == model_card(model, model.record, "weights/att")
     monkeypatch.chdir(ROOT)
     code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL).groups()
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -447,16 +486,16 @@ def test_card_of_the_mixin_agrees_with_ours():
 
 
 def test_card_of_other_data():
-    record = Record.from_json((ROOT / "weights" / "att" / "metrics.json").read_bytes())
+    model = checkpoint.load(ATT, device="cpu")
     record = replace(
-        record,
-        data=replace(record.data, name="my digits"),
+        model.record,
+        data=replace(model.record.data, name="my digits"),
         confused=[Confusion("<b>", "a|b", 0.5, 64)],
         folds=None,
-        settings=replace(record.settings, recipe="modern", flip=True),
+        settings=replace(model.record.settings, recipe="modern", flip=True),
         loss=None,
     )
-    card = ModelCard(model_card(record, "runs/digits"))
+    card = ModelCard(model_card(model, record, "runs/digits"))
     assert (card.data.license, "face-verification" in card.data.tags) == (None, False)
     assert "siamese train --data 'my digits' --recipe modern" in card.text
     assert "--flip" in card.text

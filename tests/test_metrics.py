@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from siamese.data.pairs import all_pairs
-from siamese.evaluation import metrics
+from siamese.evaluation import calibrate, metrics
 from siamese.evaluation.pairs import Scored
 
 # Few distinct values, so that genuine and impostor pairs often have equal distances.
@@ -116,6 +116,75 @@ def test_curves_of_equal_distances_and_probabilities_are_valid():
         same = np.arange(3 * genuine) < genuine
         curves = metrics.compute_curves(np.ones(len(same)), same, np.full(len(same), 0.7))
         assert np.allclose(curves.reliability, [(1, 0.7, 0.5)])
+
+
+@pytest.mark.parametrize("people", range(2, 13))
+def test_every_number_of_people_and_images_gives_a_result_of_a_useless_network(people):
+    for images in range(2, 21):
+        identity = np.repeat(np.arange(people), images)
+        first, second, same = all_pairs(identity)
+        scored = Scored(np.ones(len(same)), same, identity[np.stack([first, second], axis=1)])
+        fitted = calibrate.fit_calibration(scored.distance, same).probability(scored.distance)
+        assert (scored.cross_fit() is None) == (people < 4)
+        for probability in (fitted, np.full(len(same), 0.7), scored.cross_fit()):
+            report, curves = scored.report(probability), scored.curves(probability)
+            if probability is not None:
+                assert report.balanced_accuracy == 0.5
+                assert curves.reliability == [(pytest.approx(1), pytest.approx(probability[0]), pytest.approx(0.5))]
+
+
+@pytest.mark.parametrize("people", [2, 4, 12])
+def test_random_and_equal_distances_can_be_calibrated(people):
+    identity = np.repeat(np.arange(people), 2)
+    first, second, same = all_pairs(identity)
+    numbers = identity[np.stack([first, second], axis=1)]
+    for distance in (np.zeros(len(same)), *np.random.default_rng(0).random((5, len(same)))):
+        scored = Scored(distance, same, numbers)
+        calibration = scored.calibrate()
+        for probability in (calibration.probability(distance), scored.cross_fit()):
+            assert probability is None or ((probability >= 0) & (probability <= 1)).all()
+
+
+@pytest.mark.parametrize("people", [4, 5, 7, 16])
+def test_no_pair_is_judged_by_a_calibration_of_its_people(people, monkeypatch):
+    """The distances name the people, so a leak would show."""
+    first, second, same = all_pairs(np.repeat(np.arange(people), 3))
+    numbers = np.repeat(np.arange(people), 3)[np.stack([first, second], axis=1)]
+    fitted = []
+
+    def spy(distance, same):
+        fitted.append({int(code) for code in distance})
+        assert same.any()
+        assert not same.all()
+        return Known(fitted[-1])
+
+    class Known(set):
+        def probability(self, distance):
+            judged = {person for code in distance.astype(int).tolist() for person in divmod(code, 100)}
+            assert not judged & {person for code in self for person in divmod(code, 100)}
+            return np.full(len(distance), 0.25)
+
+    monkeypatch.setattr(calibrate, "fit_calibration", spy)
+    codes = (numbers[:, 0] * 100 + numbers[:, 1]).astype(float)
+    assert (Scored(codes, same, numbers).cross_fit() == 0.25).all()
+    assert len(fitted) == 10
+
+
+def test_cross_fitted_accuracy_is_that_of_other_people():
+    """As in random halves of the people: fitted to one half, tested on the other."""
+    rng = np.random.default_rng(0)
+    identity = np.repeat(np.arange(16), 12)
+    z = rng.normal(size=(16, 8))[identity] + 0.6 * rng.normal(size=(len(identity), 8))
+    first, second, same = all_pairs(identity)
+    distance, numbers = np.linalg.norm(z[first] - z[second], axis=1), identity[np.stack([first, second], axis=1)]
+    ours = Scored(distance, same, numbers).report(Scored(distance, same, numbers).cross_fit())
+    halves = []
+    for _ in range(20):
+        inside = np.isin(numbers, rng.permutation(16)[:8]).sum(axis=1)
+        fit, test = inside == 2, inside == 0
+        probability = calibrate.fit_calibration(distance[fit], same[fit]).probability(distance[test])
+        halves.append(metrics.balanced_accuracy(probability, same[test]))
+    assert ours.balanced_accuracy == pytest.approx(np.mean(halves), abs=0.01)
 
 
 @pytest.mark.parametrize("names", ["abcdef", "abc"])  # 15 pairs of people, of which ten are returned, and 3

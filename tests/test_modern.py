@@ -1,5 +1,8 @@
 """The modern recipe: batches, augmentation, learning rate, whitening, and what it learns."""
 
+import json
+import math
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 
@@ -13,12 +16,12 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from siamese import SiameseNetwork, cli
+from siamese import SiameseNetwork, cli, load
 from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.files import write_atomically
-from siamese.record import Record, Settings
+from siamese.record import Record, Settings, Source
 from siamese.training import recipes, trainer, whitening
 from siamese.training.config import TrainConfig
 from siamese.training.recipes import EMBEDDING_DIM, IMAGES_PER_PERSON, WARM_UP, ModernRecipe
@@ -251,8 +254,11 @@ def test_result_can_be_used_trained_further_and_replaced(digits, finished, tmp_p
     photo = digits / "0" / "0.png"
     assert "Dissimilarity: 0.000" in siamese("compare", photo, photo, "--weights", finished).stdout
 
-    out = tmp_path / "run"
-    trained = siamese("train", "--data", digits, "--init", finished, "--epochs", 3, "--tensorboard", "--out", out)
+    start, out = shutil.copytree(finished, tmp_path / "start"), tmp_path / "run"
+    (start / "LICENSE").write_text("Do as you like.")
+    origin = Source("package", "file", "0", license="mit")
+    (start / "metrics.json").write_text(replace(record_of(start), source=origin).to_json())
+    trained = siamese("train", "--data", digits, "--init", start, "--epochs", 3, "--tensorboard", "--out", out)
     assert trained.returncode == 0, trained.stderr
     before, after = (load_file(folder / "model.safetensors") for folder in (finished, out))
     assert before.keys() == after.keys()
@@ -260,7 +266,10 @@ def test_result_can_be_used_trained_further_and_replaced(digits, finished, tmp_p
     assert len(layers) == 4
     assert not any(torch.equal(before[name], after[name]) for name in layers)
     record = record_of(out)
-    assert (record.settings.lr, record.settings.margin) == (1e-5, 0.6)
+    assert (record.settings.lr, record.settings.margin, record.source) == (1e-5, 0.6, origin)
+    assert (out / "LICENSE").read_text() == "Do as you like."
+    card = (out / "README.md").read_text()
+    assert ("license: mit" in card, str(tmp_path) in card) == (True, False)
     assert set(record.people.pretraining) == set(record_of(finished).people.training)
 
     # A new run deletes the log of the previous one, and no other files.
@@ -268,7 +277,26 @@ def test_result_can_be_used_trained_further_and_replaced(digits, finished, tmp_p
     notes.parent.mkdir()
     notes.write_text("a year of work")
     assert siamese("train", "--data", digits, "--epochs", 1, "--overwrite", "--out", out).returncode == 0
+    assert not (out / "LICENSE").exists()
     assert [file for file in (out / "tensorboard").rglob("*") if file.is_file()] == [notes]
+
+
+@pytest.mark.parametrize("helps", [False, True])
+def test_weights_that_stay_as_they_were_keep_their_rates(helps, digits, finished, tmp_path, monkeypatch, siamese):
+    start, out = shutil.copytree(finished, tmp_path / "start"), tmp_path / "run"
+    config = json.loads((start / "config.json").read_text())
+    points = [{"fmr": 10.0**-k, "score": float(k), "fnmr": 0.1 * k} for k in (2, 3, 4)]
+    config["calibration"] |= {"operating_points": points}
+    (start / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(whitening, "choose_shrinkage", lambda *_: 1.0 if helps else math.inf)
+    assert siamese("train", "--data", digits, "--init", start, "--out", out).returncode == 0
+    before, after = load(start), load(out)
+    assert after.record.unchanged != helps
+    assert (after.calibration == before.calibration) != helps
+    test, first = after.record.test, after.record.before
+    assert helps or test.balanced_accuracy == pytest.approx(first.balanced_accuracy, abs=0.01)  # rounded differently
+    assert (test.balanced_accuracy is None) == helps  # of two held-out classes
+    assert [len(model.calibration.operating_points) == 3 for model in (before, after)] == [True, not helps]
 
 
 # --- whitening
@@ -329,16 +357,33 @@ def test_large_dataset_chooses_the_shrinkage_on_a_sample(embedded, monkeypatch):
     network, dataset = embedded(z, identity)
     sizes = []
 
-    def error(z, identity, shrinkage):
+    def errors(z, identity, shrinkage, folds):
         sizes.append(len(z))
-        return abs(shrinkage - 3)
+        return np.full(folds, abs(shrinkage - 3))
 
     monkeypatch.setattr(IdentityDataset, "subsample", lambda dataset: dataset.select(dataset.names[:12]))
-    monkeypatch.setattr(whitening, "cross_validated_eer", error)
+    monkeypatch.setattr(whitening, "fold_errors", errors)
     fit_whitening(network, dataset, (1.0, 3.0))
     assert set(sizes) == {12 * 5}
     expected, _ = whitening_layer([(z.float().double(), identity)], 3.0)
     torch.testing.assert_close(network.whitening.weight, expected.float())
+
+
+@pytest.mark.parametrize(
+    ("gains", "chosen"),
+    [
+        ([0.02, 0.02, 0.02, 0.02, 0.02], 1.0),
+        ([0.03, 0.02, 0.01, 0.02, 0.02], 1.0),
+        ([0.05, 0.0, 0.0, 0.04, 0.0], math.inf),  # in two folds of five: chance
+        ([0.0] * 5, math.inf),
+        ([-0.02] * 5, math.inf),
+    ],
+)
+def test_layer_is_fitted_only_if_it_helps_by_more_than_chance(gains, chosen, monkeypatch):
+    errors = {math.inf: 0.1 + np.zeros(5), 3.0: 0.1 - np.array(gains) / 2, 1.0: 0.1 - np.array(gains)}
+    monkeypatch.setattr(whitening, "fold_errors", lambda z, identity, shrinkage, folds: errors[shrinkage])
+    z, identity = embeddings(0.0)
+    assert whitening.choose_shrinkage(z, identity, (math.inf, 3.0, 1.0)) == chosen
 
 
 def test_earlier_whitening_layer_is_applied_first():

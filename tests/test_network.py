@@ -184,3 +184,13 @@ def test_local_contrast_equals_a_loop_over_pixels():
                 target[..., row, column] = pixel / (window.square().mean((1, 2, 3)).sqrt() + 0.03)[:, None]
     torch.testing.assert_close(result, expected)
     torch.testing.assert_close(LocalContrast(9, window=5)(x + 0.5), result, atol=1e-4, rtol=1e-3)
+
+
+def test_branches_have_the_same_weights():
+    network = SiameseNetwork().eval()
+    x = torch.randint(256, (6, 1, 100, 100), dtype=torch.uint8)
+    together = network.embed(x)
+    for sizes in ((6,), (3, 3), (1, 2, 3)):
+        branches = network(*x.split(sizes))
+        assert [len(z) for z in branches] == list(sizes)
+        torch.testing.assert_close(torch.cat(branches), together)

@@ -179,4 +179,4 @@ def test_without_alignment_each_image_counts_as_one_face(trained, digits):
     assert len(PhotoCollection(load(trained), images)) == 8
     limited = PhotoCollection(load(trained), images, max_faces=5)
     assert (len(limited), len(limited.faces()), limited.z.shape) == (5, 5, (5, 2))
-    assert "first 5 faces" in limited.problems[0]
+    assert "first 5 images" in limited.problems[0]

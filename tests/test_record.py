@@ -83,12 +83,11 @@ def test_anonymise():
         Record.from_json(ATT.read_bytes()), people=people, confused=[Confusion(names[2], names[9], 0.25, 64)]
     )
     record = replace(record, settings=replace(record.settings, init="/home/jane/weights"))
-    public = record.anonymise(init_is_public=False)
+    public = record.anonymise("weights")
     assert public.people == People([0, 1, 3, 4, 5, 6, 7, 8], [2, 9], [3])
     assert public.confused == [Confusion(2, 9, 0.25, 64)]
     assert public.settings.init == "weights"
     assert public == replace(record, people=public.people, confused=public.confused, settings=public.settings)
-    assert record.anonymise(init_is_public=True).settings == record.settings
     assert (record.people.anonymous, public.people.anonymous) == (False, True)
     assert record.people.seen == [*people.training, *people.pretraining]
     assert public.people.seen is None
@@ -96,12 +95,12 @@ def test_anonymise():
 
 
 def test_anonymise_twice_changes_nothing():
-    public = Record.from_json(ATT.read_bytes()).anonymise(init_is_public=False)
-    assert public.anonymise(init_is_public=False) == public
+    public = Record.from_json(ATT.read_bytes()).anonymise("")
+    assert public.anonymise("") == public
 
 
 def test_unknown_pretraining_stays_unknown():
     record = Record.from_json(ATT.read_bytes())
     record = replace(record, people=People(["b", "c"], ["a"], None), confused=[])
     assert record.people.seen is None
-    assert record.anonymise(init_is_public=False).people == People([1, 2], [0], None)
+    assert record.anonymise("").people == People([1, 2], [0], None)

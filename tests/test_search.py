@@ -238,3 +238,21 @@ def test_errors_are_one_sentence(folder, tmp_path, siamese):
     ):
         run = siamese(*command)
         assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+
+
+def test_images_of_things_are_not_called_faces_of_people(folder, tmp_path, siamese):
+    """The network of the tutorial compares whole images."""
+    network = ("--weights", "weights/att")
+    page, table = tmp_path / "found.html", tmp_path / "groups.csv"
+    runs = (
+        siamese("embed", folder, *network),
+        siamese("find", EXAMPLES / "biden.jpg", folder, "--html", page, *network),
+        siamese("group", folder, "--csv", table, "--copy", tmp_path / "groups", *network),
+    )
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    texts = [run.stdout + run.stderr for run in runs] + [page.read_text().partition("<ol>")[0], table.read_text()]
+    assert "5 images: " in texts[2]
+    assert all(path.name.startswith("group-") for path in (tmp_path / "groups").iterdir())
+    for text in texts[:4]:
+        assert "image" in text
+        assert not re.search("face|person|people", text.replace(str(tmp_path), ""), re.IGNORECASE)

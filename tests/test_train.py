@@ -19,7 +19,7 @@ from siamese.data import pairs
 from siamese.data.att import find_att
 from siamese.data.dataset import load_dataset
 from siamese.data.pairs import draw_pairs
-from siamese.evaluation import metrics
+from siamese.evaluation import calibrate, metrics
 from siamese.evaluation import pairs as evaluated_pairs
 from siamese.evaluation.calibrate import fit_calibration
 from siamese.evaluation.pairs import score_all_pairs, score_pairs
@@ -193,6 +193,19 @@ def test_training_from_python_has_the_result_in_the_default_folder(digits, tmp_p
         result.push_to_hub("nobody")
 
 
+def test_metrics_of_each_epoch_are_handed_on_and_progress_can_be_hidden(digits, tmp_path, capsys):
+    epochs = []
+    settings = {"recipe": "tutorial", "epochs": 2, "batch_size": 32, "folds": 2}
+    result = train(digits, tmp_path / "run", progress=False, on_epoch=lambda *epoch: epochs.append(epoch), **settings)
+    assert [epoch[:2] for epoch in epochs] == [
+        (name, number) for name in ("training", "fold 1 of 2", "fold 2 of 2") for number in (1, 2)
+    ]
+    losses = np.split(np.array(result.record.loss.values), 2)
+    assert [metrics["loss"] for *_, metrics in epochs[:2]] == pytest.approx([part.mean() for part in losses])
+    assert {"learning_rate", "images_per_second"} <= epochs[0][2].keys()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_hardest_pairs_are_distant_genuine_and_close_impostor_pairs(dataset):
     test = dataset.select("123")
     scored = score_all_pairs(SiameseNetwork(), test)
@@ -239,6 +252,29 @@ def test_diverged_training_is_named(tmp_path, digits, siamese):
     assert "lower --lr" in result.stdout
 
 
+@pytest.fixture
+def noise(tmp_path) -> Path:
+    """Ten classes that nothing tells apart."""
+    rng = np.random.default_rng(0)
+    for number in range(50):
+        file = tmp_path / "noise" / f"c{number // 5}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(256, size=(24, 24, 3), dtype=np.uint8)).save(file)
+    return tmp_path / "noise"
+
+
+def test_useless_network_has_a_result_that_says_so(noise, tmp_path, monkeypatch, siamese):
+    command = ("train", "--data", noise, "--epochs", 2, "--out", tmp_path / "run")
+    interrupt_after_epoch(monkeypatch, 1)
+    assert siamese(*command).returncode == 130
+    monkeypatch.setattr(trainer, "write_atomically", write_atomically)
+    result = siamese(*command, "--resume")
+    assert result.returncode == 0, result.stderr
+    assert "useless" in result.stdout
+    assert record_of(tmp_path / "run").test.auc < 0.75
+    assert load(tmp_path / "run").record.test.balanced_accuracy is None  # of two held-out classes
+
+
 # --- folds
 
 
@@ -253,7 +289,7 @@ def test_folds_are_not_tested_with_a_calibration_that_saw_them(dataset, tmp_path
         scored_folds.append(score_all_pairs(network, dataset))
         return scored_folds[-1]
 
-    for module in (run, evaluated_pairs):
+    for module in (calibrate, evaluated_pairs):
         monkeypatch.setattr(module, "fit_calibration", spy_fit)
     monkeypatch.setattr(run, "score_all_pairs", spy_score)
     cross_validate(job_of(TrainConfig("att", tmp_path, epochs=1)), dataset, 2, exclude={"0", "1"})

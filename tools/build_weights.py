@@ -43,6 +43,16 @@ DETECTOR_REFERENCE = ROOT / "tests" / "retinaface_reference.npz"
 REFERENCE_CROPS = ("biden", "collins", "obama-portrait", "obama-speaking", "obama-standing")  # in examples/
 REFERENCE_NORM = 66.0  # about the median norm of View 1, see `SiameseNetwork.quality`
 JUDGED_STEP = 12  # every twelfth pair of View 2 is degraded to judge it
+ORIGIN = {  # of the face network, see `Source`; the cards of networks that start from it repeat this
+    "license": "apache-2.0",
+    "credit": "MobileFaceNet_TF by sirius-ai (https://github.com/sirius-ai/MobileFaceNet_TF), Apache License 2.0; "
+    "MobileFaceNet is by Chen, Liu, Gao and Han, 2018 (https://arxiv.org/abs/1804.07573).",
+    "training_data": "MS-Celeb-1M (https://arxiv.org/abs/1607.08221): photos of 85,742 celebrities from the web, "
+    "collected for research without asking them. Microsoft withdrew it in 2019. The names are not published with the "
+    "weights.",
+    "limitations": "Accuracy differs between groups of people. Expect more errors for children, relatives, twins and "
+    "faces in profile, and for a child and the same person as an adult.",
+}
 PEOPLE = People([], [])  # the names of the networks' training people are not published
 
 
@@ -65,7 +75,7 @@ def build_faces(folder: Path, lfw: Lfw) -> None:
     network.backbone.load_state_dict(converters.convert_mobilefacenet(original))
     write_reference(original)
     model, calibrations = face_network.fit(network, TEMPLATE, lfw, PEOPLE, REFERENCE_NORM)
-    source = converters.source(converters.MOBILEFACENET_PACKAGE, converters.MOBILEFACENET)
+    source = replace(converters.source(converters.MOBILEFACENET_PACKAGE, converters.MOBILEFACENET), **ORIGIN)
     write(model, lfw, source, calibrations, judge_degraded(model, lfw, calibrations))
 
 

@@ -59,16 +59,17 @@ def _embed(args: argparse.Namespace) -> None:
     It includes the photos in zip archives. To update an index, only new and changed photos are read.
     """
     from siamese.search.update import update_index
+    from siamese.wording import FACES, counted
 
     model = load_model(args.weights, args.device)
     with _progress() as progress:
         update = update_index(model, args.folder, args.out, progress)
     changes = f"{update.embedded:,} new or changed, {update.forgotten:,} deleted, {update.others:,} other files"
-    print(f"{update.photos:,} photos, {update.faces:,} faces ({changes})")
+    print(f"{counted(update.photos, 'photo')}, {counted(update.faces, model.words.item)} ({changes})")
     _shorten("Photos without a face", update.without_faces)
     _shorten("Not read", [f"{path}: {text}" for path, text in update.problems])
     print(f"Index: {update.index}", file=sys.stderr)
-    if update.created:
+    if update.created and model.words is FACES:
         advice = f"To delete it: rm -r '{update.index}'"
         print(f"It holds biometric data of the people in the photos. {advice}", file=sys.stderr)
 
@@ -141,10 +142,10 @@ def _group(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(people.to_dict()))
         return
-    print(f"{people.faces:,} faces: {people}")
+    print(people)
     for number, faces in enumerate(people.people[:SHOWN], 1):
         photos = list(dict.fromkeys(face.photo for face in faces))
         more = f" … {len(photos)} in all" if len(photos) > 5 else ""
-        print(f"  Person {number}: {', '.join(photos[:5])}{more}")
+        print(f"  {people.words.group.capitalize()} {number}: {', '.join(photos[:5])}{more}")
     if len(people.people) > SHOWN:
         print(f"  … and {len(people.people) - SHOWN:,} more; --csv FILE lists all")

@@ -34,8 +34,8 @@ def _train(args: argparse.Namespace) -> None:
     """Train, test and calibrate a network on a folder of people."""
     from siamese.data.folders import title
     from siamese.hub.upload import check_upload
+    from siamese.summary import summarise
     from siamese.training.run import train
-    from siamese.training.summary import summarise
 
     args.out = args.out or Path("runs", title(args.data))
     if args.push_to_hub:
@@ -49,7 +49,7 @@ def _train(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt(hint) from None
     if not result.model:  # not the main process
         return
-    print(summarise(result.record, args.out))
+    print(summarise(result.record, result.model.calibration, args.out))
     if args.push_to_hub:
         print(result.push_to_hub(args.push_to_hub))
 

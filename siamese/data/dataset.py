@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from siamese.data.att import find_att
 from siamese.data.folders import limit_list, list_people, natural_order, print_note
+from siamese.distributed import is_main_process
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import detect
 from siamese.files import cache_folder
@@ -144,12 +145,14 @@ def load_dataset(
 ) -> IdentityDataset:
     """Read "att", or a folder or zip archive with one folder of images per person, and decode each image once.
 
+    If the same image is in the folders of different people, a note on stderr says so. With several processes, only the
+    main one prints.
+
     Args:
         source: where the images are.
         input_shape: (C, H, W) of the network's input.
         template: of the crops, see `detect`; None takes images whole.
-        progress: show a progress bar if reading takes longer than two seconds, and print a note on stderr if the same
-            image is in the folders of different people.
+        progress: show a progress bar if reading takes longer than two seconds.
 
     Raises:
         ValueError: if there are no people, a person has fewer than two images, or images cannot be read or show no
@@ -171,7 +174,7 @@ def load_dataset(
         except (ValueError, FileNotFoundError) as error:
             problems.append(f"{people.names[person]}: {error}")
 
-    bar = tqdm(desc="reading", total=count, unit=" images", delay=2, disable=not progress)
+    bar = tqdm(desc="reading", total=count, unit=" images", delay=2, disable=not (progress and is_main_process()))
     with ThreadPoolExecutor() as readers, bar:
         for start in range(0, count, IMAGES_PER_BATCH):  # a million tasks at once would take much memory
             for _ in readers.map(read, range(start, min(start + IMAGES_PER_BATCH, count))):
@@ -180,7 +183,7 @@ def load_dataset(
         lines = limit_list(natural_order(problems), MAX_LISTED_PROBLEMS)
         raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(lines))
     dataset = IdentityDataset(pixels, identity, people.names, people.test_names, files=people.files)
-    if progress:
+    if is_main_process():
         copies = [", ".join(limit_list(group, MAX_LISTED_COPIES)) for group in find_copies(dataset)]
         message = "the same image is in the folders of different people; remove it from the wrong ones"
         print_note(message, limit_list(copies, MAX_LISTED_COPIES))

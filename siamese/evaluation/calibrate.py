@@ -6,10 +6,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from siamese.calibration import Calibration, OperatingPoint, poorness
+from siamese.calibration import FALSE_MATCH_RATES, MIN_FALSE_MATCHES, Calibration, OperatingPoint, poorness
 
-FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # of the operating points
-MIN_FALSE_MATCHES = 10  # an operating point with fewer is not measured
 BOOTSTRAP_SAMPLES = 100
 
 
@@ -38,6 +36,23 @@ def fit_calibration(
     (intercept, *poor_intercept), (slope, *poor_slope) = parameters.reshape(2, -1).tolist()
     lowest = 0.0 if quality is None else float(np.min(quality))
     return Calibration(slope, intercept, tuple(poor_slope), tuple(poor_intercept), lowest, covariance)
+
+
+def cross_fit(distance: np.ndarray, same: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return P(same) of each pair, (P,), from a calibration that was fitted without its people.
+
+    Args:
+        distance: (P,) float.
+        same: (P,) bool, the genuine pairs.
+        groups: (P, 2) int ≥ 0, the group of each of the two people. A pair is judged by the pairs of the other groups.
+    """
+    count = groups.max() + 1
+    pair_of_groups = groups.min(axis=1) * count + groups.max(axis=1)  # (P,)
+    probability = np.empty(len(same))
+    for number in np.unique(pair_of_groups):
+        judged, others = pair_of_groups == number, ~np.isin(groups, divmod(number, count)).any(axis=1)
+        probability[judged] = fit_calibration(distance[others], same[others]).probability(distance[judged])
+    return probability
 
 
 def measure_operating_points(genuine: np.ndarray, impostor: np.ndarray) -> tuple[OperatingPoint, ...]:
@@ -82,11 +97,12 @@ def _fit_logistic(distance: np.ndarray, same: np.ndarray, quality: np.ndarray | 
     unit = np.average(distance, weights=weight * balance) or 1.0
     scaled = -distance[:, None] / unit
     poor = np.empty((len(same), 0)) if quality is None else poorness(quality)
+    undecided = np.outer([1e-3, 1e-3 / unit], np.eye(1, 1 + poor.shape[1])[0]).ravel()
+    if not np.ptp(distance):
+        return undecided
     x = np.hstack([poor, scaled, poor * scaled])
     # Weak regularization keeps the slope finite if genuine and impostor distances do not overlap.
     model = LogisticRegression(C=100, solver="newton-cholesky").fit(x, same, sample_weight=weight * balance)
     intercepts = np.append(model.intercept_, model.coef_[0, : poor.shape[1]])
     slopes = model.coef_[0, poor.shape[1] :] / unit
-    if slopes[0] <= 0 or intercepts[0] <= 0:
-        intercepts, slopes = (np.eye(1, len(slopes))[0] * value for value in (1e-3, 1e-3 / unit))
-    return np.concatenate([intercepts, slopes])
+    return undecided if slopes[0] <= 0 or intercepts[0] <= 0 else np.concatenate([intercepts, slopes])

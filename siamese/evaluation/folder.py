@@ -44,11 +44,11 @@ def evaluate_folder(model: Model, source: str | Path) -> FolderResult:
     names = [name for name in dataset.names if name not in seen]
     if len(names) < 2:
         raise ValueError(f"a test needs 2 people that the network was not trained on; {source} has {len(names)}")
-    calibration = model.calibration
-    if people.anonymous or set(names) & set(people.test):
-        calibration = record.test_calibration  # the model's own may be fitted on these people
     scored = score_all_pairs(model.network, dataset.select(names).subsample())
-    probability = calibration.probability(scored.distance, scored.quality)
+    calibration = model.calibration
+    if set(names) & set(people.test):
+        calibration = record.test_calibration  # the model's own may be fitted on these people
+    probability = calibration.probability(scored.distance, scored.quality) if calibration else scored.cross_fit()
     return FolderResult(names, scored.report(probability), scored.curves(probability))
 
 

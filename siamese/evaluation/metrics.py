@@ -13,19 +13,18 @@ DISTANCE_BINS = 100  # of a histogram of distances
 RELIABILITY_BINS = 10
 
 
-def compute_report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Report:
-    """Compute all metrics of distances (P,), genuine or impostor pairs (P,), and P(same) at even odds (P,)."""
+def compute_report(distance: np.ndarray, same: np.ndarray, probability: np.ndarray | None) -> Report:
+    """Compute all metrics of distances (P,), genuine or impostor pairs (P,), and, if known, P(same) at even odds."""
     distance, same = np.asarray(distance, dtype=float), np.asarray(same, dtype=bool)
     if not (same.any() and (~same).any()):
         raise ValueError(f"metrics need genuine and impostor pairs, got {same.sum()} and {(~same).sum()}")
-    accepted = np.asarray(probability) >= 0.5
     return Report(
         auc=auc(distance, same),
         eer=eer(distance, same),
         tmr_at_fmr_1e_2=tmr_at_fmr(distance, same, 1e-2),
         tmr_at_fmr_1e_3=tmr_at_fmr(distance, same, 1e-3),
-        balanced_accuracy=float((accepted[same].mean() + (~accepted[~same]).mean()) / 2),
-        calibration_error=calibration_error(probability, same),
+        balanced_accuracy=None if probability is None else balanced_accuracy(probability, same),
+        calibration_error=None if probability is None else calibration_error(probability, same),
         mean_genuine=float(distance[same].mean()),
         mean_impostor=float(distance[~same].mean()),
         genuine=int(same.sum()),
@@ -67,6 +66,12 @@ def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
     return float((max(-threshold[middle], 0) + following) / 2)
 
 
+def balanced_accuracy(probability: np.ndarray, same: np.ndarray) -> float:
+    """Return the mean of the accuracies on genuine and on impostor pairs at P(same) = 0.5, in [0, 1]."""
+    accepted = np.asarray(probability) >= 0.5
+    return float((accepted[same].mean() + (~accepted[~same]).mean()) / 2)
+
+
 def calibration_error(probability: np.ndarray, same: np.ndarray) -> float:
     """Return the expected calibration error of P(same) at even odds, in [0, 1].
 
@@ -94,12 +99,12 @@ def reliability(probability: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, 
     return share.clip(max=1), predicted.clip(max=1), observed.clip(max=1)  # sums of weights are rounded
 
 
-def compute_curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray) -> Curves:
-    """Return histograms of distances and a reliability diagram."""
+def compute_curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray | None) -> Curves:
+    """Return histograms of distances and a reliability diagram, which is empty without probabilities."""
     distance, same = np.asarray(distance), np.asarray(same, dtype=bool)
     width, genuine, impostor = histogram(distance[same], distance[~same])
-    share, predicted, observed = (column.tolist() for column in reliability(probability, same))
-    return Curves(width, genuine, impostor, list(zip(share, predicted, observed, strict=True)))
+    columns = () if probability is None else (column.tolist() for column in reliability(probability, same))
+    return Curves(width, genuine, impostor, list(zip(*columns, strict=True)))
 
 
 def histogram(genuine: np.ndarray, impostor: np.ndarray) -> tuple[float, list[int], list[int]]:

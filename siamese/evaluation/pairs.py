@@ -14,9 +14,9 @@ from siamese.calibration import Calibration
 from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
 from siamese.evaluation import metrics
-from siamese.evaluation.calibrate import fit_calibration, measure_operating_points
+from siamese.evaluation.calibrate import cross_fit, fit_calibration, measure_operating_points
 from siamese.network import SiameseNetwork, distance
-from siamese.record import Confusion, Curves, Identity, People, Plane, Report
+from siamese.record import MIN_JUDGED, Confusion, Curves, Identity, People, Plane, Report
 
 PAIRS_PER_BLOCK = 1 << 16
 MAX_CONFUSIONS = 10
@@ -51,8 +51,14 @@ class Scored(NamedTuple):
         score = fitted.score(self.distance)
         return replace(fitted, operating_points=measure_operating_points(score[self.same], score[~self.same]))
 
+    def cross_fit(self) -> np.ndarray | None:
+        """Return P(same) of each pair, (P,), fitted without its people; None if there are fewer than `MIN_JUDGED`."""
+        if self.people.max() + 1 < MIN_JUDGED:
+            return None
+        return cross_fit(self.distance, self.same, self.people % MIN_JUDGED)  # at least two people are left to fit to
+
     def confused(self, threshold: float, names: Sequence[str]) -> list[Confusion]:
-        """Return the pairs of people that a threshold, chosen on other people, confuses most, worst first.
+        """Return the pairs of people that a threshold confuses most, worst first.
 
         At most `MAX_CONFUSIONS`, each with a share above 0 and at least `MIN_CONFUSION_PAIRS` impostor pairs.
         """
@@ -67,12 +73,12 @@ class Scored(NamedTuple):
             for row, number in zip(worst, couples[worst].tolist(), strict=True)
         ]
 
-    def curves(self, probability: np.ndarray) -> Curves:
-        """Return `metrics.compute_curves`, given P(same) of each pair."""
+    def curves(self, probability: np.ndarray | None) -> Curves:
+        """Return `metrics.compute_curves`, given P(same) of each pair, if known."""
         return metrics.compute_curves(self.distance, self.same, probability)
 
-    def report(self, probability: np.ndarray) -> Report:
-        """Return `metrics.compute_report`, given P(same) of each pair."""
+    def report(self, probability: np.ndarray | None) -> Report:
+        """Return `metrics.compute_report`, given P(same) of each pair, if known."""
         return metrics.compute_report(self.distance, self.same, probability)
 
 

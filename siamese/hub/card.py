@@ -2,11 +2,14 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from siamese.checkpoint import hub_id
+from siamese import summary
+from siamese.checkpoint import hub_id, public_name
 from siamese.model import Model
 from siamese.record import ATT_NAME, Folds, Record, Report
 
@@ -39,8 +42,8 @@ def metrics_table(title: str, report: Report, folds: Folds | None = None, before
             "EER": f"{row.eer:.1%}",
             "TMR at FMR 1e-2": f"{row.tmr_at_fmr_1e_2:.1%}",
             "TMR at FMR 1e-3": f"{row.tmr_at_fmr_1e_3:.1%}" if row.impostor >= 1000 else "–",  # else too few pairs
-            "balanced accuracy": f"{row.balanced_accuracy:.1%}",
-            "calibration error": f"{row.calibration_error:.1%}",
+            "balanced accuracy": "–" if row.balanced_accuracy is None else f"{row.balanced_accuracy:.1%}",
+            "calibration error": "–" if row.calibration_error is None else f"{row.calibration_error:.1%}",
             "mean genuine distance": f"{row.mean_genuine:.2f}",
             "mean impostor distance": f"{row.mean_impostor:.2f}",
         }
@@ -50,16 +53,24 @@ def metrics_table(title: str, report: Report, folds: Folds | None = None, before
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def model_card(record: Record, weights: str) -> str:
-    """Return the model card of a trained network, which its readers load from `weights`, a folder or USER/NAME."""
-    settings, title, people = record.settings, record.data.name, record.identities
-    assert settings, "converted weights have a README.md of their own"
+def model_card(model: Model, record: Record, weights: str) -> str:
+    """Return the model card of a trained network, without local paths.
+
+    Args:
+        model: the network.
+        record: of the network; it may be an anonymised one.
+        weights: what readers load the network from, a folder or USER/NAME.
+    """
+    assert record.settings, "converted weights have a README.md of their own"
+    settings = replace(record.settings, init=public_name(record.settings.init))
+    title, people, source = record.data.name, record.identities, record.source
     is_att = title == ATT_NAME
     results = [(f"held-out {people}", record.test)]
     if record.folds:
         results.append(("cross-validation", record.folds.pooled))
     data = ModelCardData(  # without `datasets`, which would hold ids on the Hub: the data are folders
-        license="mit" if is_att and not settings.init else None,  # others are for their authors to choose
+        # A license that nothing states is for the authors to choose.
+        **_license(source.license if source else "mit" if is_att and not settings.init else ""),
         library_name="siamese",
         pipeline_tag="image-feature-extraction",
         tags=[TAG, "contrastive-loss", "image-similarity", *(["face-verification"] if people == "people" else [])],
@@ -77,10 +88,22 @@ def model_card(record: Record, weights: str) -> str:
         weights=weights,
         people=people,
         is_att=is_att,
+        accuracy=summary.describe_accuracy(record),
+        rates=summary.describe_rates(record, model.calibration),
+        limitations=summary.limitations(record, settings.align == "faces") + summary.warnings(record),
+        has_license=bool(model.license_text),
         table=metrics_table(f"{len(record.people.test)} held-out {people}", record.test, record.folds, record.before),
         quote=shlex.quote,
     )
     return str(card).rstrip() + "\n"
+
+
+def _license(stated: str) -> dict[str, Any]:
+    """Return the front matter of a license: a name that the Hub knows, or "other" with its name."""
+    name = stated.lower()
+    if not name or name in LICENSES:
+        return {"license": name or None}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name).strip("-") or None}
 
 
 def _eval_results(data: str, name: str, report: Report) -> list[EvalResult]:
@@ -93,16 +116,14 @@ def _eval_results(data: str, name: str, report: Report) -> list[EvalResult]:
 
 
 def imported_card(model: Model, record: Record, weights: str) -> str:
-    """Return the model card of an imported network, as `model_card`; the record may be an anonymised one."""
+    """Return the model card of an imported network, see `model_card`."""
     network, source, lfw = model.network, record.source, record.lfw
     assert network.onnx, "it was imported"
     assert source, "it was imported"
     assert lfw, "it was judged on LFW"
     title = f"{Path(source.file).stem}, imported"
-    known = source.license.lower() in LICENSES
     data = ModelCardData(
-        license=source.license.lower() if known else "other" if source.license else None,
-        license_name=None if known else re.sub(r"[^a-z0-9.]+", "-", source.license.lower()).strip("-") or None,
+        **_license(source.license),
         library_name="siamese",
         pipeline_tag="image-feature-extraction",
         tags=[TAG, "onnx", "image-similarity", "face-verification"],

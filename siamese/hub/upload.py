@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled, RemoteEntryNotFoundError
 from yaml import YAMLError
 
-from siamese.checkpoint import check_token, find_weights, is_repo_id, load
+from siamese.checkpoint import check_token, find_weights, is_repo_id, load, public_name
 from siamese.files import LICENSE_FILE, NETWORK_FILES, ONNX_FILE, PLOT_FILES
 from siamese.hub.card import TAG, imported_card, model_card
 from siamese.model import Model
@@ -60,13 +60,12 @@ def published_files(model: Model, weights: str) -> dict[str, Path | bytes]:
     their own. Raises a ValueError if the license or the source of an imported network is not stated.
     """
     folder, record = find_weights(model.name), model.record
-    init = record.settings.init if record.settings else ""
-    record = record.anonymise(init_is_public=is_repo_id(init.partition("@")[0]))
+    record = record.anonymise(public_name(record.settings.init) if record.settings and record.settings.init else "")
     network_files = (*NETWORK_FILES, *((ONNX_FILE,) if model.network.onnx else ()))
     names = [name for name in (*network_files, *PLOT_FILES, LICENSE_FILE) if (folder / name).is_file()]
     card: Path | bytes = folder / "README.md"
     if record.settings:
-        card = model_card(record, weights).encode()
+        card = model_card(model, record, weights).encode()
     elif model.network.onnx:
         if not (record.source and record.source.license and record.source.package):
             raise ValueError(

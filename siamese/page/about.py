@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from siamese import images
-from siamese.checkpoint import find_weights
+from siamese import images, summary
+from siamese.checkpoint import find_weights, public_name
 from siamese.faces.detection import MAX_PHOTO_SIDE, Box
 from siamese.images import data_uri
 from siamese.model import Model
@@ -20,23 +20,11 @@ LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
 FIW = "[FIW](https://arxiv.org/abs/1604.02182)"
 RETINAFACE = "https://arxiv.org/abs/1905.00641"
 
-FACE_LIMITATIONS = """
-- Expect more errors for twins and siblings, for faces in profile, for small, blurred or covered faces, and for groups
-  of people with few photos in the training set.
-- A photo of a photo is not detected.
-- Do not identify strangers with this page, and do not use it as the only basis of an important decision.
-"""
-IMAGE_LIMITATIONS = """
-- The network sees the whole image, resized to {width} × {height} pixels, so the object should be upright and fill the
-  image.
-- Expect more errors with other lighting, backgrounds and cameras than in the training images.
-- Do not use this page as the only basis of an important decision.
-"""
 TRAIN_YOUR_OWN = """
 ## Train your own network
 
 Run `siamese train --data FOLDER` on a folder with one subfolder of images per person or thing. To show the result on
-this page, run `SIAMESE_WEIGHTS=runs/FOLDER python app.py`. To publish both as a [Space](https://huggingface.co/spaces),
+this page, run `siamese page runs/FOLDER`. To publish both as a [Space](https://huggingface.co/spaces),
 run `siamese deploy`.
 """
 CREDITS = """
@@ -60,13 +48,9 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
 
 def performance(model: Model, words: Vocabulary) -> str:
     """Describe where the network fails, then its measured accuracy."""
-    _, height, width = model.network.input_shape
-    limitations = (
-        "".join(f"\n- {sentence}" for sentence in difficult_pairs(model.record)) + FACE_LIMITATIONS
-        if words is FACES
-        else IMAGE_LIMITATIONS.format(height=height, width=width)
-    )
-    accuracy = _accuracy(model, words), _operating_points(model)
+    sentences = difficult_pairs(model.record) + summary.limitations(model.record, words is FACES)
+    limitations = "\n".join(f"- {sentence}" for sentence in sentences)
+    accuracy = _accuracy(model), _operating_points(model)
     return "\n\n".join(["## Where it fails", limitations, "## How accurate it is", *accuracy])
 
 
@@ -116,22 +100,26 @@ def difficult_pairs(record: Record) -> list[str]:
     ]
 
 
-def _accuracy(model: Model, words: Vocabulary) -> str:
-    record = model.record
-    report = record.folds.pooled if record.folds else record.test
-    calibrated = f"Predicted probabilities differ from observed ones by {report.calibration_error:.1%} on average."
+def _accuracy(model: Model) -> str:
+    record, report = model.record, summary.measured(model.record)
+    calibrated = (
+        ""
+        if report.calibration_error is None
+        else f"Predicted probabilities differ from observed ones by {report.calibration_error:.1%} on average."
+    )
     if record.lfw:
         return (
             f"[LFW]({LFW}) is a benchmark with {record.lfw.images:,} photos of public figures. The network "
             f"classifies {record.lfw.accuracy:.1%} of its pairs correctly. {calibrated}"
         )
-    people = record.people
-    tested = len(people.test) + (len(people.training) if record.folds else 0)
-    start = f", starting from the weights {record.settings.init}" if record.settings and record.settings.init else ""
+    start = (
+        f", starting from the weights {public_name(record.settings.init)}"
+        if record.settings and record.settings.init
+        else ""
+    )
     return (
-        f"The network was trained on images of {len(people.training)} {words.many}{start}. It was "
-        f"tested on {tested} {words.many} that were not in the training set. There, a pair of {words.same} is more "
-        f"alike than a pair of {words.different} in {report.auc:.1%} of cases (ROC AUC). {calibrated}"
+        f"The network was trained on images of {len(record.people.training)} {record.identities}{start}. "
+        f"{summary.describe_accuracy(record)} {calibrated}"
     )
 
 

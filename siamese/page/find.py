@@ -97,7 +97,10 @@ def answer(found: Matches, words: wording.Vocabulary) -> str:
     state = verdict_of(best.match, best.probability)
     return widgets.card(
         state,
-        [(found.portraits[0].crop, "The face of the portrait"), (best.face.crop, "The most likely face")],
+        [
+            (found.portraits[0].crop, f"The {words.item} of the portrait"),
+            (best.face.crop, f"The most likely {words.item}"),
+        ],
         wording.FOUND[state],
         f"<p>The most likely {words.item} is in {escape(best.photo)}: "
         f"<b>{wording.percent(best.probability)}</b> likely {words.same}.</p>",
@@ -120,8 +123,8 @@ def _photo(found: Matches, name: str, file: Upload) -> str:
         for face in reversed(faces)  # the closest one on top
         if (place := widgets.place_box(face.box, image, reduced))
     )
-    alt = ", ".join(f"face {face.number}: {_likelihood(face)}" for face in faces)
-    drawn = widgets.img(image, f"{name} with the likelihood of each face; {alt}", "JPEG")
+    alt = ", ".join(f"{found.words.item} {face.number}: {_likelihood(face)}" for face in faces)
+    drawn = widgets.img(image, f"{name} with the likelihood of each {found.words.item}; {alt}", "JPEG")
     return widgets.figure(f'<div class="photo">{drawn}{boxes}</div>', name)
 
 

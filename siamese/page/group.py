@@ -19,7 +19,7 @@ from siamese.page.uploads import Upload
 from siamese.search.embedding import FoundFace, PhotoCollection
 from siamese.search.output import write_csv
 from siamese.search.people import People, group
-from siamese.wording import Vocabulary
+from siamese.wording import Vocabulary, counted
 
 MAX_GROUPED_FACES = 200
 TILE_PIXELS = 84  # faces of a group
@@ -77,7 +77,7 @@ class GroupTab:
         if files:
             return widgets.message(f"{widgets.DELETED}.", "problem")
         return widgets.message(
-            f"Add up to {widgets.MAX_PHOTOS} photos to group the {self.words.item}s by {self.words.one}."
+            f"Add up to {widgets.MAX_PHOTOS} photos to group the {self.words.item}s by {self.words.group}."
         )
 
     def on_pair(self, found: PhotoCollection | None, fmr: float, event: gr.EventData) -> str:
@@ -93,7 +93,7 @@ class GroupTab:
         chance = wording.describe_probability(compared.verdict, compared.probability, self.words)
         return widgets.card(
             compared.verdict,
-            [(face.face.crop, f"Face in {face.photo}") for (face,) in chosen],
+            [(face.face.crop, f"{self.words.item.capitalize()} in {face.photo}") for (face,) in chosen],
             wording.describe_verdict(compared.verdict, compared.probability, compared.fmr, self.words),
             f"<p>{chance.capitalize()}. Dissimilarity: {compared.dissimilarity:.2f}</p>",
         )
@@ -136,7 +136,7 @@ class GroupTab:
 def groups_of(people: People, words: Vocabulary) -> list[tuple[str, Sequence[FoundFace]]]:
     """Return the faces of each person with a title; the faces that are too poor to group come last."""
     groups: list[tuple[str, Sequence[FoundFace]]] = [
-        (f"{words.one.capitalize()} {number}", faces) for number, faces in enumerate(people.people, 1)
+        (f"{words.group.capitalize()} {number}", faces) for number, faces in enumerate(people.people, 1)
     ]
     return [*groups, ("Too poor to group", people.left_over)] if people.left_over else groups
 
@@ -153,17 +153,17 @@ def draw_people(people: People, photos: PhotoCollection, words: Vocabulary) -> s
     groups = groups_of(people, words)
     rows = "".join(
         f"""
-  <h3>{title} ({_count(len(faces), words.item)})</h3>
-  <div class="person">{"".join(map(_tile, faces))}</div>"""
+  <h3>{title} ({counted(len(faces), words.item)})</h3>
+  <div class="person">{"".join(_tile(face, words) for face in faces)}</div>"""
         for title, faces in groups
     )
     shown = [face for _, faces in groups for face in faces]
     apart = distances(photos.z[[face.row for face in shown]])
-    count = _count(len(shown), words.item)
+    count = counted(len(shown), words.item)
     return f"""
 <div class="answer">
-  <p class="verdict">{_count(len(people.people), words.one, words.many)}</p>
-  <p>{count} in {_count(len({face.photo for face in shown}), "photo")}. Two groups are merged if the dissimilarity of
+  <p class="verdict">{counted(len(people.people), words.group, words.groups)}</p>
+  <p>{count} in {counted(len({face.photo for face in shown}), "photo")}. Two groups are merged if the dissimilarity of
     their {words.item}s is at most {people.threshold:.2f} on average (root mean square).</p>
   {widgets.problems(people.warnings)}
 </div>
@@ -177,19 +177,15 @@ def draw_people(people: People, photos: PhotoCollection, words: Vocabulary) -> s
 </div>"""
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def _label(face: FoundFace) -> str:
     """Return the name of the photo, with the number of the face if it is not the main one."""
     return f"{face.photo} {face.number}" if face.number > 1 else face.photo
 
 
-def _tile(face: FoundFace) -> str:
+def _tile(face: FoundFace, words: Vocabulary) -> str:
     assert face.face.crop, "the photos are in memory"
     crop = face.face.crop.resize((TILE_PIXELS, TILE_PIXELS), Image.Resampling.LANCZOS)
-    drawn = widgets.img(crop, f"Face in {_label(face)}")
+    drawn = widgets.img(crop, f"{words.item.capitalize()} in {_label(face)}")
     button = f'<button type="button" data-face="{face.row}" aria-pressed="false">{drawn}</button>'
     return widgets.figure(button, _label(face))
 
@@ -197,10 +193,10 @@ def _tile(face: FoundFace) -> str:
 def _downloads(groups: Sequence[tuple[str, Sequence[FoundFace]]], apart: np.ndarray, words: Vocabulary) -> str:
     faces = [(title, _label(face)) for title, members in groups for face in members]
     rows = [[label, title, *(f"{x:.4f}" for x in row)] for (title, label), row in zip(faces, apart, strict=True)]
-    table = write_csv(["face", words.one, *(label for _, label in faces)], rows)
+    table = write_csv([words.item, words.group, *(label for _, label in faces)], rows)
     csv = base64.b64encode(table.encode()).decode()
     return f"""
-  <p class="downloads"><button type="button" data-zip>Download the photos by {words.one} (ZIP)</button>
+  <p class="downloads"><button type="button" data-zip>Download the photos by {words.group} (ZIP)</button>
     <a download="dissimilarities.csv" href="data:text/csv;base64,{csv}">Download the numbers (CSV)</a></p>"""
 
 

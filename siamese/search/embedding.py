@@ -162,7 +162,7 @@ class PhotoCollection:
             ]
             progress(done, len(photos))
             if max_faces is not None and len(self._faces) > max_faces:
-                self.problems.append(f"Only the first {max_faces} faces are used, up to {name}.")
+                self.problems.append(f"Only the first {max_faces} {model.words.item}s are used, up to {name}.")
                 break
         self._faces, self.z = self._faces[:max_faces], np.concatenate(embeddings)[:max_faces]
 

@@ -14,6 +14,7 @@ from siamese.faces import Face, quality_warnings
 from siamese.model import Model
 from siamese.search.embedding import Block, FoundFace, embed_photos
 from siamese.search.update import Photos, open_photos
+from siamese.wording import FACES, Vocabulary, counted
 
 FIND_FMR = 0.01  # expected false matches of a search, by default
 DEFAULT_LIMIT = 20
@@ -51,6 +52,7 @@ class Matches:
         threshold: the largest dissimilarity of a match between good faces; it is lower for poor ones.
         fmr: expected number of false matches among the N faces, at most; None if no rate was measured for the network.
         warnings: sentences for the user: about portraits, and photos that could not be read; often empty.
+        words: what the network compares.
     """
 
     ranked: tuple[Match, ...]
@@ -59,6 +61,7 @@ class Matches:
     threshold: float
     fmr: float | None
     warnings: tuple[str, ...] = ()
+    words: Vocabulary = FACES
 
     @property
     def matches(self) -> tuple[Match, ...]:
@@ -69,8 +72,8 @@ class Matches:
         count = len(self.matches)
         may_be_more = count == len(self.ranked) < self.faces
         text = (
-            f"{'at least ' if may_be_more else ''}{count} match{'' if count == 1 else 'es'} among {self.faces:,} "
-            f"face{'' if self.faces == 1 else 's'}"
+            f"{'at least ' if may_be_more else ''}{counted(count, 'match', 'matches')} among "
+            f"{counted(self.faces, self.words.item)}"
         )
         return text if self.fmr is None else f"{text}; expect at most {self.fmr:g} false matches"
 
@@ -136,7 +139,8 @@ def find(
         # Processors round differently, so faces at nearly the same distance are in the order of their names.
         ranked.sort(key=lambda match: (round(match.dissimilarity, TIE_DECIMALS), match.photo, match.number))
         warnings += collection.problems
-    return Matches(tuple(ranked), tuple(faces), count, calibration.distance_at(needed), fmr, tuple(warnings))
+    threshold = calibration.distance_at(needed)
+    return Matches(tuple(ranked), tuple(faces), count, threshold, fmr, tuple(warnings), model.words)
 
 
 def embed_portraits(model: Model, portraits: Sequence[images.ImageSource]) -> tuple[np.ndarray, list[Face], list[str]]:

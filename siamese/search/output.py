@@ -14,6 +14,7 @@ from PIL import Image
 from siamese import images, wording
 from siamese.search.find import Match, Matches
 from siamese.search.people import People
+from siamese.wording import counted
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 THUMBNAIL_PIXELS = 160
@@ -35,13 +36,13 @@ def write_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str
 
 
 def people_csv(people: People) -> str:
-    """Return a table with one row per face: person (from 1; empty if left over), photo, face, box and quality."""
+    """Return a table with one row per face: person or group (from 1; empty if left over), photo, face, box, quality."""
     numbered = [(number, face) for number, faces in enumerate(people.people, 1) for face in faces]
     rows = [
         [number, face.photo, face.number, *(face.box or [""] * 4), "" if face.quality is None else face.quality]
         for number, face in [*numbered, *(("", face) for face in people.left_over)]
     ]
-    return write_csv(["person", "photo", "face", "left", "top", "right", "bottom", "quality"], rows)
+    return write_csv([people.words.group, "photo", "face", "left", "top", "right", "bottom", "quality"], rows)
 
 
 def matches_html(found: Matches, source: Path) -> str:
@@ -51,16 +52,17 @@ def matches_html(found: Matches, source: Path) -> str:
         found: from `find`, in an index.
         source: the folder or zip archive that was indexed.
     """
+    item = found.words.item.capitalize()
     items = "".join(
-        f'<li class="{"match" if face.match else ""}"><img src="{_thumbnail(face, source)}" alt="Face" width="160">'
+        f'<li class="{"match" if face.match else ""}"><img src="{_thumbnail(face, source)}" alt="{item}" width="160">'
         f"<b>{wording.percent(face.probability)}</b> · {face.dissimilarity:.3f}<br>{escape(face.photo)}</li>\n"
         for face in found.ranked
     )
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Faces found</title><style>{STYLE}</style>
+<html lang="en"><meta charset="utf-8"><title>{item}s found</title><style>{STYLE}</style>
 <h1>{escape(str(found))}</h1>
-<p>A match (outlined) has a dissimilarity of at most {found.threshold:.3f}. The percentage is the probability that a
-face is this person, if one of the {found.faces:,} faces is expected to be.</p>
+<p>A match (outlined) has a dissimilarity of at most {found.threshold:.3f}. The percentage is the probability that
+both show {found.words.same}, if one of the {counted(found.faces, found.words.item)} is expected to.</p>
 <ol>
 {items}</ol>
 </html>
@@ -68,7 +70,7 @@ face is this person, if one of the {found.faces:,} faces is expected to be.</p>
 
 
 def write_folders(people: People, source: Path, target: Path, link: bool) -> None:
-    """Write one folder for each person, with their photos: `person-0001/PHOTO`.
+    """Write one folder for each person, with their photos: `person-0001/PHOTO`; for other images `group-0001/PHOTO`.
 
     Args:
         people: from an index.
@@ -85,7 +87,7 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
         raise ValueError(f"{target} is not empty; give a new folder")
     digits = len(str(len(people.people)))
     for number, faces in enumerate(people.people, 1):
-        folder = target / f"person-{number:0{digits}}"
+        folder = target / f"{people.words.group}-{number:0{digits}}"
         folder.mkdir(parents=True)
         for photo in dict.fromkeys(face.photo for face in faces):  # each photo once
             place = folder / photo.replace("/", "_")

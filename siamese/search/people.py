@@ -13,6 +13,7 @@ from siamese.model import Model
 from siamese.network import PROJECTED_QUALITY
 from siamese.search.embedding import FoundFace
 from siamese.search.update import Photos, open_photos
+from siamese.wording import FACES, Vocabulary, counted
 
 # Expected false matches of a face, by default. More than for a search, because the mean distances of groups of faces
 # vary less. LFW's View 1 is grouped best with 0.2 to 0.3.
@@ -33,6 +34,7 @@ class People:
         fmr: expected number of false matches of a face among all faces, at most; None if no rate was measured for the
             network.
         warnings: sentences about photos that could not be read; often empty.
+        words: what the network compares.
     """
 
     people: tuple[tuple[FoundFace, ...], ...]
@@ -40,6 +42,7 @@ class People:
     threshold: float
     fmr: float | None
     warnings: tuple[str, ...] = ()
+    words: Vocabulary = FACES
 
     @property
     def faces(self) -> int:
@@ -47,10 +50,10 @@ class People:
         return sum(map(len, self.people)) + len(self.left_over)
 
     def __str__(self) -> str:
-        count = len(self.people)
-        several = sum(len(faces) > 1 for faces in self.people)
+        words, several = self.words, sum(len(faces) > 1 for faces in self.people)
+        groups = counted(len(self.people), words.group, words.groups)
         rest = f", {len(self.left_over):,} too poor to group" if self.left_over else ""
-        return f"{count:,} {'person' if count == 1 else 'people'}, {several:,} of them with several faces{rest}"
+        return f"{counted(self.faces, words.item)}: {groups}, {several:,} of them with several {words.item}s{rest}"
 
     def to_dict(self) -> dict:
         """Return all but the crops, for JSON."""
@@ -91,6 +94,7 @@ def group(photos: Photos, *, model: Model | None = None, fmr: float | None = Non
             model.calibration.distance_at(needed),
             fmr,
             tuple(collection.problems),
+            model.words,
         )
 
 

@@ -18,7 +18,7 @@ from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
 from siamese.evaluation.pairs import Scored
 from siamese.evaluation.plots import plot_distances, plot_loss, plot_pairs, plot_plane, plot_roc
-from siamese.files import write_atomically
+from siamese.files import LICENSE_FILE, write_atomically
 from siamese.hub.card import model_card
 from siamese.model import Model
 from siamese.training.config import TrainConfig
@@ -134,7 +134,9 @@ def write_result(out: Path, model: Model, test: IdentityDataset, scored: Scored)
     folder = out / CHECKPOINTS / "result"
     folder.mkdir(exist_ok=True)
     weights = f"path/to/{out.name}" if out.is_absolute() else out.as_posix()
-    (folder / "README.md").write_text(model_card(record, weights), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(model, record, weights), encoding="utf-8")
+    if model.license_text:
+        (folder / LICENSE_FILE).write_text(model.license_text, encoding="utf-8")
     checkpoint.save(folder, model.network, model.calibration, model.template, record)
     assert record.settings, "only converted weights have none"
     if record.loss and record.loss.values:
@@ -143,10 +145,10 @@ def write_result(out: Path, model: Model, test: IdentityDataset, scored: Scored)
     if record.plane:
         plot_plane(record.plane, folder / "map.png")
     plot_roc(scored.distance, scored.same, folder / "roc.png")
-    plot_distances(record.curves, record.test_calibration.threshold, folder / "distances.png")
+    plot_distances(record.curves, model.calibration.threshold, folder / "distances.png")
     plot_pairs(example_pairs(test, scored), folder / "pairs.png")
     plot_pairs(example_pairs(test, scored, hardest=True), folder / "hardest.png")
-    for name in ("loss.png", "map.png"):
+    for name in ("loss.png", "map.png", LICENSE_FILE):
         if not (folder / name).exists():
             (out / name).unlink(missing_ok=True)  # of the result that is replaced
     for file in folder.iterdir():
@@ -175,7 +177,7 @@ def example_pairs(
 
 
 class TensorBoardLog:
-    """The log of a `Job`: one TensorBoard run (a folder) per network, and one step per epoch."""
+    """A log of a `Job`: one TensorBoard run (a folder) per network, and one step per epoch."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an optional dependency

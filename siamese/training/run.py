@@ -18,10 +18,10 @@ import torch
 
 from siamese import __version__, checkpoint
 from siamese.calibration import Calibration
-from siamese.data.dataset import MAX_MEASURED_IMAGES, IdentityDataset, load_dataset
+from siamese.data.dataset import IdentityDataset, load_dataset
 from siamese.data.folders import limit_list, print_note, title
 from siamese.distributed import is_main_process, join, run_on_main
-from siamese.evaluation.calibrate import fit_calibration
+from siamese.evaluation.calibrate import cross_fit
 from siamese.evaluation.folder import UNKNOWN_NAMES_NOTE
 from siamese.evaluation.labels import find_label_errors
 from siamese.evaluation.pairs import MAX_PLANE_IMAGES, Scored, embed, measure_plane, score_all_pairs, score_pairs
@@ -41,7 +41,7 @@ from siamese.training.output import (
     write_result,
 )
 from siamese.training.start import decide, initial_network
-from siamese.training.trainer import Job, State, Trainer
+from siamese.training.trainer import Job, Log, State, Trainer
 
 MAX_PRINTED_LABEL_ERRORS = 10
 # From `LONG_RUN` batches on, the loss of only one in `LONG_RUN_EVERY` batches is recorded.
@@ -79,16 +79,24 @@ class TrainResult:
         return upload(self.folder, repo_id, private)
 
 
-def train(data: str | Path, out: str | Path | None = None, **settings: Any) -> TrainResult:
+def train(
+    data: str | Path,
+    out: str | Path | None = None,
+    *,
+    progress: bool = True,
+    on_epoch: Log | None = None,
+    **settings: Any,
+) -> TrainResult:
     """Train a network, test it on held-out people, calibrate it, and write the result folder.
 
     The test people are those that the data set reserves (s5, s6 and s7 for AT&T), else a random fifth. Large data sets
-    are measured on a sample. No accuracy is measured at a threshold that was chosen on the same people:
+    are measured on a sample. No pair is judged by a calibration that was fitted to its people:
 
     - With `folds`, one more network is trained per fold of people. The calibration is fitted on the pooled distances of
       all folds without the test people, and used to test.
-    - Without, the calibration is fitted on the test people. They are tested at a threshold chosen on the training
-      people.
+    - Without, the calibration is fitted on the test people. A pair of them is judged by a calibration of the others
+      (cross-fitting), if there are at least `MIN_JUDGED`.
+    - If training starts from weights and leaves them as they are, their calibration is kept and used to test.
 
     The result folder is a complete model repository for the Hub: config.json, model.safetensors, metrics.json,
     README.md (the model card) and plots; with `tensorboard` also the logs.
@@ -96,6 +104,10 @@ def train(data: str | Path, out: str | Path | None = None, **settings: Any) -> T
     Args:
         data: "att" for the AT&T faces, or a folder or zip archive with one folder of images per person.
         out: the result folder; by default runs/NAME_OF_THE_DATA.
+        progress: show progress bars on stderr.
+        on_epoch: called after each epoch with the name of the network ("training", or "fold 1 of 5"), the number of the
+            epoch, from 1, and its metrics: loss, learning_rate, images_per_second and, with validation people,
+            validation_eer. With several processes, only the main one calls it.
         settings: the options of `siamese train`, such as `recipe="modern"` or `epochs=10`.
 
     Raises:
@@ -107,21 +119,23 @@ def train(data: str | Path, out: str | Path | None = None, **settings: Any) -> T
     """
     config = TrainConfig(str(data), Path(out or Path("runs", title(data))), **settings)
     with ExitStack() as stack:
-        log = stack.enter_context(closing(TensorBoardLog(config.out / TENSORBOARD))) if config.tensorboard else None
+        logs = [on_epoch] if on_epoch else []
+        if config.tensorboard:
+            logs.append(stack.enter_context(closing(TensorBoardLog(config.out / TENSORBOARD))))
         device = join(config.device)
         run_on_main(partial(check_output, config))
         run_on_main(lambda: stack.enter_context(hold_output(config)))
-        record = _train(config, device, log)
+        record = _train(config, device, logs, progress)
     model = checkpoint.load(config.out, device=str(device)) if is_main_process() else None
     return TrainResult(config.out, record, model)
 
 
-def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None) -> Record:
+def _train(config: TrainConfig, device: torch.device, logs: list[Log], progress: bool) -> Record:
     # --- set up
     settings, source = decide(config)
-    job = Job(initial_network(settings, source), settings, device, config.out / CHECKPOINTS, log)
+    job = Job(initial_network(settings, source), settings, device, config.out / CHECKPOINTS, logs, progress)
     template = ((source and source.template) or TEMPLATE) if settings.align == "faces" else None
-    dataset = load_dataset(config.data, job.start.input_shape, template, progress=is_main_process())
+    dataset = load_dataset(config.data, job.start.input_shape, template, progress)
     training, held_out = _split(config, dataset)
     data = DataSource(ATT_NAME if config.data == "att" else title(config.data), len(dataset), dataset.fingerprint())
     people = People(list(training.names), list(held_out.names), source.record.people.seen if source else [])
@@ -135,17 +149,19 @@ def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None
     network, state = Trainer(job, training, "training").train()
 
     # --- test and calibrate
-    # With folds, the training people are only drawn.
-    trained = embed(network, training.subsample(MAX_PLANE_IMAGES if config.folds else MAX_MEASURED_IMAGES))
     tested = embed(network, held_out.subsample())
     scored = score_pairs(tested)
-    if config.folds:
-        folds, final = cross_validate(job, dataset, config.folds, exclude=held_out.names)
-    else:
-        folds, final = None, scored.calibrate()
-    judge = final if folds else score_pairs(trained).calibrate()  # fitted without the test people
-    probability = judge.probability(scored.distance)
-    before, label_errors = _judge_start(job, dataset, training, held_out) if source else (None, [])
+    # `judge`: a calibration that was fitted without the test people
+    folds, judge = cross_validate(job, dataset, config.folds, held_out.names) if config.folds else (None, None)
+    calibration = judge or scored.calibrate()
+    unchanged = bool(source) and settings.align == source.align and _hash_weights(network) == init
+    if source and unchanged and len(source.calibration.operating_points) >= len(calibration.operating_points):
+        judge = calibration = source.calibration  # with its quality scores and stricter rates
+    probability = judge.probability(scored.distance, scored.quality) if judge else scored.cross_fit()
+    before, label_errors = _judge_start(job, source, dataset, held_out) if source else (None, [])
+    plane = None
+    if network.embedding_dim == 2:
+        plane = measure_plane(embed(network, training.subsample(MAX_PLANE_IMAGES)), tested, people)
     record = Record(
         data=data,
         people=people,
@@ -154,14 +170,17 @@ def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None
         test_calibration=judge,
         folds=folds,
         before=before,
-        confused=scored.confused(judge.threshold, tested.dataset.names),
-        plane=measure_plane(trained, tested, people),
+        unchanged=unchanged,
+        confused=scored.confused(calibration.threshold, tested.dataset.names),
+        plane=plane,
+        source=source.record.source if source else None,
         **_describe(job, state),
     )
 
     # --- write
     if is_main_process():
-        model = Model(network.cpu().half(), final, record, str(config.out), template)
+        license_text = source.license_text if source else ""
+        model = Model(network.cpu().half(), calibration, record, str(config.out), template, license_text=license_text)
         write_result(config.out, model, tested.dataset, scored)
         print_note("these may be label errors", limit_list(label_errors, MAX_PRINTED_LABEL_ERRORS))
     return record
@@ -194,9 +213,10 @@ def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDatas
 
 
 def _hash_weights(network: SiameseNetwork) -> str:
+    """Return a hash of the weights in half precision, as training stores them."""
     digest = hashlib.sha256()
     for weight in network.state_dict().values():
-        digest.update(weight.numpy().tobytes())
+        digest.update(weight.half().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -213,16 +233,16 @@ def _warn_if_seen(people: People, tested: IdentityDataset) -> None:
 
 
 def _judge_start(
-    job: Job, dataset: IdentityDataset, training: IdentityDataset, held_out: IdentityDataset
+    job: Job, source: Model, dataset: IdentityDataset, held_out: IdentityDataset
 ) -> tuple[Report, list[str]]:
-    """Test the initial weights, calibrated on the training people. They also find label errors: they learned none."""
+    """Test the initial weights with their calibration. They also find label errors: they learned none."""
     start = deepcopy(job.start).to(job.device)
     whole = embed(start, dataset.subsample())
     # Each image is embedded once, unless the data set is so large that its samples differ.
     part = whole.select if whole.dataset is dataset else partial(embed, start)
-    reference, scored = score_pairs(part(training.subsample())), score_pairs(part(held_out.subsample()))
-    judge = fit_calibration(reference.distance, reference.same)
-    return scored.report(judge.probability(scored.distance)), find_label_errors(whole.z, whole.dataset)
+    scored = score_pairs(part(held_out.subsample()))
+    probability = source.calibration.probability(scored.distance, scored.quality)
+    return scored.report(probability), find_label_errors(whole.z, whole.dataset)
 
 
 # --- cross-validation
@@ -249,18 +269,19 @@ def cross_validate(
         if job.settings.init:
             before.append(_shift_people(score_all_pairs(deepcopy(job.start).to(job.device), test), offset))
 
-    each, pooled = _report_folds(scored)
-    return Folds(each, pooled, _report_folds(before)[1] if before else None), Scored.concatenate(kept).calibrate()
+    count = len(dataset.names)
+    each, pooled = _report_folds(scored, count)
+    pooled_before = _report_folds(before, count)[1] if before else None
+    return Folds(each, pooled, pooled_before), Scored.concatenate(kept).calibrate()
 
 
-def _report_folds(folds: list[Scored]) -> tuple[list[Report], Report]:
-    """Return the metrics of each fold and of all pairs together."""
-    probabilities = []
-    for k, fold in enumerate(folds):
-        others = Scored.concatenate(folds[:k] + folds[k + 1 :])
-        probabilities.append(fit_calibration(others.distance, others.same).probability(fold.distance))
-    each = [fold.report(probability) for fold, probability in zip(folds, probabilities, strict=True)]
-    return each, Scored.concatenate(folds).report(np.concatenate(probabilities))
+def _report_folds(folds: list[Scored], count: int) -> tuple[list[Report], Report]:
+    """Return the metrics of each fold and of all pairs together; the people of a fold have `count` numbers."""
+    pooled = Scored.concatenate(folds)
+    probability = cross_fit(pooled.distance, pooled.same, pooled.people // count)
+    ends = np.cumsum([len(fold.same) for fold in folds])
+    parts = np.split(probability, ends[:-1])
+    return [fold.report(part) for fold, part in zip(folds, parts, strict=True)], pooled.report(probability)
 
 
 def _shift_people(scored: Scored, offset: int) -> Scored:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -36,22 +36,23 @@ from siamese.training.recipes import Batch, make_recipe
 
 PATIENCE = 5  # epochs without a lower validation error before training stops
 
-Log = Callable[[str, int, dict[str, float]], None]  # gets title, epoch (from 1) and metrics
+Log = Callable[[str, int, dict[str, float]], object]  # gets title, epoch (from 1) and metrics
 
 
 @dataclass(frozen=True)
 class Job:
     """What all networks of a run have in common.
 
-    Each training starts from a copy of `start`, which is on the CPU. `folder` is for checkpoints. `log` gets the
-    metrics of each epoch before its checkpoint is written, so after a kill the last epoch can be logged twice.
+    Each training starts from a copy of `start`, which is on the CPU. `folder` is for checkpoints. Each of `logs` gets
+    the metrics of each epoch before its checkpoint is written, so after a kill the last epoch can be logged twice.
     """
 
     start: SiameseNetwork
     settings: Settings
     device: torch.device
     folder: Path
-    log: Log | None = None
+    logs: Sequence[Log] = ()
+    progress: bool = True  # show progress bars
 
 
 @dataclass
@@ -112,8 +113,8 @@ class Trainer:
                 state.epoch += 1
                 state.seconds += time.perf_counter() - started
                 if is_main_process():
-                    if self.job.log:
-                        self.job.log(self.title, state.epoch, epoch_metrics)
+                    for log in self.job.logs:
+                        log(self.title, state.epoch, dict(epoch_metrics))
                     self._save_checkpoint()
 
         # --- finish
@@ -140,7 +141,7 @@ class Trainer:
             draws = torch.rand((recipe.draws, count), generator=random, device=device)[:, self._share(count)]
 
             # forward
-            z = network.embed(recipe.augment(x, draws))  # (S, D)
+            (z,) = network(recipe.augment(x, draws))  # (S, D)
             if self.shared:
                 z = all_gather(z, count)  # (B, D)
             loss = recipe.loss(z, *labels)
@@ -213,7 +214,7 @@ class Trainer:
             initial=self.state.epoch * steps,
             unit=" batches",
             mininterval=0.1 if sys.stderr.isatty() else 30,
-            disable=not (epochs and is_main_process()),
+            disable=not (epochs and self.job.progress and is_main_process()),
         )
 
     def _save_checkpoint(self) -> None:

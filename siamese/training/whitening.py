@@ -22,15 +22,16 @@ from siamese.evaluation.pairs import distances_of
 from siamese.network import SiameseNetwork
 
 WHITENING_FOLDS = 5  # of people, to choose the shrinkage
+MIN_GAIN = 2.0  # standard errors over the folds; a smaller gain is chance
 
 
 @torch.no_grad()
 def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages: Sequence[float]) -> None:
     """Set the whitening layer of a network to whiten its embeddings within people, and to center them at 0.
 
-    Of several shrinkages, the one with the lowest equal error rate in cross-validation over people is used; of equally
-    good ones the first. With infinity the layer does not change. A layer that was fitted before stays in effect, before
-    the new one.
+    Of several shrinkages, the first is used unless others have a lower equal error rate in cross-validation over
+    people, by more than chance; then the best of these. With infinity the layer does not change. A layer that was
+    fitted before stays in effect, before the new one.
     """
     plain = deepcopy(network)
     plain.unit = False
@@ -47,7 +48,7 @@ def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages:
         sample = dataset.subsample()
         batches = list(embed(sample))
         z, identity = (torch.cat(column) for column in zip(*batches, strict=True))  # (N, D), (N,)
-        shrinkage = min(shrinkages, key=lambda shrinkage: cross_validated_eer(z, identity, shrinkage))
+        shrinkage = choose_shrinkage(z, identity, shrinkages)
         if sample is dataset:
             embedded = batches
     if math.isinf(shrinkage):
@@ -83,23 +84,33 @@ def whitening_layer(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) 
     return root, -root @ center / people
 
 
-def cross_validated_eer(z: Tensor, identity: Tensor, shrinkage: float) -> float:
-    """Return the equal error rate on people that the layer was not fitted to; 0 if they are too few for two folds.
+def choose_shrinkage(z: Tensor, identity: Tensor, shrinkages: Sequence[float]) -> float:
+    """Return the first shrinkage, or the best of those that are better by more than chance, see `MIN_GAIN`.
 
-    The identities (N,) count from 0, in ascending order.
+    The identities (N,) of the embeddings (N, D) count from 0, in ascending order.
     """
     folds = min(WHITENING_FOLDS, int(identity.max() + 1) // 2)
     if folds < 2:
-        return 0.0
-    distances, same = [], []
+        return shrinkages[0]
+    errors = {shrinkage: fold_errors(z, identity, shrinkage, folds) for shrinkage in shrinkages}
+
+    def better(shrinkage: float) -> bool:
+        gain = errors[shrinkages[0]] - errors[shrinkage]  # (F,)
+        return gain.mean() > MIN_GAIN * gain.std(ddof=1) / math.sqrt(folds)
+
+    return min(filter(better, shrinkages), key=lambda shrinkage: errors[shrinkage].mean(), default=shrinkages[0])
+
+
+def fold_errors(z: Tensor, identity: Tensor, shrinkage: float, folds: int) -> np.ndarray:
+    """Return the equal error rate on each fold of people, (F,), with a layer that was fitted to the others."""
+    errors = []
     for fold in range(folds):
         test = identity % folds == fold
         weight, bias = whitening_layer([(z[~test], identity[~test])], shrinkage)
         whitened = F.normalize(z[test] @ weight.T + bias)
-        first, second, genuine = all_pairs(identity[test].numpy())
-        distances.append(distances_of(whitened, first, second))
-        same.append(genuine)
-    return metrics.eer(np.concatenate(distances), np.concatenate(same))
+        first, second, same = all_pairs(identity[test].numpy())
+        errors.append(metrics.eer(distances_of(whitened, first, second), same))
+    return np.array(errors)
 
 
 def _sums_by_person(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
