@@ -54,7 +54,8 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
         paragraphs.append(f"> **Note:** {notice}")
     if words is IMAGES:
         known = f"{len(model.record.people.training)} {words.many}"
-        paragraphs.append(f"This network was trained on images of {known}. Expect errors with other images.")
+        trained = "calibrated" if model.record.source else "trained"
+        paragraphs.append(f"This network was {trained} on images of {known}. Expect errors with other images.")
     return "\n\n".join(paragraphs)
 
 
@@ -125,13 +126,21 @@ def _accuracy(model: Model, words: Vocabulary) -> str:
             f"[LFW]({LFW}) is a benchmark with {record.lfw.images:,} photos of public figures. The network "
             f"classifies {record.lfw.accuracy:.1%} of its pairs correctly. {calibrated}"
         )
+    compared = (
+        f"There, a pair of {words.same} is more alike than a pair of {words.different} in {report.auc:.1%} of cases "
+        f"(ROC AUC). {calibrated}"
+    )
     people = record.people
+    if record.source:
+        return (
+            f"Its last layer was fitted to images of {len(people.training)} {words.many} ({record.data.name}) and "
+            f"tested by cross-validation, on {words.many} that it was not fitted to. {compared}"
+        )
     tested = len(people.test) + (len(people.training) if record.folds else 0)
     start = f", starting from the weights {record.settings.init}" if record.settings and record.settings.init else ""
     return (
         f"The network was trained on images of {len(people.training)} {words.many}{start}. It was "
-        f"tested on {tested} {words.many} that were not in the training set. There, a pair of {words.same} is more "
-        f"alike than a pair of {words.different} in {report.auc:.1%} of cases (ROC AUC). {calibrated}"
+        f"tested on {tested} {words.many} that were not in the training set. {compared}"
     )
 
 
