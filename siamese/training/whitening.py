@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
 from siamese.evaluation import metrics
-from siamese.evaluation.pairs import distances_of
+from siamese.evaluation.pairs import distances_of, features_of
 from siamese.network import SiameseNetwork
 
 WHITENING_FOLDS = 5  # of people, to choose the shrinkage
@@ -37,9 +37,9 @@ def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages:
 
     def embed(people: IdentityDataset) -> Iterator[tuple[Tensor, Tensor]]:
         start, identity = 0, torch.from_numpy(people.identity)
-        for x in people.batches():
-            yield plain.embed(x.to(network.device)).cpu().double(), identity[start : start + len(x)]
-            start += len(x)
+        for features in features_of(plain, people):
+            yield plain.head(features).cpu().double(), identity[start : start + len(features)]
+            start += len(features)
 
     embedded: Iterable[tuple[Tensor, Tensor]] = embed(dataset)
     shrinkage = shrinkages[0]
@@ -47,7 +47,8 @@ def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages:
         sample = dataset.subsample()
         batches = list(embed(sample))
         z, identity = (torch.cat(column) for column in zip(*batches, strict=True))  # (N, D), (N,)
-        shrinkage = min(shrinkages, key=lambda shrinkage: cross_validated_eer(z, identity, shrinkage))
+        errors = cross_validated_eers(z, identity, shrinkages)
+        shrinkage = shrinkages[errors.index(min(errors))]
         if sample is dataset:
             embedded = batches
     if math.isinf(shrinkage):
@@ -62,44 +63,61 @@ def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages:
 def whitening_layer(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) -> tuple[Tensor, Tensor]:
     """Compute the weight (D, D) and the bias (D,) of a layer that whitens within people.
 
-    The weight is the inverse square root of C, the covariance of the embeddings around the mean of their person.
-    Before, `shrinkage` times the mean of its diagonal is added to the diagonal of C. The bias moves the mean over all
-    people to 0. If the shrinkage is infinite, or the images of each person are equal, the layer is the identity. The
-    batches are embeddings (B, D), double, and identities (B,), with the images of a person one after the other.
+    With C = L Lᵀ, the covariance of the embeddings around the mean of their person and its Cholesky factor, the weight
+    is the inverse of L. Before, `shrinkage` times the mean of its diagonal is added to the diagonal of C. The bias
+    moves the mean over all people to 0. If the shrinkage is infinite, or the images of each person are equal, the layer
+    is the identity. The batches are embeddings (B, D), double, and identities (B,), with the images of a person one
+    after the other.
     """
+    return _layer(*_within_people(batches), shrinkage)
+
+
+def _within_people(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return C, (D, D), and the mean over all people (D,)."""
     zero = torch.zeros((), dtype=torch.double)
     moment, between, center, images, people = zero, zero, zero, 0, 0
     for z, sums, counts in _sums_by_person(batches):
         moment, images = moment + z.T @ z, images + len(z)
         between = between + sums.T @ (sums / counts)
         center, people = center + (sums / counts).sum(0), people + len(counts)
-    covariance = (moment - between) / images  # (D, D), within people
-    if math.isinf(shrinkage) or covariance.trace() <= 1e-9 * moment.trace() / images:
-        return torch.eye(len(covariance)).to(center), torch.zeros_like(center)
-    covariance.diagonal().add_(shrinkage * covariance.diagonal().mean())
-    values, vectors = torch.linalg.eigh(covariance)
+    covariance = (moment - between) / images
+    if covariance.trace() <= 1e-9 * moment.trace() / images:  # rounding errors
+        covariance = torch.zeros_like(covariance)
+    return covariance, center / people
+
+
+def _layer(covariance: Tensor, center: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of `whitening_layer`."""
+    identity = torch.eye(len(covariance)).to(center)
+    if math.isinf(shrinkage) or not covariance.any():
+        return identity, torch.zeros_like(center)
+    covariance = covariance + shrinkage * covariance.diagonal().mean() * identity
+    factor = torch.linalg.cholesky(covariance)
     # The scale keeps the weights in the range of half precision.
-    root = vectors * (values.mean() / values).sqrt() @ vectors.T
-    return root, -root @ center / people
+    scale = covariance.diagonal().mean().sqrt()
+    weight = scale * torch.linalg.solve_triangular(factor, identity, upper=False)
+    return weight, -weight @ center
 
 
-def cross_validated_eer(z: Tensor, identity: Tensor, shrinkage: float) -> float:
-    """Return the equal error rate on people that the layer was not fitted to; 0 if they are too few for two folds.
+def cross_validated_eers(z: Tensor, identity: Tensor, shrinkages: Sequence[float]) -> list[float]:
+    """Return the equal error rates on people that the layer was not fitted to; 0 if they are too few for two folds.
 
     The identities (N,) count from 0, in ascending order.
     """
     folds = min(WHITENING_FOLDS, int(identity.max() + 1) // 2)
     if folds < 2:
-        return 0.0
-    distances, same = [], []
+        return [0.0] * len(shrinkages)
+    distances, same = [], []  # of each fold
     for fold in range(folds):
         test = identity % folds == fold
-        weight, bias = whitening_layer([(z[~test], identity[~test])], shrinkage)
-        whitened = F.normalize(z[test] @ weight.T + bias)
+        fitted = _within_people([(z[~test], identity[~test])])
         first, second, genuine = all_pairs(identity[test].numpy())
-        distances.append(distances_of(whitened, first, second))
+        layers = (_layer(*fitted, shrinkage) for shrinkage in shrinkages)
+        whitened = [F.normalize(z[test] @ weight.T + bias).float() for weight, bias in layers]
+        distances.append([distances_of(each, first, second) for each in whitened])
         same.append(genuine)
-    return metrics.eer(np.concatenate(distances), np.concatenate(same))
+    pairs = np.concatenate(same)
+    return [metrics.eer(np.concatenate(column), pairs) for column in zip(*distances, strict=True)]
 
 
 def _sums_by_person(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
