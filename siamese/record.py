@@ -61,7 +61,11 @@ class People(Checked):
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """The training settings that determine the result."""
+    """The training settings that determine the result.
+
+    `init` are the weights to start from, or timm/NAME. `turned` says that a turned image shows another class.
+    `image_size` and `embedding_dim` are 0 if the network's own are used.
+    """
 
     recipe: str
     epochs: int
@@ -72,6 +76,9 @@ class Settings(Checked):
     flip: bool = False
     init: str = ""
     align: Literal["faces", "none"] = "none"
+    turned: bool = False
+    image_size: int = 0
+    embedding_dim: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from siamese import __version__, checkpoint
 from siamese.calibration import Calibration
@@ -24,7 +26,15 @@ from siamese.distributed import is_main_process, join, run_on_main
 from siamese.evaluation.calibrate import fit_calibration
 from siamese.evaluation.folder import UNKNOWN_NAMES_NOTE
 from siamese.evaluation.labels import find_label_errors
-from siamese.evaluation.pairs import MAX_PLANE_IMAGES, Scored, embed, measure_plane, score_all_pairs, score_pairs
+from siamese.evaluation.pairs import (
+    MAX_PLANE_IMAGES,
+    Scored,
+    embed,
+    features_of,
+    measure_plane,
+    score_all_pairs,
+    score_pairs,
+)
 from siamese.faces.face import TEMPLATE
 from siamese.hub.upload import upload
 from siamese.model import Model
@@ -122,11 +132,16 @@ def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None
     job = Job(initial_network(settings, source), settings, device, config.out / CHECKPOINTS, log)
     template = ((source and source.template) or TEMPLATE) if settings.align == "faces" else None
     dataset = load_dataset(config.data, job.start.input_shape, template, progress=is_main_process())
+    if not settings.epochs and len(dataset) <= MAX_MEASURED_IMAGES:
+        dataset.features = frozen_features(job, dataset)
     training, held_out = _split(config, dataset)
     data = DataSource(ATT_NAME if config.data == "att" else title(config.data), len(dataset), dataset.fingerprint())
-    people = People(list(training.names), list(held_out.names), source.record.people.seen if source else [])
-    init = _hash_weights(job.start) if source else ""  # wherever they are stored
-    run = {**asdict(settings), "init": init, "folds": config.folds, "data": data.sha256, "test": people.test}
+    # Of published weights only layers are used that were not fitted to the people in the record.
+    seen = source.record.people.seen if source and source.record.settings else []
+    people = People(list(training.names), list(held_out.names), seen)
+    init = _hash_weights(job.start) if settings.init else ""  # wherever they are stored
+    run: dict[str, Any] = {**asdict(settings), "init": init, "start": [settings.init, settings.turned]}
+    run |= {"folds": config.folds, "data": data.sha256, "test": people.test}
     run_on_main(partial(prepare_checkpoints, config, run))
     if source and is_main_process():
         _warn_if_seen(people, dataset if config.folds else held_out)
@@ -145,7 +160,7 @@ def _train(config: TrainConfig, device: torch.device, log: TensorBoardLog | None
         folds, final = None, scored.calibrate()
     judge = final if folds else score_pairs(trained).calibrate()  # fitted without the test people
     probability = judge.probability(scored.distance)
-    before, label_errors = _judge_start(job, dataset, training, held_out) if source else (None, [])
+    before, label_errors = _judge_start(job, dataset, training, held_out) if settings.init else (None, [])
     record = Record(
         data=data,
         people=people,
@@ -191,6 +206,14 @@ def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDatas
 
 
 # --- starting from weights
+
+
+@torch.inference_mode()
+def frozen_features(job: Job, dataset: IdentityDataset) -> Tensor:
+    """Compute the features of all images once, (N, D) on the CPU, for a network that training does not change."""
+    network = deepcopy(job.start).to(job.device).eval()
+    bar = tqdm(features_of(network, dataset), "computing features", disable=not is_main_process(), unit=" batches")
+    return torch.cat([features.cpu() for features in bar])
 
 
 def _hash_weights(network: SiameseNetwork) -> str:
