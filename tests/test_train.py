@@ -429,7 +429,7 @@ def test_other_files_in_the_result_folder_survive(trained, digits, tmp_path, mon
         (["--batch-size", "many"], "invalid int value: 'many'"),
         (["--batch-size", "7"], "batch_size must be at least 8, got 7"),
         (["--folds", "1"], "folds must be 0 (none) or at least 2"),
-        (["--folds", "6"], "2 to 5 folds"),
+        (["--folds", "6", "--recipe", "modern"], "2 to 5 folds"),
         (["--device", "cuda:99"], "no device 'cuda:99'"),
         (["--resume"], "no unfinished run"),
         (["--resume", "--overwrite"], "choose one"),
