@@ -212,7 +212,7 @@ def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDatas
 def frozen_features(job: Job, dataset: IdentityDataset) -> Tensor:
     """Compute the features of all images once, (N, D) on the CPU, for a network that training does not change."""
     network = deepcopy(job.start).to(job.device).eval()
-    bar = tqdm(features_of(network, dataset), "computing features", disable=not is_main_process(), unit=" batches")
+    bar = tqdm(features_of(network, dataset), "computing features", delay=2, disable=not is_main_process())
     return torch.cat([features.cpu() for features in bar])
 
 
