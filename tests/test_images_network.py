@@ -238,6 +238,12 @@ def test_unknown_networks_of_timm_are_refused():
             SiameseNetwork(name, 8)
 
 
+def test_requirement_is_that_of_the_extra():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["timm"] == [space.TIMM_REQUIREMENT]
+
+
 def test_missing_timm_is_reported(photos, tmp_path, monkeypatch, siamese):
     monkeypatch.delitem(sys.modules, "siamese.timm_backbone", raising=False)
     monkeypatch.setitem(sys.modules, "timm", None)
