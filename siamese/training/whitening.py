@@ -63,17 +63,16 @@ def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages:
 def whitening_layer(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) -> tuple[Tensor, Tensor]:
     """Compute the weight (D, D) and the bias (D,) of a layer that whitens within people.
 
-    With C = L Lᵀ, the covariance of the embeddings around the mean of their person and its Cholesky factor, the weight
-    is the inverse of L. Before, `shrinkage` times the mean of its diagonal is added to the diagonal of C. The bias
-    moves the mean over all people to 0. If the shrinkage is infinite, or the images of each person are equal, the layer
-    is the identity. The batches are embeddings (B, D), double, and identities (B,), with the images of a person one
-    after the other.
+    The weight is the inverse square root of C, the covariance of the embeddings around the mean of their person.
+    Before, `shrinkage` times the mean of its diagonal is added to the diagonal of C. The bias moves the mean over all
+    people to 0. If the shrinkage is infinite, or the images of each person are equal, the layer is the identity. The
+    batches are embeddings (B, D), double, and identities (B,), with the images of a person one after the other.
     """
     return _layer(*_within_people(batches), shrinkage)
 
 
-def _within_people(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return C, (D, D), and the mean over all people (D,)."""
+def _within_people(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the eigenvalues (D,) and eigenvectors (D, D) of C, and the mean over all people (D,)."""
     zero = torch.zeros((), dtype=torch.double)
     moment, between, center, images, people = zero, zero, zero, 0, 0
     for z, sums, counts in _sums_by_person(batches):
@@ -83,20 +82,18 @@ def _within_people(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Te
     covariance = (moment - between) / images
     if covariance.trace() <= 1e-9 * moment.trace() / images:  # rounding errors
         covariance = torch.zeros_like(covariance)
-    return covariance, center / people
+    values, vectors = torch.linalg.eigh(covariance)
+    return values, vectors, center / people
 
 
-def _layer(covariance: Tensor, center: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of `whitening_layer`."""
-    identity = torch.eye(len(covariance)).to(center)
-    if math.isinf(shrinkage) or not covariance.any():
-        return identity, torch.zeros_like(center)
-    covariance = covariance + shrinkage * covariance.diagonal().mean() * identity
-    factor = torch.linalg.cholesky(covariance)
+def _layer(values: Tensor, vectors: Tensor, center: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of `whitening_layer`. A larger diagonal of C changes its eigenvalues only."""
+    if math.isinf(shrinkage) or not values.any():
+        return torch.eye(len(values)).to(center), torch.zeros_like(center)
+    values = values + shrinkage * values.mean()
     # The scale keeps the weights in the range of half precision.
-    scale = covariance.diagonal().mean().sqrt()
-    weight = scale * torch.linalg.solve_triangular(factor, identity, upper=False)
-    return weight, -weight @ center
+    root = vectors * (values.mean() / values).sqrt() @ vectors.T
+    return root, -root @ center
 
 
 def cross_validated_eers(z: Tensor, identity: Tensor, shrinkages: Sequence[float]) -> list[float]:
