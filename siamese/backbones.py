@@ -1,5 +1,7 @@
 """The layers of each backbone: an image in, an embedding out."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -25,16 +27,24 @@ class TutorialBackbone(nn.Sequential):
 class InvertedResidual(nn.Module):
     """A block of MobileNetV2 (Sandler et al., CVPR 2018): expand, filter each channel, project linearly.
 
-    The input is added to the output if they have the same shape.
+    The input is added to the output if they have the same shape. `activation` gets the number of channels.
     """
 
-    def __init__(self, inputs: int, expansion: int, outputs: int, stride: int):
+    def __init__(
+        self,
+        inputs: int,
+        expansion: int,
+        outputs: int,
+        stride: int,
+        kernel_size: int = 3,
+        activation: Callable[[int], nn.Module] = nn.PReLU,
+    ):
         super().__init__()
         width = expansion * inputs
         self.add = stride == 1 and inputs == outputs
         self.layers = nn.Sequential(
-            nn.Conv2d(inputs, width, 1), nn.PReLU(width),
-            *_conv3x3(width, width, stride, groups=width), nn.PReLU(width),
+            *((nn.Conv2d(inputs, width, 1), activation(width)) if expansion > 1 else ()),
+            *_convolution(width, width, stride, kernel_size, groups=width), activation(width),
             nn.Conv2d(width, outputs, 1),
         )  # fmt: skip
 
@@ -43,19 +53,26 @@ class InvertedResidual(nn.Module):
 
 
 class StridedConvolution(nn.Conv2d):
-    """A 3 × 3 convolution with stride 2, padded with zeros as in TensorFlow: only on the right and at the bottom."""
+    """A convolution with stride 2, padded with zeros as in TensorFlow: one more on the right and at the bottom.
 
-    def __init__(self, inputs: int, outputs: int, groups: int = 1):
-        super().__init__(inputs, outputs, 3, stride=2, padding=2, groups=groups)
+    The kernel size is odd. Height and width of the input are even.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, groups: int = 1):
+        padding = kernel_size // 2 + 1  # two more than needed on the left and at the top: one step, which is cut off
+        super().__init__(inputs, outputs, kernel_size, stride=2, padding=padding, groups=groups)
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input)[:, :, 1:, 1:]  # faster than padding the input
 
 
-def _conv3x3(inputs: int, outputs: int, stride: int, groups: int = 1) -> tuple[nn.Module, ...]:
+def _convolution(
+    inputs: int, outputs: int, stride: int, kernel_size: int = 3, groups: int = 1
+) -> tuple[nn.Module, ...]:
     if stride == 1:
-        return (nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups),)
-    return nn.Identity(), StridedConvolution(inputs, outputs, groups)  # the first one keeps the names of the weights
+        return (nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, groups=groups),)
+    # The first one keeps the names of the weights.
+    return nn.Identity(), StridedConvolution(inputs, outputs, kernel_size, groups)
 
 
 class MobileFaceNet(nn.Sequential):
@@ -76,7 +93,7 @@ class MobileFaceNet(nn.Sequential):
         # fmt: off
         super().__init__(                                                                     # (B,   3, 112, 112)
             nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), 0.5), nn.Conv2d(3, 64, 3, 2), nn.PReLU(64)),  # (B, 64, 56, 56)
-            nn.Sequential(*_conv3x3(64, 64, stride=1, groups=64), nn.PReLU(64), nn.Conv2d(64, 64, 1)),
+            nn.Sequential(*_convolution(64, 64, stride=1, groups=64), nn.PReLU(64), nn.Conv2d(64, 64, 1)),
             stage(64, expansion=2, outputs=64, count=5, stride=2),                            # (B,  64,  28,  28)
             stage(64, expansion=4, outputs=128, count=1, stride=2),                           # (B, 128,  14,  14)
             stage(128, expansion=2, outputs=128, count=6, stride=1),                          # (B, 128,  14,  14)
@@ -86,6 +103,41 @@ class MobileFaceNet(nn.Sequential):
             nn.Sequential(nn.Conv2d(512, 512, 1), nn.Flatten(), nn.Linear(512, embedding_dim)),
         )
         # fmt: on
+
+
+class EfficientNetLite(nn.Sequential):
+    """A general image network with 49 convolutions and 3.4 million parameters: EfficientNet-Lite0, no classifier.
+
+    Tan and Le, "EfficientNet", ICML 2019, Table 1 with ReLU6 and without squeeze-and-excitation. The batch
+    normalisation of the original is folded into the convolutions. So is its input normalisation, (255 x - 127) / 128,
+    and the border of the first convolution is therefore gray. `image_size` is a multiple of 32.
+    """
+
+    def __init__(self, embedding_dim: int, image_size: int = 224):
+        def relu6(channels: int) -> nn.Module:
+            return nn.ReLU6()
+
+        def stage(inputs: int, kernel_size: int, outputs: int, count: int, stride: int) -> nn.Module:
+            first = InvertedResidual(inputs, 6, outputs, stride, kernel_size, relu6)
+            others = (InvertedResidual(outputs, 6, outputs, 1, kernel_size, relu6) for _ in range(count - 1))
+            return nn.Sequential(first, *others)
+
+        _check_size(image_size, 32)
+        # fmt: off
+        super().__init__(                                                                     # (B,    3, 224, 224)
+            nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), 127 / 255), nn.Conv2d(3, 32, 3, 2), nn.ReLU6()),
+            InvertedResidual(32, 1, 16, stride=1, activation=relu6),                          # (B,   16, 112, 112)
+            stage(16, kernel_size=3, outputs=24, count=2, stride=2),                          # (B,   24,  56,  56)
+            stage(24, kernel_size=5, outputs=40, count=2, stride=2),                          # (B,   40,  28,  28)
+            stage(40, kernel_size=3, outputs=80, count=3, stride=2),                          # (B,   80,  14,  14)
+            stage(80, kernel_size=5, outputs=112, count=3, stride=1),                         # (B,  112,  14,  14)
+            stage(112, kernel_size=5, outputs=192, count=4, stride=2),                        # (B,  192,   7,   7)
+            stage(192, kernel_size=3, outputs=320, count=1, stride=1),                        # (B,  320,   7,   7)
+            nn.Sequential(nn.Conv2d(320, 1280, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            nn.Linear(1280, embedding_dim) if embedding_dim != 1280 else nn.Identity(),
+        )
+        # fmt: on
+        self.input_shape = (3, image_size, image_size)
 
 
 class LocalContrast(nn.Module):
@@ -112,31 +164,63 @@ class LocalContrast(nn.Module):
 
 
 class SmallBackbone(nn.Sequential):
-    """A small network to train from scratch on few images.
+    """A small network to train from scratch on few aligned images, such as faces.
 
-    It has no global pooling, so an embedding depends on where each feature is in the image.
+    It has no global pooling, so an embedding depends on where each feature is in the image. `image_size` is a multiple
+    of 8.
     """
 
-    input_shape = (3, 48, 48)
-
-    def __init__(self, embedding_dim: int):
+    def __init__(self, embedding_dim: int, image_size: int = 48):
         def block(inputs: int, outputs: int, kernel_size: int, stride: int) -> tuple[nn.Module, ...]:
             convolution = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False)
             return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
 
+        _check_size(image_size, 8)
         # fmt: off
         super().__init__(                                                              # (B,  3, 48, 48)
-            LocalContrast(48, window=13),
+            LocalContrast(image_size, window=13),
             *block(3, 32, kernel_size=5, stride=2),                                    # (B, 32, 24, 24)
             *block(32, 64, kernel_size=3, stride=1), nn.MaxPool2d(2),                  # (B, 64, 12, 12)
             *block(64, 128, kernel_size=3, stride=1), nn.AvgPool2d(2), nn.Flatten(),   # (B, 128 × 6 × 6)
-            nn.Linear(128 * 6 * 6, embedding_dim),
+            nn.Linear(128 * (image_size // 8) ** 2, embedding_dim),
         )
         # fmt: on
+        self.input_shape = (3, image_size, image_size)
 
 
-BACKBONES: dict[str, type[TutorialBackbone | MobileFaceNet | SmallBackbone]] = {
+class DeepBackbone(nn.Sequential):
+    """A deeper network to train from scratch on images of anything, such as characters.
+
+    It has no global pooling either. `image_size` is a multiple of 16.
+    """
+
+    def __init__(self, embedding_dim: int, image_size: int = 48):
+        def block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+            return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+
+        _check_size(image_size, 16)
+        # fmt: off
+        super().__init__(                                                              # (B,   3, 48, 48)
+            *block(3, 32), nn.MaxPool2d(2),                                            # (B,  32, 24, 24)
+            *block(32, 64), nn.MaxPool2d(2),                                           # (B,  64, 12, 12)
+            *block(64, 128), *block(128, 128), nn.MaxPool2d(2),                        # (B, 128,  6,  6)
+            *block(128, 128), *block(128, 128), nn.MaxPool2d(2), nn.Flatten(),         # (B, 128 × 3 × 3)
+            nn.Linear(128 * (image_size // 16) ** 2, embedding_dim),
+        )
+        # fmt: on
+        self.input_shape = (3, image_size, image_size)
+
+
+def _check_size(image_size: int, multiple: int) -> None:
+    if image_size < multiple or image_size % multiple:
+        raise ValueError(f"the image size of this network must be a multiple of {multiple}, got {image_size}")
+
+
+BACKBONES: dict[str, type[TutorialBackbone | MobileFaceNet | EfficientNetLite | SmallBackbone | DeepBackbone]] = {
     "tutorial": TutorialBackbone,
     "mobilefacenet": MobileFaceNet,
+    "efficientnet-lite0": EfficientNetLite,
     "small": SmallBackbone,
+    "deep": DeepBackbone,
 }
+FIXED_SIZE = ("tutorial", "mobilefacenet")  # those whose input has one size only

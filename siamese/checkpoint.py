@@ -45,7 +45,7 @@ from siamese.record import Checked, Record, parse
 DEFAULT = bundled_weights("faces")
 # The files of a network on the Hub. The limits are far above what the networks of this version need.
 MAX_DOWNLOAD_BYTES = {
-    "model.safetensors": 64 << 20,
+    "model.safetensors": 512 << 20,  # of networks of timm; others are much smaller
     "metrics.json": 4 << 20,
     "config.json": 1 << 20,
     ONNX_FILE: 512 << 20,  # only of imported networks
@@ -70,6 +70,7 @@ class NetworkConfig(Checked):
     reference_norm: float | None = None
     nuisance_dim: int = 0
     template: Landmarks | None = None
+    image_size: int | None = None
     onnx: OnnxInput | None = None  # of an imported network, with the hash of model.onnx
 
 
@@ -92,8 +93,8 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
     """Load a trained network from a folder or from the Hugging Face Hub.
 
     Args:
-        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub. "weights/faces" (the default) and
-            "weights/att" come with this package and work in any directory.
+        weights: a result folder, or USER/NAME or USER/NAME@REVISION on the Hub. "weights/faces" (the default),
+            "weights/images" and "weights/att" come with this package and work in any directory.
         revision: branch, tag or commit of a repository on the Hub; None for the main branch.
         device: "auto" for the best available device, or a name that PyTorch knows.
 
@@ -102,7 +103,8 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         ValueError: if a file is invalid or damaged. Files that are too large are not downloaded.
         PermissionError: if the Hub denies access.
         ConnectionError: if the Hub cannot be reached and there is no cached copy.
-        ImportError: if the network was imported from an ONNX file, and onnxruntime is not installed.
+        ImportError: if the network was imported from an ONNX file, and onnxruntime is not installed,
+            or for a network of timm, timm.
     """
     torch_device = pick_device(device)
     name, folder, commit, note = _locate(weights, revision)

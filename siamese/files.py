@@ -21,7 +21,11 @@ BUNDLED = (
     *("examples/CREDITS.md", "examples/siamese.ipynb", "examples/tutorial.ipynb"),
     *("weights/retinaface/model.safetensors", "weights/retinaface/README.md"),
     *(f"weights/att/{name}" for name in (*NETWORK_FILES, *PLOT_FILES, "README.md")),
-    *(f"weights/faces/{name}" for name in (*NETWORK_FILES, *PLOT_FILES, "README.md", LICENSE_FILE)),
+    *(
+        f"weights/{network}/{name}"
+        for network in ("faces", "images")
+        for name in (*NETWORK_FILES, *PLOT_FILES, "README.md", LICENSE_FILE)
+    ),
 )
 PACKAGE = Path(__file__).parent
 # The folder of these files: inside an installed package, else the clone or the Space.
@@ -29,7 +33,7 @@ PROJECT = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.par
 
 
 def bundled_weights(name: str) -> Path:
-    """Return the folder of the weights that come with the package: "faces", "att" or "retinaface"."""
+    """Return the folder of the weights that come with the package: "faces", "images", "att" or "retinaface"."""
     return PROJECT / "weights" / name
 
 

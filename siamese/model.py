@@ -82,6 +82,7 @@ class Model:
         """Return a hash of the weights and settings that an embedding and its quality depend on."""
         net = self.network
         settings = type(net.backbone).__name__, net.mirror, net.unit, net.reference_norm, self.template
+        settings = *settings, net.input_shape, getattr(net.backbone, "name", "")  # of a network of timm
         digest = hashlib.sha256(json.dumps([*settings, MAX_QUALITY, COVERED, DRAWN_SHARE, REGIONS]).encode())
         if net.onnx:
             digest.update(json.dumps(asdict(net.onnx)).encode())  # with the hash of the file
@@ -205,6 +206,8 @@ class Model:
         warnings = ["Both images are identical."] if torch.equal(first.pixels, second.pixels) else []
         for faces, number, name in zip(found, requested, wording.PHOTOS, strict=True):
             warnings += comparison.left_out(faces, name) if number is None else []
+        if self.align == "none" and not self.record.settings:
+            warnings.append(wording.OTHER_CLASSES.format(self.record.data.name))
         if self.align == "faces":
             warnings += quality_warnings(first, "the first photo") + quality_warnings(second, "the second photo")
         return replace(

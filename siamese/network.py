@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from siamese.backbones import BACKBONES
+from siamese.backbones import BACKBONES, FIXED_SIZE
 from siamese.files import ONNX_FILE
 from siamese.onnx_backbone import OnnxBackbone, OnnxInput
 
@@ -24,6 +24,7 @@ from siamese.onnx_backbone import OnnxBackbone, OnnxInput
 # are removed from them completely, see `SiameseNetwork.head`. Both were chosen on LFW's View 1.
 PROJECTED_QUALITY, POOR_QUALITY = 0.6, 0.8
 MAX_EMBEDDING_DIM = 4096
+TIMM = "timm/"  # the names of timm's networks start with it, as on the Hub
 
 
 def distance(z1: Tensor, z2: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class SiameseNetwork(
     strict, and reads safetensors files in a folder only; use `siamese.load` for a network on the Hub.
 
     Args:
-        backbone: a key of `BACKBONES`, or "onnx".
+        backbone: a key of `BACKBONES`, timm/NAME for a network of timm, or "onnx".
         embedding_dim: D, the length of an embedding, 1 to 4096.
         mirror: in evaluation mode, average the backbone's output over each image and its mirror image.
         unit: scale embeddings to length 1, so that distances are in [0, 2].
@@ -56,6 +57,7 @@ class SiameseNetwork(
         reference_norm: the norm of the features of an image of quality 1, see `quality`; None if it is not known.
         nuisance_dim: number of rows of `nuisance`. They are 0 until they are set.
         onnx: the input of the ONNX file that the backbone "onnx" runs; else None.
+        image_size: height and width of the input, for backbones with a choice; None for the backbone's own.
 
     Attributes:
         nuisance: (nuisance_dim, D), orthonormal directions in which degradations such as blur move the features. They
@@ -77,20 +79,31 @@ class SiameseNetwork(
         reference_norm: float | None = None,
         nuisance_dim: int = 0,
         onnx: OnnxInput | dict[str, Any] | None = None,
+        image_size: int | None = None,
     ):
         super().__init__()
-        if backbone not in (*BACKBONES, "onnx") or (backbone == "onnx") != bool(onnx):
-            known = ", ".join(BACKBONES)
-            raise ValueError(f"unknown backbone {backbone!r}; this version knows: {known}, and onnx with its input")
+        known = backbone in (*BACKBONES, "onnx") or backbone.startswith(TIMM)
+        if not known or (backbone == "onnx") != bool(onnx):
+            raise ValueError(
+                f"unknown backbone {backbone!r}; this version knows: {', '.join(BACKBONES)}, timm/NAME, and onnx with "
+                "its input"
+            )
         if not (isinstance(embedding_dim, int) and 1 <= embedding_dim <= MAX_EMBEDDING_DIM):
             limit = f"a whole number from 1 to {MAX_EMBEDDING_DIM}"
             raise ValueError(f"embedding_dim must be {limit}, got {embedding_dim!r}")
         self.onnx = OnnxInput(**onnx) if isinstance(onnx, dict) else onnx
-        self.backbone = (
-            OnnxBackbone(embedding_dim, self.onnx)
-            if self.onnx
-            else BACKBONES[backbone](embedding_dim).to(memory_format=torch.channels_last)
-        )
+        size = {} if image_size is None else {"image_size": image_size}
+        if self.onnx:
+            self.backbone = OnnxBackbone(embedding_dim, self.onnx)
+        elif backbone.startswith(TIMM):
+            from siamese.timm_backbone import TimmBackbone  # an optional dependency
+
+            self.backbone = TimmBackbone(backbone.removeprefix(TIMM), embedding_dim, **size)
+        elif size and backbone in FIXED_SIZE:
+            raise ValueError(f"the image size of the backbone {backbone!r} cannot be changed")
+        else:
+            self.backbone = BACKBONES[backbone](embedding_dim, **size)
+        self.backbone.to(memory_format=torch.channels_last)
         self.input_shape, self.embedding_dim = self.backbone.input_shape, embedding_dim
         self.mirror, self.unit, self.reference_norm = mirror, unit, reference_norm
         self.whitening = nn.Linear(embedding_dim, embedding_dim) if whiten else nn.Identity()
@@ -99,6 +112,11 @@ class SiameseNetwork(
             nn.init.eye_(self.whitening.weight)
             nn.init.zeros_(self.whitening.bias)
             self.whitening.requires_grad_(False)
+
+    @property
+    def uses_timm(self) -> bool:
+        """Whether the package timm is needed."""
+        return type(self.backbone).__name__ == "TimmBackbone"
 
     @property
     def device(self) -> torch.device:

@@ -61,7 +61,11 @@ class People(Checked):
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """The training settings that determine the result."""
+    """The training settings that determine the result.
+
+    `init` are the weights to start from, or timm/NAME. `turned` says that a turned image shows another class.
+    `image_size` and `embedding_dim` are 0 if the network's own are used.
+    """
 
     recipe: str
     epochs: int
@@ -72,6 +76,9 @@ class Settings(Checked):
     flip: bool = False
     init: str = ""
     align: Literal["faces", "none"] = "none"
+    turned: bool = False
+    image_size: int = 0
+    embedding_dim: int = 0
 
 
 @dataclass(frozen=True)
@@ -256,8 +263,8 @@ class Record(Checked):
             cross-fitted: `MIN_JUDGED` or more held-out identities, each pair judged by a calibration of the others.
         settings: training settings; None for converted and imported weights.
         folds: cross-validation; None if there was none.
-        before: metrics of the initial weights, with their own calibration, on the held-out identities; None if training
-            started from scratch.
+        before: metrics of the initial weights on the held-out identities, with their own calibration or, if they have
+            none, cross-fitted; None if training started from scratch.
         unchanged: whether training left the initial weights as they were, because nothing helped other identities.
         confused: the identities that are confused most, worst first.
         loss: None for converted weights.

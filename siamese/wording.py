@@ -14,6 +14,10 @@ Verdict = Literal["same", "unsure", "different", "no face"]
 
 PHOTOS = ("first", "second")
 NO_FACE = "No face was found in the {} photo. Use a photo in which the whole face is large and well lit."
+NO_FACES_HINT = "To compare them as images of things, {}."
+OTHER_CLASSES = (
+    "Threshold and probability are those of the classes of the {}. For other things, train on your own images."
+)
 TOO_POOR = "The faces are too poor to be called the same person at this strictness, whatever their distance."
 FOUND: dict[Verdict, str] = {"same": "Found", "unsure": "Perhaps found", "different": "Probably not in the photos"}
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")

@@ -17,7 +17,7 @@ from siamese.wording import FACES, IMAGES
 from .html_checks import WellFormed
 
 
-@pytest.mark.parametrize("weights", ["weights/faces", "weights/att"])
+@pytest.mark.parametrize("weights", ["weights/faces", "weights/att", "weights/images"])
 def test_performance_states_the_measured_accuracy(weights):
     model = load(weights)
     record = model.record
@@ -48,7 +48,7 @@ def test_background_quotes_the_model_card_of_converted_weights(model):
     )
 
 
-@pytest.mark.parametrize(("weights", "count"), [("faces", 1), ("att", 2)])
+@pytest.mark.parametrize(("weights", "count"), [("faces", 1), ("att", 2), ("images", 2)])
 def test_plots_of_the_result_folder_are_shown(weights, count, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # the weights that come with the package are found in any directory
     model = load(f"weights/{weights}")

@@ -285,7 +285,7 @@ def test_people_of_a_published_network_are_known_by_number_in_the_same_data(trai
     model = load(trained)
     names = model.record.people.test
     expected = evaluate_folder(model, digits)
-    model.record = model.record.anonymise(True)
+    model.record = model.record.anonymise("")
     assert model.record.people.anonymous
     assert evaluate_folder(model, digits) == expected
     assert expected.names == names

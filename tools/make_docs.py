@@ -1,4 +1,4 @@
-"""Write the measured numbers into README.md, docs/*.md and the model card of weights/faces.
+"""Write the measured numbers into README.md, docs/*.md and the model cards of weights/faces and weights/images.
 
     python tools/make_docs.py
 
@@ -20,7 +20,7 @@ from siamese.hub.card import metrics_table
 from siamese.record import DifficultPairs, Record
 
 ROOT = Path(__file__).parent.parent
-FACES = ROOT / "weights" / "faces"
+FACES, IMAGES = ROOT / "weights" / "faces", ROOT / "weights" / "images"
 TABLE = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 NUMBER = re.compile(r"(<!-- n:(\w+) -->).*?(<!-- /n -->)")
 
@@ -44,7 +44,7 @@ def contents() -> dict[Path, str]:
         text = TABLE.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
         return NUMBER.sub(lambda match: f"{match[1]}{numbers[match[2]]}{match[3]}", text)
 
-    files = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), card)
+    files = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), card, IMAGES / "README.md")
     texts = {file: render(file.read_text("utf-8")) for file in files}
     return {**texts, card: with_front_matter(texts[card], record), FACES / "metrics.json": record.to_json()}
 
@@ -76,6 +76,7 @@ def fill_tables(record: Record) -> dict[str, str]:
     text = environment.get_template("tables.jinja").render(
         **measured,
         faces=record,
+        images=Record.from_json((IMAGES / "metrics.json").read_bytes()),
         systems={
             "siamese": {"pooled": asdict(record.folds.pooled), **asdict(record.lfw)},
             **measured["peers"]["systems"],

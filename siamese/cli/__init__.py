@@ -22,6 +22,7 @@ EXTRAS = {
     "spaces": ("siamese page needs", "page"),
     "onnxruntime": ("ONNX files need", "onnx"),
     "onnxscript": ("siamese export needs", "onnx"),
+    "timm": ("networks of timm need", "timm"),
     "tensorboard": ("--tensorboard needs", "tensorboard"),
 }
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 DEFAULT_WEIGHTS = "weights/faces"
-WEIGHTS_HELP = "a result folder of `siamese train`, weights/faces, weights/att, or USER/NAME[@REVISION] on the Hub"
+WEIGHTS_HELP = (
+    "a result folder of `siamese train`, weights/faces, weights/images, weights/att, or USER/NAME[@REVISION] on the Hub"
+)
 DEVICE_HELP = "auto, cpu, cuda, cuda:1, mps (default: auto)"
 
 

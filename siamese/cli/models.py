@@ -8,6 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from siamese import wording
 from siamese.cli.common import DEFAULT_WEIGHTS, WEIGHTS_HELP, Commands, add_command, add_fmr, add_network, load_model
 
 
@@ -39,6 +40,8 @@ def _compare(args: argparse.Namespace) -> int:
             print(f'Dissimilarity: {answer.dissimilarity:.3f} ("same" {limit})')
             for warning in answer.warnings:
                 print(f"Note: {warning}")
+        elif not any(answer.found):
+            print(wording.NO_FACES_HINT.format("add --weights weights/images"))
         if model.revision:
             print(f"Network: {answer.model}")
     return 1 if answer.verdict == "no face" else 0

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from siamese.data.att import find_att
-from siamese.data.folders import limit_list, list_people, natural_order, print_note
+from siamese.data.folders import LabelledFiles, limit_list, list_people, natural_order, print_note
 from siamese.distributed import is_main_process
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import detect
@@ -28,6 +28,7 @@ from siamese.files import cache_folder
 
 IMAGES_PER_BATCH = 256  # that `batches` yields
 MAX_MEASURED_IMAGES = 20_000  # of a data set, see `subsample`
+TEST_SHARE = 5  # one in so many people is held out
 MAX_PERSON_SHARE = 0.05  # of these images that one person contributes
 MAX_LISTED_PROBLEMS = 20
 MAX_LISTED_COPIES = 5
@@ -46,6 +47,7 @@ class IdentityDataset:
         test_names: the people that the data set reserves for testing.
         rows: (N,) int, ascending, the images' rows in `pixels`; by default all of them.
         files: (M,) the file names of `pixels`, if they are known.
+        features: (M, D), those of a network that does not change, see `siamese.evaluation.pairs.features_of`.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class IdentityDataset:
         test_names: frozenset[str] = frozenset(),
         rows: np.ndarray | None = None,
         files: Sequence[str] = (),
+        features: Tensor | None = None,
     ):
         self.pixels, self.identity, self.names, self.test_names = pixels, identity, names, test_names
         self.rows = np.arange(len(pixels)) if rows is None else rows
-        self.files = files
+        self.files, self.features = files, features
 
     def __len__(self) -> int:
         return len(self.identity)
@@ -90,7 +93,12 @@ class IdentityDataset:
         kept = tuple(name for name in self.names if name in names)
         rows = np.flatnonzero(np.isin(self.identity, [i for i, name in enumerate(self.names) if name in names]))
         identity = np.unique(self.identity[rows], return_inverse=True)[1]
-        return IdentityDataset(self.pixels, identity, kept, self.test_names & names, self.rows[rows], self.files)
+        return self._part(rows, identity, kept)
+
+    def _part(self, rows: np.ndarray, identity: np.ndarray, names: tuple[str, ...]) -> IdentityDataset:
+        """Return some of the images, without copying pixels or features."""
+        test_names = self.test_names & set(names)
+        return IdentityDataset(self.pixels, identity, names, test_names, self.rows[rows], self.files, self.features)
 
     def subsample(self, max_images: int = MAX_MEASURED_IMAGES) -> IdentityDataset:
         """Return the images of a fixed random choice of people: at most `max_images`, but always two people.
@@ -110,18 +118,15 @@ class IdentityDataset:
         counts = np.bincount(kept.identity)
         place = np.arange(len(kept)) - np.repeat(counts.cumsum() - counts, counts)  # within the images of the person
         chosen = np.sort(by_person[place < max_each])
-        return IdentityDataset(
-            self.pixels, kept.identity[chosen], kept.names, kept.test_names, kept.rows[chosen], self.files
-        )
+        return kept._part(chosen, kept.identity[chosen], kept.names)
 
     def draw_people(self, share: int, seed: int) -> frozenset[str]:
         """Draw one in `share` people at random, at least two."""
-        count = max(2, round(len(self.names) / share))
-        return frozenset(np.random.default_rng(seed).permutation(self.names)[:count].tolist())
+        return draw_people(self.names, share, seed)
 
     def split(self, seed: int = 0) -> tuple[IdentityDataset, IdentityDataset]:
         """Split by person into training and test: `test_names`, or a random fifth of the people, at least two."""
-        test = self.test_names or self.draw_people(5, seed)
+        test = self.test_names or draw_people(self.names, TEST_SHARE, seed)
         if len(test) < 2 or len(self.names) - len(test) < 2:
             raise ValueError(
                 "the data needs at least 4 people, 2 to train on and 2 others to test on; it has "
@@ -140,26 +145,37 @@ class IdentityDataset:
         return [(self.select(set(self.names) - test), self.select(test)) for test in tests]
 
 
+def draw_people(names: Sequence[str], share: int, seed: int) -> frozenset[str]:
+    """Draw one in `share` of these people at random, at least two."""
+    count = max(2, round(len(names) / share))
+    return frozenset(np.random.default_rng(seed).permutation(names)[:count].tolist())
+
+
 def load_dataset(
-    source: str | Path, input_shape: tuple[int, int, int], template: Landmarks | None = None, progress: bool = True
+    source: str | Path,
+    input_shape: tuple[int, int, int],
+    template: Landmarks | None = None,
+    progress: bool = True,
+    people: LabelledFiles | None = None,
 ) -> IdentityDataset:
     """Read "att", or a folder or zip archive with one folder of images per person, and decode each image once.
 
-    If the same image is in the folders of different people, a note on stderr says so. With several processes, only the
-    main one prints.
+    If the same image is in the folders of different people, a note on stderr says so, unless only some of the people
+    are read. With several processes, only the main one prints.
 
     Args:
         source: where the images are.
         input_shape: (C, H, W) of the network's input.
         template: of the crops, see `detect`; None takes images whole.
         progress: show a progress bar if reading takes longer than two seconds.
+        people: what to read of it; None for everything.
 
     Raises:
         ValueError: if there are no people, a person has fewer than two images, or images cannot be read or show no
             face. The message names them.
     """
     path = find_att() if source == "att" else Path(source)
-    people = list_people(path)
+    whole, people = people is None, people or list_people(path)
     problems, count = people.problems, len(people.files)
     identity = np.repeat(np.arange(len(people.names)), people.counts)
     pixels = allocate((count, *input_shape))
@@ -183,7 +199,7 @@ def load_dataset(
         lines = limit_list(natural_order(problems), MAX_LISTED_PROBLEMS)
         raise ValueError(f"{path} cannot be used as it is:\n  " + "\n  ".join(lines))
     dataset = IdentityDataset(pixels, identity, people.names, people.test_names, files=people.files)
-    if is_main_process():
+    if whole and is_main_process():
         copies = [", ".join(limit_list(group, MAX_LISTED_COPIES)) for group in find_copies(dataset)]
         message = "the same image is in the folders of different people; remove it from the wrong ones"
         print_note(message, limit_list(copies, MAX_LISTED_COPIES))

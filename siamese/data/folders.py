@@ -1,13 +1,16 @@
 """List a data set: a folder or a zip archive with one folder of images per person."""
 
+from __future__ import annotations
+
 import os
 import re
 import sys
 import unicodedata
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +37,18 @@ class LabelledFiles(NamedTuple):
     files: list[str]
     test_names: frozenset[str]
     problems: list[str]
+
+    def sample(self, names: Collection[str], most: int) -> LabelledFiles:
+        """Return some of the people, with at most so many images each."""
+        starts = [0, *accumulate(self.counts)]
+        kept = [row for row, name in enumerate(self.names) if name in names]
+        return self._replace(
+            names=tuple(self.names[row] for row in kept),
+            folders=tuple(self.folders[row] for row in kept),
+            counts=tuple(min(self.counts[row], most) for row in kept),
+            files=[file for row in kept for file in self.files[starts[row] : starts[row + 1]][:most]],
+            test_names=self.test_names & set(names),
+        )
 
 
 def title(source: str | Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,14 +12,15 @@ import torch
 from torch import Tensor
 
 from siamese.calibration import Calibration
-from siamese.data.dataset import IdentityDataset
-from siamese.data.pairs import all_pairs
+from siamese.data.dataset import IMAGES_PER_BATCH, IdentityDataset
+from siamese.data.pairs import MAX_EXHAUSTIVE_IMAGES, all_pairs
 from siamese.evaluation import metrics
 from siamese.evaluation.calibrate import cross_fit, fit_calibration, measure_operating_points
 from siamese.network import SiameseNetwork, distance
 from siamese.record import MIN_JUDGED, Confusion, Curves, Identity, People, Plane, Report
 
-PAIRS_PER_BLOCK = 1 << 16
+PAIRS_PER_BLOCK = 1 << 9
+VALUES_AT_ONCE = 1 << 20  # of pixels that a network gets on a CPU, so that the activations fit into its caches
 MAX_CONFUSIONS = 10
 MIN_CONFUSION_PAIRS = 4  # a share of fewer pairs says little
 MAX_PLANE_IMAGES = 500  # of the training people, and of the held-out people
@@ -95,11 +97,23 @@ class Embedded(NamedTuple):
         return Embedded(part, self.z[rows], None if self.quality is None else self.quality[rows])
 
 
+def features_of(network: SiameseNetwork, dataset: IdentityDataset) -> Iterator[Tensor]:
+    """Yield the features of the images in order, (B, D) each. Those that the data set knows are not computed again."""
+    if dataset.features is not None:
+        yield dataset.features[torch.from_numpy(dataset.rows)].to(network.device)
+        return
+    values = VALUES_AT_ONCE if network.device.type == "cpu" else 32 * VALUES_AT_ONCE
+    count = max(1, min(IMAGES_PER_BATCH, values // math.prod(network.input_shape)))
+    for batch in dataset.batches():
+        for x in batch.split(count):
+            yield network.features(x.to(network.device))
+
+
 @torch.inference_mode()
 def embed(network: SiameseNetwork, dataset: IdentityDataset) -> Embedded:
     """Embed each image once. The network is left in evaluation mode."""
     network.eval()
-    features = torch.cat([network.features(x.to(network.device)) for x in dataset.batches()])  # (N, D)
+    features = torch.cat(list(features_of(network, dataset)))  # (N, D)
     quality = network.quality(features)
     return Embedded(dataset, network.head(features).float().cpu(), None if quality is None else quality.cpu())
 
@@ -121,7 +135,9 @@ def score_all_pairs(network: SiameseNetwork, dataset: IdentityDataset) -> Scored
 
 
 def distances_of(z: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Compute the distances (P,) between two rows (P,) of embeddings (N, D) each, block by block to limit memory."""
+    """Compute the distances (P,) between two rows (P,) of embeddings (N, D) each, block by block for the caches."""
+    if len(z) <= MAX_EXHAUSTIVE_IMAGES:  # then the pairs are most of all pairs; exactly 0 for equal embeddings
+        return torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")[first, second].numpy()
     blocks = zip(*(torch.from_numpy(rows).split(PAIRS_PER_BLOCK) for rows in (first, second)), strict=True)
     return torch.cat([distance(z[rows1], z[rows2]) for rows1, rows2 in blocks]).numpy()
 

@@ -92,6 +92,7 @@ def model_card(model: Model, record: Record, weights: str) -> str:
         rates=summary.describe_rates(record, model.calibration),
         limitations=summary.limitations(record, settings.align == "faces") + summary.warnings(record),
         has_license=bool(model.license_text),
+        uses_timm=model.network.uses_timm,
         table=metrics_table(f"{len(record.people.test)} held-out {people}", record.test, record.folds, record.before),
         quote=shlex.quote,
     )

@@ -9,16 +9,17 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Sp
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from siamese.checkpoint import DEFAULT, find_weights, load
-from siamese.files import BUNDLED, PACKAGE, PROJECT
+from siamese.files import BUNDLED, PACKAGE, PROJECT, bundled_weights
 from siamese.hub.card import TEMPLATES
 from siamese.hub.upload import check_repository_is_ours, check_upload, hub_errors, published_files
 from siamese.model import Model
 
 WEIGHTS_VARIABLE = "SIAMESE_WEIGHTS"
-FACES = "weights/faces"
+FACES, IMAGES = "weights/faces", "weights/images"  # which a Space has in any case
 FREE_HARDWARE = SpaceHardware.ZERO_A10G
 REQUIREMENTS = "requirements.txt"
-ONNX_REQUIREMENT = "onnxruntime>=1.20"  # of an imported network; the extra onnx has the same
+# Of an imported network, and of one of timm; the extras onnx and timm have the same.
+ONNX_REQUIREMENT, TIMM_REQUIREMENT = "onnxruntime>=1.20", "timm>=1.0.15"
 CODE = ("**/*.py", "py.typed", "hub/templates/*.md")
 OUR_FOLDERS = ("examples/", "runs/", "siamese/", "weights/")  # other files in them are deleted from the Space
 STARTING_STAGES = ("NO_APP_FILE", "BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING")
@@ -49,11 +50,16 @@ def plan(repo_id: str, weights: str | Path | None = None) -> SpacePlan:
         location = str(weights)
         card.data["models"] = [model.name]
         card = _custom_card(card, model, f"{constants.ENDPOINT}/{model.name}")
+    elif find_weights(weights).resolve() == bundled_weights("images").resolve():
+        location = IMAGES
+        card = _custom_card(card, model, f"{location}/README.md")
     elif find_weights(weights).resolve() != DEFAULT.resolve():
         location = f"runs/{model.id}"
         files |= {f"{location}/{name}": content for name, content in published_files(model, location).items()}
         card = _custom_card(card, model, f"{location}/README.md")
-    files[REQUIREMENTS] = _requirements(model.network.onnx is not None)
+    network = model.network
+    needed = {ONNX_REQUIREMENT: network.onnx is not None, TIMM_REQUIREMENT: network.uses_timm}
+    files[REQUIREMENTS] = _requirements([requirement for requirement, is_needed in needed.items() if is_needed])
     files["README.md"] = str(card).encode()
     return SpacePlan(dict(sorted(files.items())), card, location)
 
@@ -90,7 +96,9 @@ def deploy(
             space = _keep_network(space, SpaceCard.load(repo_id), variable.value)
             if REQUIREMENTS in existing:
                 kept = Path(api.hf_hub_download(repo_id, REQUIREMENTS, repo_type="space")).read_text("utf-8")
-                space.files[REQUIREMENTS] = _requirements(ONNX_REQUIREMENT in kept)
+                space.files[REQUIREMENTS] = _requirements(
+                    [requirement for requirement in (ONNX_REQUIREMENT, TIMM_REQUIREMENT) if requirement in kept]
+                )
         operations = [CommitOperationAdd(name, content) for name, content in space.files.items()]
         operations += [
             CommitOperationDelete(name)
@@ -122,7 +130,8 @@ def _create(api: HfApi, repo_id: str, hardware: SpaceHardware | None, private: b
 
 def _custom_card(card: SpaceCard, model: Model, card_url: str) -> SpaceCard:
     """Return the project's card, adapted to a network of the user."""
-    title = f"Siamese network, {model.record.data.name if model.record.settings else 'faces'}"
+    words = "faces" if model.align == "faces" else "images"
+    title = f"Siamese network, {model.record.data.name if model.record.settings else words}"
     card.data["title"] = title
     card.data["short_description"] = "Compare two images with a Siamese network"
     card.data["thumbnail"] = None  # it shows faces
@@ -132,10 +141,10 @@ def _custom_card(card: SpaceCard, model: Model, card_url: str) -> SpaceCard:
     return SpaceCard.from_template(card.data, template_path=template, title=title, card_url=card_url)
 
 
-def _requirements(needs_onnx: bool) -> Path | bytes:
-    """Return requirements.txt, with what an imported network needs."""
+def _requirements(added: list[str]) -> Path | bytes:
+    """Return requirements.txt, with what the network needs besides."""
     file = PROJECT / REQUIREMENTS
-    return file.read_bytes() + f"{ONNX_REQUIREMENT}\n".encode() if needs_onnx else file
+    return file.read_bytes() + "".join(f"{requirement}\n" for requirement in added).encode() if added else file
 
 
 def _keep_network(space: SpacePlan, card: SpaceCard, weights: str) -> SpacePlan:

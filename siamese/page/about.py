@@ -42,7 +42,8 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
         paragraphs.append(f"> **Note:** {notice}")
     if words is IMAGES:
         known = f"{len(model.record.people.training)} {words.many}"
-        paragraphs.append(f"This network was trained on images of {known}. Expect errors with other images.")
+        trained = "trained" if model.record.settings else "calibrated"
+        paragraphs.append(f"This network was {trained} on images of {known}. Expect errors with other images.")
     return "\n\n".join(paragraphs)
 
 
@@ -112,15 +113,14 @@ def _accuracy(model: Model) -> str:
             f"[LFW]({LFW}) is a benchmark with {record.lfw.images:,} photos of public figures. The network "
             f"classifies {record.lfw.accuracy:.1%} of its pairs correctly. {calibrated}"
         )
-    start = (
-        f", starting from the weights {public_name(record.settings.init)}"
-        if record.settings and record.settings.init
-        else ""
-    )
-    return (
-        f"The network was trained on images of {len(record.people.training)} {record.identities}{start}. "
-        f"{summary.describe_accuracy(record)} {calibrated}"
-    )
+    count = f"{len(record.people.training)} {record.identities}"
+    if not record.settings:
+        return (
+            f"Its last layer was fitted to images of {count} ({record.data.name}) and tested by cross-validation, on "
+            f"{record.identities} that it was not fitted to. {summary.describe_accuracy(record)} {calibrated}"
+        )
+    start = f", starting from the weights {public_name(record.settings.init)}" if record.settings.init else ""
+    return f"The network was trained on images of {count}{start}. {summary.describe_accuracy(record)} {calibrated}"
 
 
 def _operating_points(model: Model) -> str:

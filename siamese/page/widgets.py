@@ -12,7 +12,7 @@ import gradio as gr
 import spaces
 from PIL import Image, ImageOps
 
-from siamese import comparison, images
+from siamese import comparison, images, wording
 from siamese.faces.detection import Box
 from siamese.model import Model
 from siamese.page.charts import PairDistances, rate
@@ -144,12 +144,18 @@ def publish(function: Callable, name: str, inputs: Sequence[gr.Component], setti
 
 
 class NoFaceError(ValueError):
-    """A photo shows no face."""
+    """A photo shows no face. The argument is the `Comparison`."""
 
 
 def explanation(error: FileNotFoundError | ValueError) -> str:
     """Draw an error in place of an answer."""
-    return message(f"{reason(error).rstrip('.')}.", "no face" if isinstance(error, NoFaceError) else "problem")
+    text = f"{reason(error).rstrip('.')}."
+    if not isinstance(error, NoFaceError):
+        return message(text, "problem")
+    (answer,) = error.args
+    if not any(answer.found):
+        text += f" {wording.NO_FACES_HINT.format('run siamese page weights/images')}"
+    return message(text, "no face")
 
 
 def reason(error: FileNotFoundError | ValueError) -> str:

@@ -13,6 +13,9 @@ RECIPE_DEFAULTS: dict[str, dict[str, Any]] = {
     "modern": {"epochs": 8, "lr": 2e-3, "margin": 1.3},
 }
 INIT_DEFAULTS: dict[str, Any] = {"epochs": 0, "lr": 1e-5, "margin": 0.6}
+FINETUNE_DEFAULTS: dict[str, Any] = {"epochs": 8, "lr": 1e-3, "margin": 1.3}
+FACES, IMAGES = "weights/faces", "weights/images"  # which most data sets start from
+TIMM = "timm/"  # `siamese.network.TIMM`; importing that takes a second
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -21,7 +24,8 @@ def _setting(default: Any, help: str) -> Any:
 
 def _recipe_setting(name: str, kind: type, help: str) -> Any:
     defaults = [f"{recipe} {values[name]}" for recipe, values in RECIPE_DEFAULTS.items()]
-    help += f" (default: {', '.join(defaults)}, with --init {INIT_DEFAULTS[name]})"
+    defaults += [f"with --init {INIT_DEFAULTS[name]}", f"with --finetune {FINETUNE_DEFAULTS[name]}"]
+    help += f" (default: {', '.join(defaults)})"
     return field(default=None, metadata={"help": help, "type": kind})
 
 
@@ -41,8 +45,14 @@ class TrainConfig:
     )
     init: str = _setting(
         "",
-        "weights to start from: a result folder, weights/faces, or USER/NAME on the Hub (default: weights/faces if "
-        "most images show a face and there is no --recipe, else none)",
+        "weights to start from: a result folder, weights/faces, weights/images, or USER/NAME on the Hub (default: the "
+        "images decide, unless there is a --recipe)",
+    )
+    backbone: str = _setting(
+        "", "timm/NAME: start from a network of timm, with its pretrained weights from the Hub; needs the extra timm"
+    )
+    finetune: bool = _setting(
+        False, "also train the layers of the pretrained network, not only the whitening layer; better, but slower"
     )
     align: str = _setting(
         "",
@@ -59,6 +69,21 @@ class TrainConfig:
     margin: float | None = _recipe_setting("margin", float, "impostor pairs further apart than this have zero loss")
     flip: bool = _setting(
         False, "modern only: treat an image and its mirror image as the same; right for faces, wrong for digits"
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "height and width of the network's input (default: the network's own; with --finetune 128 on a "
+            "CPU and 224 on a GPU)",
+            "type": int,
+        },
+    )
+    embedding_dim: int | None = field(
+        default=None,
+        metadata={
+            "help": "length of an embedding that is trained (default: modern 512, with --finetune 256)",
+            "type": int,
+        },
     )
     seed: int = _setting(0, "seed for the held-out people, the initial weights and the batches")
     folds: int = _setting(
@@ -84,6 +109,10 @@ class TrainConfig:
                 raise ValueError(f"{name} must be above 0, got {value}")
         for name in ("seed", "folds"):
             check_minimum(name, getattr(self, name), 0)
+        if self.backbone and (self.init or not self.backbone.startswith(TIMM)):
+            raise ValueError("--backbone must be timm/NAME, without --init")
+        if self.finetune and self.recipe and not (self.init or self.backbone):
+            raise ValueError(f"--recipe {self.recipe} trains from scratch; remove it or --finetune, or add --init")
         if self.folds == 1:
             raise ValueError("folds must be 0 (none) or at least 2, got 1")
         if self.resume and self.overwrite:

@@ -95,12 +95,16 @@ def _has_result(out: Path) -> bool:
 def prepare_checkpoints(config: TrainConfig, run: dict[str, Any]) -> None:
     """Create the folder for checkpoints; with `resume`, check that those in it belong to this run.
 
-    `run` is everything that decides the result, as JSON values.
+    `run` is everything that decides the result, as JSON values; and `start`, which follows from it.
     """
     folder = config.out / CHECKPOINTS
     if config.resume:
         before = unfinished_run(config.out)
-        different = [DESCRIPTIONS.get(name, name) for name in before | run if before.get(name) != run.get(name)]
+        different = [
+            DESCRIPTIONS.get(name, name)
+            for name in before | run
+            if name != "start" and before.get(name) != run.get(name)
+        ]
         if different:
             raise ValueError(f"the run in {config.out} has other {', '.join(different)}; use the same to resume it")
         return

@@ -15,16 +15,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from siamese import __version__, checkpoint
 from siamese.calibration import Calibration
-from siamese.data.dataset import IdentityDataset, load_dataset
+from siamese.data.dataset import MAX_MEASURED_IMAGES, IdentityDataset, load_dataset
 from siamese.data.folders import limit_list, print_note, title
 from siamese.distributed import is_main_process, join, run_on_main
 from siamese.evaluation.calibrate import cross_fit
 from siamese.evaluation.folder import UNKNOWN_NAMES_NOTE
 from siamese.evaluation.labels import find_label_errors
-from siamese.evaluation.pairs import MAX_PLANE_IMAGES, Scored, embed, measure_plane, score_all_pairs, score_pairs
+from siamese.evaluation.pairs import (
+    MAX_PLANE_IMAGES,
+    Scored,
+    embed,
+    features_of,
+    measure_plane,
+    score_all_pairs,
+    score_pairs,
+)
 from siamese.faces.face import TEMPLATE
 from siamese.hub.upload import upload
 from siamese.model import Model
@@ -40,7 +50,7 @@ from siamese.training.output import (
     prepare_checkpoints,
     write_result,
 )
-from siamese.training.start import decide, initial_network
+from siamese.training.start import decide, initial_network, starts_as
 from siamese.training.trainer import Job, Log, State, Trainer
 
 MAX_PRINTED_LABEL_ERRORS = 10
@@ -132,15 +142,20 @@ def train(
 
 def _train(config: TrainConfig, device: torch.device, logs: list[Log], progress: bool) -> Record:
     # --- set up
-    settings, source = decide(config)
+    settings, source = decide(config, progress)
     job = Job(initial_network(settings, source), settings, device, config.out / CHECKPOINTS, logs, progress)
     template = ((source and source.template) or TEMPLATE) if settings.align == "faces" else None
     dataset = load_dataset(config.data, job.start.input_shape, template, progress)
+    if not settings.epochs and len(dataset) <= MAX_MEASURED_IMAGES:
+        dataset.features = frozen_features(job, dataset)
     training, held_out = _split(config, dataset)
     data = DataSource(ATT_NAME if config.data == "att" else title(config.data), len(dataset), dataset.fingerprint())
-    people = People(list(training.names), list(held_out.names), source.record.people.seen if source else [])
-    init = _hash_weights(job.start) if source else ""  # wherever they are stored
-    run = {**asdict(settings), "init": init, "folds": config.folds, "data": data.sha256, "test": people.test}
+    # Of published weights only layers are used that were not fitted to the people in the record.
+    seen = source.record.people.seen if source and source.record.settings else []
+    people = People(list(training.names), list(held_out.names), seen)
+    init = _hash_weights(job.start) if settings.init else ""  # wherever they are stored
+    run: dict[str, Any] = {**asdict(settings), "init": init, "start": [settings.init, settings.turned]}
+    run |= {"folds": config.folds, "data": data.sha256, "test": people.test}
     run_on_main(partial(prepare_checkpoints, config, run))
     if source and is_main_process():
         _warn_if_seen(people, dataset if config.folds else held_out)
@@ -154,11 +169,12 @@ def _train(config: TrainConfig, device: torch.device, logs: list[Log], progress:
     # `judge`: a calibration that was fitted without the test people
     folds, judge = cross_validate(job, dataset, config.folds, held_out.names) if config.folds else (None, None)
     calibration = judge or scored.calibrate()
-    unchanged = bool(source) and settings.align == source.align and _hash_weights(network) == init
-    if source and unchanged and len(source.calibration.operating_points) >= len(calibration.operating_points):
-        judge = calibration = source.calibration  # with its quality scores and stricter rates
+    known = source.calibration if source and starts_as(source, job.start, settings) else None
+    unchanged = bool(settings.init) and _hash_weights(network) == init
+    if known and unchanged and len(known.operating_points) >= len(calibration.operating_points):
+        judge = calibration = known  # with its quality scores and stricter rates
     probability = judge.probability(scored.distance, scored.quality) if judge else scored.cross_fit()
-    before, label_errors = _judge_start(job, source, dataset, held_out) if source else (None, [])
+    before, label_errors = _judge_start(job, known, dataset, held_out) if settings.init else (None, [])
     plane = None
     if network.embedding_dim == 2:
         plane = measure_plane(embed(network, training.subsample(MAX_PLANE_IMAGES)), tested, people)
@@ -212,6 +228,15 @@ def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDatas
 # --- starting from weights
 
 
+@torch.inference_mode()
+def frozen_features(job: Job, dataset: IdentityDataset) -> Tensor:
+    """Compute the features of all images once, (N, D) on the CPU, for a network that training does not change."""
+    network = deepcopy(job.start).to(job.device).eval()
+    shown = job.progress and is_main_process()
+    bar = tqdm(features_of(network, dataset), "computing features", delay=2, disable=not shown)
+    return torch.cat([features.cpu() for features in bar])
+
+
 def _hash_weights(network: SiameseNetwork) -> str:
     """Return a hash of the weights in half precision, as training stores them."""
     digest = hashlib.sha256()
@@ -233,15 +258,15 @@ def _warn_if_seen(people: People, tested: IdentityDataset) -> None:
 
 
 def _judge_start(
-    job: Job, source: Model, dataset: IdentityDataset, held_out: IdentityDataset
+    job: Job, calibration: Calibration | None, dataset: IdentityDataset, held_out: IdentityDataset
 ) -> tuple[Report, list[str]]:
-    """Test the initial weights with their calibration. They also find label errors: they learned none."""
+    """Test the initial weights with their calibration, if any. They also find label errors: they learned none."""
     start = deepcopy(job.start).to(job.device)
     whole = embed(start, dataset.subsample())
     # Each image is embedded once, unless the data set is so large that its samples differ.
     part = whole.select if whole.dataset is dataset else partial(embed, start)
     scored = score_pairs(part(held_out.subsample()))
-    probability = source.calibration.probability(scored.distance, scored.quality)
+    probability = calibration.probability(scored.distance, scored.quality) if calibration else scored.cross_fit()
     return scored.report(probability), find_label_errors(whole.z, whole.dataset)
 
 

@@ -89,7 +89,13 @@ class Trainer:
         self.network = deepcopy(job.start)
         self.shared = share_batches(self.network, job.device)
         self.network.to(job.device).train()
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=job.settings.lr, fused=True)
+        groups = [
+            {"params": parameters, "factor": factor}
+            for parameters, factor in self.recipe.parameter_groups(self.network)
+        ]
+        self.optimizer = torch.optim.Adam(groups, lr=job.settings.lr, fused=True)
+        # The scratch networks stay in single precision: they are small, and their results are measured in it.
+        self.mixed = job.device.type == "cuda" and bool(job.settings.init)
         self.checkpoint = job.folder / f"{title.replace(' ', '-')}.pt"
         self.state = self._load_checkpoint()
         self.pixels = self.training.pixels  # (M, C, H, W) uint8
@@ -137,11 +143,16 @@ class Trainer:
         for number, (x, labels, count) in enumerate(self._prefetch(batches), 1):
             # x: (S, C, H, W) uint8, the share of this process of a batch of `count` images
             progress = (epoch + number / len(batches)) / settings.epochs
-            self.optimizer.param_groups[0]["lr"] = settings.lr * recipe.lr_scale(progress)
-            draws = torch.rand((recipe.draws, count), generator=random, device=device)[:, self._share(count)]
+            rate = settings.lr * recipe.lr_scale(progress)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            share = self._share(count)
+            draws = torch.rand((recipe.draws, count), generator=random, device=device)[:, share]
 
             # forward
-            (z,) = network(recipe.augment(x, draws))  # (S, D)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed):
+                (z,) = network(recipe.augment(x, draws, *(label[share] for label in labels)))  # (S, D)
+            z = z.float()
             if self.shared:
                 z = all_gather(z, count)  # (B, D)
             loss = recipe.loss(z, *labels)
@@ -164,7 +175,7 @@ class Trainer:
                 raise RuntimeError(f"the loss is {value} at step {step} (epoch {epoch + 1}): {self._too_high()}")
         self.state.losses += values
         bar.set_postfix_str(f"epoch {epoch + 1}, loss {values[-1]:.3f}, {speed:.0f} images/s", refresh=False)
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = settings.lr * recipe.lr_scale((epoch + 1) / settings.epochs)
         return {"loss": float(np.mean(values)), "learning_rate": rate, "images_per_second": speed}
 
     def _share(self, count: int) -> slice:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
 from siamese.evaluation import metrics
-from siamese.evaluation.pairs import distances_of
+from siamese.evaluation.pairs import distances_of, features_of
 from siamese.network import SiameseNetwork
 
 WHITENING_FOLDS = 5  # of people, to choose the shrinkage
@@ -38,9 +38,9 @@ def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages:
 
     def embed(people: IdentityDataset) -> Iterator[tuple[Tensor, Tensor]]:
         start, identity = 0, torch.from_numpy(people.identity)
-        for x in people.batches():
-            yield plain.embed(x.to(network.device)).cpu().double(), identity[start : start + len(x)]
-            start += len(x)
+        for features in features_of(plain, people):
+            yield plain.head(features).cpu().double(), identity[start : start + len(features)]
+            start += len(features)
 
     embedded: Iterable[tuple[Tensor, Tensor]] = embed(dataset)
     shrinkage = shrinkages[0]
@@ -68,20 +68,32 @@ def whitening_layer(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) 
     people to 0. If the shrinkage is infinite, or the images of each person are equal, the layer is the identity. The
     batches are embeddings (B, D), double, and identities (B,), with the images of a person one after the other.
     """
+    return _layer(*_within_people(batches), shrinkage)
+
+
+def _within_people(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the eigenvalues (D,) and eigenvectors (D, D) of C, and the mean over all people (D,)."""
     zero = torch.zeros((), dtype=torch.double)
     moment, between, center, images, people = zero, zero, zero, 0, 0
     for z, sums, counts in _sums_by_person(batches):
         moment, images = moment + z.T @ z, images + len(z)
         between = between + sums.T @ (sums / counts)
         center, people = center + (sums / counts).sum(0), people + len(counts)
-    covariance = (moment - between) / images  # (D, D), within people
-    if math.isinf(shrinkage) or covariance.trace() <= 1e-9 * moment.trace() / images:
-        return torch.eye(len(covariance)).to(center), torch.zeros_like(center)
-    covariance.diagonal().add_(shrinkage * covariance.diagonal().mean())
+    covariance = (moment - between) / images
+    if covariance.trace() <= 1e-9 * moment.trace() / images:  # rounding errors
+        covariance = torch.zeros_like(covariance)
     values, vectors = torch.linalg.eigh(covariance)
+    return values, vectors, center / people
+
+
+def _layer(values: Tensor, vectors: Tensor, center: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of `whitening_layer`. A larger diagonal of C changes its eigenvalues only."""
+    if math.isinf(shrinkage) or not values.any():
+        return torch.eye(len(values)).to(center), torch.zeros_like(center)
+    values = values + shrinkage * values.mean()
     # The scale keeps the weights in the range of half precision.
     root = vectors * (values.mean() / values).sqrt() @ vectors.T
-    return root, -root @ center / people
+    return root, -root @ center
 
 
 def choose_shrinkage(z: Tensor, identity: Tensor, shrinkages: Sequence[float]) -> float:
@@ -92,24 +104,22 @@ def choose_shrinkage(z: Tensor, identity: Tensor, shrinkages: Sequence[float]) -
     folds = min(WHITENING_FOLDS, int(identity.max() + 1) // 2)
     if folds < 2:
         return shrinkages[0]
-    errors = {shrinkage: fold_errors(z, identity, shrinkage, folds) for shrinkage in shrinkages}
-
-    def better(shrinkage: float) -> bool:
-        gain = errors[shrinkages[0]] - errors[shrinkage]  # (F,)
-        return gain.mean() > MIN_GAIN * gain.std(ddof=1) / math.sqrt(folds)
-
-    return min(filter(better, shrinkages), key=lambda shrinkage: errors[shrinkage].mean(), default=shrinkages[0])
+    errors = fold_errors(z, identity, shrinkages, folds)
+    gain = errors[:, :1] - errors  # (F, S)
+    better = gain.mean(0) > MIN_GAIN * gain.std(0, ddof=1) / math.sqrt(folds)  # (S,); the first is not
+    return shrinkages[int(np.where(better, errors.mean(0), np.inf).argmin())]
 
 
-def fold_errors(z: Tensor, identity: Tensor, shrinkage: float, folds: int) -> np.ndarray:
-    """Return the equal error rate on each fold of people, (F,), with a layer that was fitted to the others."""
+def fold_errors(z: Tensor, identity: Tensor, shrinkages: Sequence[float], folds: int) -> np.ndarray:
+    """Return the equal error rates on each fold of people, (F, S), with layers that were fitted to the others."""
     errors = []
     for fold in range(folds):
         test = identity % folds == fold
-        weight, bias = whitening_layer([(z[~test], identity[~test])], shrinkage)
-        whitened = F.normalize(z[test] @ weight.T + bias)
+        fitted = _within_people([(z[~test], identity[~test])])
         first, second, same = all_pairs(identity[test].numpy())
-        errors.append(metrics.eer(distances_of(whitened, first, second), same))
+        layers = (_layer(*fitted, shrinkage) for shrinkage in shrinkages)
+        whitened = (F.normalize(z[test] @ weight.T + bias).float() for weight, bias in layers)
+        errors.append([metrics.eer(distances_of(each, first, second), same) for each in whitened])
     return np.array(errors)
 
 
