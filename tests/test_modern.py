@@ -392,7 +392,7 @@ def test_large_dataset_chooses_the_shrinkage_on_a_sample(embedded, monkeypatch):
 
 
 def test_errors_of_the_folds_are_of_layers_that_were_fitted_to_the_others():
-    z, identity = embeddings(1.0, 7)
+    z, identity = embeddings(10.0, 7)
     expected = np.empty((3, 2))
     for fold, column in np.ndindex(3, 2):
         test = identity % 3 == fold
