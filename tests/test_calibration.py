@@ -201,6 +201,6 @@ def test_poor_images_need_more_evidence():
         [3 / 4, np.sqrt(60) / (1 + np.sqrt(60)), np.sqrt(60) / (1 + np.sqrt(60)), 20 / 21, 100 / 101]
     )
     assert fitted.score(1, quality) == pytest.approx(
-        fitted.log_odds(1, quality) - np.log([1, *[20 / 3] * 4]) * [1, 0.5, 0.5, 1, 1]
+        fitted.log_odds(1, quality) - np.log([1, *[20 / 3] * 3, 100 / 3]) * [1, 0.5, 0.5, 1, 1]
     )
     assert fitted.score(1) == fitted.log_odds(1)
