@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 ATT_NAME = "AT&T faces"  # `DataSource.name`
-MIN_JUDGED = 4  # held-out identities, below which nothing says how often a calibration fitted to them is right
+MIN_JUDGED = 4  # held-out identities; with fewer, cross-fitting is not possible
 Identity = str | int  # a name or, after `Record.anonymise`, a number
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ class Report(Checked):
         balanced_accuracy: mean of the accuracies on genuine and on impostor pairs at P(same) = 0.5, which was fitted
             without the two identities of a pair; None if there were too few others to fit it to.
         calibration_error: expected calibration error of the same P(same), with genuine and impostor pairs weighted
-            equally; None likewise.
+            equally; None in the same cases.
         mean_genuine: mean distance of genuine pairs.
         mean_impostor: mean distance of impostor pairs.
         genuine: number of genuine pairs.

@@ -28,7 +28,7 @@ from siamese.files import cache_folder
 
 IMAGES_PER_BATCH = 256  # that `batches` yields
 MAX_MEASURED_IMAGES = 20_000  # of a data set, see `subsample`
-TEST_SHARE = 5  # one in so many people is held out
+TEST_SHARE = 5  # one of five people is held out
 MAX_PERSON_SHARE = 0.05  # of these images that one person contributes
 MAX_LISTED_PROBLEMS = 20
 MAX_LISTED_COPIES = 5

@@ -21,7 +21,7 @@ from siamese.training.recipes import make_recipe
 from siamese.training.trainer import Job, Trainer
 
 MAX_IMAGES, MAX_IMAGES_EACH = 2000, 100  # of all these classes, and of each
-VALIDATION_SHARE = 4  # one in so many classes compares the candidates
+VALIDATION_SHARE = 4  # one of four classes is for the comparison of the candidates
 MIN_CLASSES = 4  # to compare them at all
 EPOCHS, MIN_BATCHES = 2, 200  # of the network from scratch; the larger one counts
 
