@@ -26,8 +26,9 @@ FOUND_SIZE = 24  # pixels: nearly all upright faces of this size in the first lo
 CANDIDATE_SCORE = 0.3  # lowest score in the first look that leads to a close look
 SMALL_FACE, SMALL_FACE_SCORE = 32, 0.1  # lower score for faces below this size in pixels, in the full-size photo
 # The sum of the log-odds of a face of `EVIDENCE_SIZE` pixels in the first look and two close looks. A photo has four
-# times as many places for a face of half the size, see `_needed_evidence`. Chosen so that nearly all small and masked faces of LFW's
-# View 1 are kept, and nearly all that is no face is dropped, on every second photo of benchmarks/no_people.py.
+# times as many places for a face of half the size, see `_needed_evidence`. Chosen so that nearly all small and masked
+# faces of LFW's View 1 are kept, and nearly all that is no face is dropped, on every second photo of
+# benchmarks/no_people.py.
 MIN_EVIDENCE, EVIDENCE_SIZE = 8.0, 64
 MAX_EVIDENCE_SIZE = 100  # pixels: larger faces need as much evidence as this size
 MIN_FACE = 12  # pixels of the photo: smaller faces cannot be recognized, and most that seem to be are none
