@@ -119,7 +119,7 @@ def test_a_folder_that_may_not_be_read_does_not_hide_other_problems(people, monk
 def test_missing_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_dataset(tmp_path / "nowhere", SHAPE)
-    with pytest.raises(ValueError, match="holds no people"):
+    with pytest.raises(ValueError, match="holds no classes"):
         load_dataset(tmp_path, SHAPE)
 
 
@@ -265,7 +265,7 @@ def test_the_seed_decides_who_is_held_out(digits):
 
 def test_too_few_people_cannot_be_split(digits):
     dataset = load_dataset(digits, SHAPE).select("012")
-    with pytest.raises(ValueError, match="at least 4 people"):
+    with pytest.raises(ValueError, match="at least 4 classes"):
         dataset.split()
     with pytest.raises(ValueError, match="folds"):
         dataset.folds(2)

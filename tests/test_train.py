@@ -418,7 +418,7 @@ def test_only_the_same_run_is_resumed(tmp_path):
     prepare_checkpoints(config, settings)
     config = TrainConfig("data", tmp_path, resume=True)
     prepare_checkpoints(config, settings)
-    for other, name in (({"init": "2"}, "weights"), ({"test": ["a", "c"]}, "people to test on")):
+    for other, name in (({"init": "2"}, "weights"), ({"test": ["a", "c"]}, "classes to test on")):
         with pytest.raises(ValueError, match=f"other {name};"):
             prepare_checkpoints(config, settings | other)
 

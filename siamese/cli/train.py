@@ -8,7 +8,7 @@ from typing import get_type_hints
 from siamese.cli.common import DEVICE_HELP, WEIGHTS_HELP, Commands, add_command, load_model
 from siamese.training.config import TrainConfig
 
-DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person'
+DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person or thing'
 
 
 def add_train(commands: Commands) -> None:
@@ -31,7 +31,7 @@ def add_train(commands: Commands) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    """Train, test and calibrate a network on a folder of people."""
+    """Train, test and calibrate a network on a folder of people or things."""
     from siamese.data.folders import title
     from siamese.hub.upload import check_upload
     from siamese.summary import summarise
@@ -104,7 +104,7 @@ def add_evaluate(commands: Commands) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    """Measure a network on people it was not trained on."""
+    """Measure a network on people or things that it was not trained on."""
     from siamese.data.lfw import find_lfw
     from siamese.evaluation.folder import evaluate_folder
     from siamese.evaluation.lfw import evaluate_lfw

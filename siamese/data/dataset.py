@@ -129,7 +129,7 @@ class IdentityDataset:
         test = self.test_names or draw_people(self.names, TEST_SHARE, seed)
         if len(test) < 2 or len(self.names) - len(test) < 2:
             raise ValueError(
-                "the data needs at least 4 people, 2 to train on and 2 others to test on; it has "
+                "the data needs at least 4 classes, 2 to train on and 2 others to test on; it has "
                 f"{len(self.names) - len(test)} to train on and {len(test)} to test on"
             )
         return self.select(set(self.names) - test), self.select(test)
@@ -138,7 +138,7 @@ class IdentityDataset:
         """Split into pairs of training and test by person (number modulo `count`). Each person is tested once."""
         if not 2 <= count <= len(self.names) // 2:
             raise ValueError(
-                f"{len(self.names)} people can be split into 2 to {len(self.names) // 2} folds of at least two, "
+                f"{len(self.names)} classes can be split into 2 to {len(self.names) // 2} folds of at least two, "
                 f"got {count}"
             )
         tests = [set(self.names[k::count]) for k in range(count)]
@@ -201,7 +201,7 @@ def load_dataset(
     dataset = IdentityDataset(pixels, identity, people.names, people.test_names, files=people.files)
     if whole and is_main_process():
         copies = [", ".join(limit_list(group, MAX_LISTED_COPIES)) for group in find_copies(dataset)]
-        message = "the same image is in the folders of different people; remove it from the wrong ones"
+        message = "the same image is in the folders of different classes; remove it from the wrong ones"
         print_note(message, limit_list(copies, MAX_LISTED_COPIES))
     return dataset
 

@@ -1,4 +1,4 @@
-"""List a data set: a folder or a zip archive with one folder of images per person."""
+"""List a data set: a folder or a zip archive with one folder of images per class, such as a person."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def list_people(source: Path) -> LabelledFiles:
     AT&T's archive, the people in `testing` are reserved for testing. Files of the operating system are ignored.
     """
     if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist; give a folder with one folder of images per person")
+        raise FileNotFoundError(f"{source} does not exist; give a folder with one folder of images per class")
     root: Folder = source
     if source.is_file():
         try:
@@ -74,7 +74,9 @@ def list_people(source: Path) -> LabelledFiles:
     entries = _entries(root)
     folders, test_names = _people_folders(root, entries)
     if not folders:
-        raise ValueError(f"{source} holds no people: it needs one folder of images per person (FOLDER/PERSON/IMAGES)")
+        raise ValueError(
+            f"{source} holds no classes: it needs one folder of images per person or thing (FOLDER/CLASS/IMAGES)"
+        )
     names, counts, files, problems = natural_order(folders), [], [], []
     for name in names:
         try:
@@ -140,7 +142,7 @@ def _people_folders(root: Folder, entries: Entries) -> tuple[dict[str, Folder], 
         return folders, frozenset()
     training, testing = (_subfolders(folders[side], entries) for side in ("training", "testing"))
     if both := training.keys() & testing.keys():
-        raise ValueError(f"in both training and testing: {', '.join(natural_order(both))}; keep each person in one")
+        raise ValueError(f"in both training and testing: {', '.join(natural_order(both))}; keep each class in one")
     return training | testing, frozenset(testing)
 
 

@@ -85,9 +85,9 @@ class TrainConfig:
             "type": int,
         },
     )
-    seed: int = _setting(0, "seed for the held-out people, the initial weights and the batches")
+    seed: int = _setting(0, "seed for the held-out classes, the initial weights and the batches")
     folds: int = _setting(
-        0, "cross-validation: train one more network per fold of people, and calibrate on the people it has not seen"
+        0, "cross-validation: train one more network per fold of classes, and calibrate on the classes it has not seen"
     )
     device: str = _setting("auto", "auto, cpu, cuda, cuda:1, mps")
     tensorboard: bool = _setting(

@@ -34,14 +34,14 @@ RESULT_FILES = ("config.json", "metrics.json", "model.safetensors")
 EXAMPLE_PAIRS = 5  # of each kind
 
 # What decides the result besides the settings, as error messages call it.
-DESCRIPTIONS = {"data": "images", "test": "people to test on", "init": "weights"}
+DESCRIPTIONS = {"data": "images", "test": "classes to test on", "init": "weights"}
 
 
 def check_output(config: TrainConfig) -> None:
     """Check that training can write the result folder, and cannot destroy other files there."""
     out, source = config.out.resolve(), Path(config.data).resolve()
     if config.data != "att" and source.is_dir() and out.is_relative_to(source):
-        raise ValueError(f"{config.out} is inside the data and would count as a person; choose another --out")
+        raise ValueError(f"{config.out} is inside the data and would count as a class; choose another --out")
     existing = next(folder for folder in (out, *out.parents) if folder.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise OSError(f"cannot write {config.out}: {existing} is not a writable folder")

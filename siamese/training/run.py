@@ -112,7 +112,7 @@ def train(
     README.md (the model card) and plots; with `tensorboard` also the logs.
 
     Args:
-        data: "att" for the AT&T faces, or a folder or zip archive with one folder of images per person.
+        data: "att" for the AT&T faces, or a folder or zip archive with one folder of images per person or thing.
         out: the result folder; by default runs/NAME_OF_THE_DATA.
         progress: show progress bars on stderr.
         on_epoch: called after each epoch with the name of the network ("training", or "fold 1 of 5"), the number of the
@@ -221,7 +221,7 @@ def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDatas
     training, held_out = dataset.split(config.seed)
     test = set(held_out.names)
     if config.folds and all(len(set(fold.names) - test) < 2 for _, fold in dataset.folds(config.folds)):
-        raise ValueError(f"{len(dataset.names)} people are too few to calibrate on {config.folds} folds; use fewer")
+        raise ValueError(f"{len(dataset.names)} classes are too few to calibrate on {config.folds} folds; use fewer")
     return training, held_out
 
 
@@ -251,8 +251,8 @@ def _warn_if_seen(people: People, tested: IdentityDataset) -> None:
         print(UNKNOWN_NAMES_NOTE, file=sys.stderr)
     elif seen := set(people.pretraining) & set(tested.names):
         print(
-            f"note: the initial weights were trained on people with {len(seen)} of the names of the test people. If "
-            "they are the same people, the results are too good.",
+            f"note: the initial weights were trained on classes with {len(seen)} of the names of the test classes. If "
+            "they are the same, the results are too good.",
             file=sys.stderr,
         )
 
