@@ -4,11 +4,11 @@
 
 It needs `pip install pytorch-metric-learning`, and grocery.zip in DIR, see grocery.py. scikit-learn's digits are
 trained on 0 to 6 and tested on 7 to 9, the groceries are split as by `siamese train --seed 0`. Its loops are those of
-its documentation: `MPerClassSampler` with four images per class, batches of 64, Adam, a linear layer of 128 numbers on
-top of the network. The networks are a ConvNet of four blocks from scratch, and for the groceries `weights/images`. Both
-get two losses: its `ContrastiveLoss`, and `MultiSimilarityLoss` with `MultiSimilarityMiner`. The pretrained network
-gets the image size, the number of epochs and the augmentation of `siamese train --finetune`, and a tenth of the
-learning rate for its own layers.
+its documentation: `MPerClassSampler` with four images per class (16 for the digits), batches of 64, Adam, and a linear
+layer of 128 numbers on top of the network. The networks are a ConvNet of four blocks from scratch, and for the
+groceries `weights/images`. Both get two losses: its `ContrastiveLoss`, and `MultiSimilarityLoss` with
+`MultiSimilarityMiner`. The pretrained network gets the image size, the number of epochs and the augmentation of
+`siamese train --finetune`, and a tenth of the learning rate for its own layers.
 """
 
 import tempfile
@@ -34,7 +34,8 @@ from siamese.record import Settings
 from siamese.training.recipes import ModernRecipe
 from siamese.training.run import train
 
-DIM, BATCH, PER_CLASS, LR = 128, 64, 4, 1e-3
+DIM, BATCH, LR = 128, 64, 1e-3
+PER_CLASS = (4, 8, 16, 32)  # images in a batch; few classes need more of them to fill it
 SCRATCH_EPOCHS, FINETUNED_EPOCHS = 30, 8
 SCRATCH_SIDES, FINETUNED_SIDE = {"digits": 16, "groceries": 64}, 128  # pixels
 LOSSES: dict[str, Callable[[], tuple[nn.Module, nn.Module | None]]] = {
@@ -73,9 +74,10 @@ def fit(
     loss, miner = LOSSES[loss_name]()
     recipe = ModernRecipe(Settings("modern", epochs, BATCH, LR, 0, 0, init="weights/images"))  # to augment photos
     optimizer, random = torch.optim.Adam(groups), torch.Generator().manual_seed(0)
+    per_class = next(count for count in PER_CLASS if count * len(data.names) >= BATCH)
     network.train()
     for _ in range(epochs):
-        sampler = MPerClassSampler(data.identity, PER_CLASS, BATCH, length_before_new_iter=len(data))
+        sampler = MPerClassSampler(data.identity, per_class, BATCH, length_before_new_iter=len(data))
         for rows in torch.tensor(list(sampler)).split(BATCH):
             x, labels = data.pixels[data.rows[rows]], torch.from_numpy(data.identity[rows])
             draws = torch.rand((recipe.draws, len(x)), generator=random)
