@@ -36,7 +36,7 @@ from siamese.training.run import train
 
 DIM, BATCH, LR = 128, 64, 1e-3
 PER_CLASS = (4, 8, 16, 32)  # images in a batch; few classes need more of them to fill it
-SCRATCH_EPOCHS, FINETUNED_EPOCHS = 30, 8
+SCRATCH_EPOCHS, FINETUNED_EPOCHS = 20, 8
 SCRATCH_SIDES, FINETUNED_SIDE = {"digits": 16, "groceries": 64}, 128  # pixels
 LOSSES: dict[str, Callable[[], tuple[nn.Module, nn.Module | None]]] = {
     "ContrastiveLoss": lambda: (ContrastiveLoss(), None),
