@@ -129,7 +129,7 @@ def test_the_better_candidate_is_kept_and_said(digits, photos, tmp_path, capsys,
     said = capsys.readouterr().out
     assert "starts from scratch" in said
     assert "classes for validation" in said
-    monkeypatch.setattr("siamese.training.start.measure", lambda *_: (0.1, 0.2, 3))
+    monkeypatch.setattr("siamese.training.start.measure", lambda *_: (0.1, 0.08, 3))  # not clearly better
     settings, source = decide(TrainConfig(str(photos), tmp_path))
     assert (settings.init, settings.epochs, settings.turned) == ("weights/images", 0, False)
     assert source
@@ -162,6 +162,15 @@ def test_network_from_the_image_network_carries_its_license_and_limits(photos, t
     a, b = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
     warnings = [model.compare(a, b).warnings for model in (image_model, result.model)]
     assert [len(found) for found in warnings] == [1, 0]
+
+
+def test_folds_whiten_as_the_network_that_they_judge(photos, tmp_path, monkeypatch):
+    """Otherwise one calibration would mix distances of two kinds."""
+    strengths = [1.0, math.inf, math.inf]
+    monkeypatch.setattr(whitening, "choose_shrinkage", lambda *_: strengths.pop(0))
+    record = train(photos, tmp_path / "run", init="weights/images", folds=2, image_size=64, progress=False).record
+    assert len(strengths) == 2
+    assert all(fold.mean_impostor > record.before.mean_impostor for fold in record.folds.each)
 
 
 # --- fine-tuning

@@ -110,8 +110,11 @@ class Recipe:
         """Return the factor of the learning rate after a share of all steps, `progress` in (0, 1]."""
         return 1.0
 
-    def finish(self, network: SiameseNetwork, dataset: IdentityDataset) -> None:
-        """Set what gradient descent does not train, with training and validation people."""
+    def finish(self, network: SiameseNetwork, dataset: IdentityDataset, shrinkage: float | None = None) -> float | None:
+        """Set what gradient descent does not train, with training and validation people.
+
+        Returns the shrinkage of the whitening layer, if there is one. It is chosen if None is given.
+        """
 
 
 class TutorialRecipe(Recipe):
@@ -265,10 +268,12 @@ class ModernRecipe(Recipe):
             return progress / WARM_UP
         return (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
 
-    def finish(self, network: SiameseNetwork, dataset: IdentityDataset) -> None:
+    def finish(self, network: SiameseNetwork, dataset: IdentityDataset, shrinkage: float | None = None) -> float:
         """Fit the whitening layer."""
-        shrinkage = TURNED_SHRINKAGE if self.settings.turned else SHRINKAGE
-        fit_whitening(network, dataset, PRETRAINED_SHRINKAGES if self.settings.init else (shrinkage,))
+        choices = (TURNED_SHRINKAGE if self.settings.turned else SHRINKAGE,)
+        if self.settings.init:
+            choices = PRETRAINED_SHRINKAGES
+        return fit_whitening(network, dataset, choices if shrinkage is None else (shrinkage,))
 
 
 RECIPES: dict[str, type[Recipe]] = {"tutorial": TutorialRecipe, "modern": ModernRecipe}

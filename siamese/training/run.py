@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection
 from contextlib import ExitStack, closing
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,10 @@ def _train(config: TrainConfig, device: torch.device, logs: list[Log], progress:
     tested = embed(network, held_out.subsample())
     scored = score_pairs(tested)
     # `judge`: a calibration that was fitted without the test people
-    folds, judge = cross_validate(job, dataset, config.folds, held_out.names) if config.folds else (None, None)
+    folds, judge = None, None
+    if config.folds:  # with the same whitening, so that the distances of all networks are comparable
+        same = replace(job, shrinkage=state.shrinkage)
+        folds, judge = cross_validate(same, dataset, config.folds, held_out.names)
     calibration = judge or scored.calibrate()
     known = source.calibration if source and starts_as(source, job.start, settings) else None
     unchanged = bool(settings.init) and _hash_weights(network) == init

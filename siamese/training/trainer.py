@@ -53,6 +53,7 @@ class Job:
     folder: Path
     logs: Sequence[Log] = ()
     progress: bool = True  # show progress bars
+    shrinkage: float | None = None  # of the whitening layer, see `Recipe.finish`
 
 
 @dataclass
@@ -64,6 +65,7 @@ class State:
     validation_eer: list[float] = field(default_factory=list)  # after each epoch; empty without validation people
     best: dict[str, Tensor] | None = None  # weights after the epoch with the lowest validation error
     seconds: float = 0.0
+    shrinkage: float | None = None  # that was used
 
     @property
     def out_of_patience(self) -> bool:
@@ -127,7 +129,7 @@ class Trainer:
         if state.best:
             self.network.load_state_dict(state.best)
         started = time.perf_counter()
-        self.recipe.finish(self.network.eval(), self.dataset)
+        state.shrinkage = self.recipe.finish(self.network.eval(), self.dataset, self.job.shrinkage)
         state.seconds += time.perf_counter() - started
         # Weights are stored in half precision. Round them now, so that all measurements are of the stored weights.
         self.network.half().float()

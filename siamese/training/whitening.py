@@ -26,12 +26,15 @@ MIN_GAIN = 2.0  # standard errors over the folds; a smaller gain is chance
 
 
 @torch.no_grad()
-def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages: Sequence[float]) -> None:
+def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages: Sequence[float]) -> float:
     """Set the whitening layer of a network to whiten its embeddings within people, and to center them at 0.
 
     Of several shrinkages, the first is used unless others have a lower equal error rate in cross-validation over
     people, by more than chance; then the best of these. With infinity the layer does not change. A layer that was
     fitted before stays in effect, before the new one.
+
+    Returns:
+        The shrinkage.
     """
     plain = deepcopy(network)
     plain.unit = False
@@ -51,13 +54,13 @@ def fit_whitening(network: SiameseNetwork, dataset: IdentityDataset, shrinkages:
         shrinkage = choose_shrinkage(z, identity, shrinkages)
         if sample is dataset:
             embedded = batches
-    if math.isinf(shrinkage):
-        return
-    weight, bias = whitening_layer(embedded, shrinkage)
-    layer = network.whitening
-    assert isinstance(layer, nn.Linear)
-    layer.bias.copy_(weight @ layer.bias.cpu().double() + bias)
-    layer.weight.copy_(weight @ layer.weight.cpu().double())
+    if not math.isinf(shrinkage):
+        weight, bias = whitening_layer(embedded, shrinkage)
+        layer = network.whitening
+        assert isinstance(layer, nn.Linear)
+        layer.bias.copy_(weight @ layer.bias.cpu().double() + bias)
+        layer.weight.copy_(weight @ layer.weight.cpu().double())
+    return shrinkage
 
 
 def whitening_layer(batches: Iterable[tuple[Tensor, Tensor]], shrinkage: float) -> tuple[Tensor, Tensor]:
