@@ -113,7 +113,9 @@ def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.
         image = to_eight_bits(_upright(image))
         if min_long_side:
             image = image.reduce(_factor(image, min_long_side))
-        return image.convert("RGB"), round(max(width, height) / max(image.size))
+        factor, image = round(max(width, height) / max(image.size)), image.convert("RGB")
+        image.info = {}  # else it would be turned again
+        return image, factor
     except UnscaledError:
         raise
     except MemoryError as error:

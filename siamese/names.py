@@ -33,26 +33,27 @@ def member_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def unique_name(name: str, taken: set[str]) -> str:
+def unique_name(name: str, taken: dict[str, int], reserved: int = 0) -> str:
     """Return a file name that all file systems accept, and that differs from those that are taken not only in case.
 
     Args:
         name: the name that is wanted. A number is added if it is taken: "a (2).jpg".
-        taken: names that were returned before, folded; the new one is added.
+        taken: how often each name was wanted before, folded; the new one is added.
+        reserved: bytes that will be added to the name.
     """
     name = INVALID.sub("_", unicodedata.normalize("NFC", name)).rstrip(". ") or "_"
     path = PurePath(f"_{name}" if RESERVED.match(name) else name)
-    number, unique = 1, _shortened(path.stem, path.suffix)
+    limit = MAX_NAME_BYTES - reserved
+    first = unique = _shortened(path.stem, path.suffix, limit)
     while unique.casefold() in taken:
-        number += 1
-        unique = _shortened(path.stem, f" ({number}){path.suffix}")
-    taken.add(unique.casefold())
+        taken[first.casefold()] += 1
+        unique = _shortened(path.stem, f" ({taken[first.casefold()]}){path.suffix}", limit)
+    taken[unique.casefold()] = 1
     return unique
 
 
-def _shortened(stem: str, end: str) -> str:
-    """Return a file name of at most `MAX_NAME_BYTES`."""
-    return stem.encode()[: max(0, MAX_NAME_BYTES - len(end.encode()))].decode(errors="ignore") + end
+def _shortened(stem: str, end: str, limit: int) -> str:
+    return stem.encode()[: max(0, limit - len(end.encode()))].decode(errors="ignore") + end
 
 
 def printable(text: str) -> str:

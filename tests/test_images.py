@@ -72,6 +72,7 @@ def test_applies_each_orientation_whatever_else_is_in_the_exif_data(orientation)
     expected = expected.swapaxes(0, 1) if orientation >= 5 else expected
     flips = {2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}[orientation]
     assert np.array_equal(np.asarray(photo), np.flip(expected, flips))
+    assert same_pixels(images.read(photo), photo)  # it is not turned again
 
 
 def test_scales_sixteen_bits(tmp_path):

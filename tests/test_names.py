@@ -8,7 +8,7 @@ from siamese.names import MAX_NAME_BYTES, is_system, member_name, printable, uni
 
 
 def test_names_differ_also_where_letter_case_does_not_count():
-    taken = set()
+    taken = {}
     names = [unique_name(name, taken) for name in ("a.jpg", "A.jpg", "a (2).jpg", "a.jpg", "b")]
     assert names == ["a.jpg", "A (2).jpg", "a (2) (2).jpg", "a (3).jpg", "b"]
     assert len({name.casefold() for name in names}) == len(names) == len(taken)
@@ -32,19 +32,19 @@ def test_names_differ_also_where_letter_case_does_not_count():
 )
 def test_names_are_valid_on_all_systems(name, valid):
     """Windows reserves names of devices, and drops dots and spaces at the end. Both are documented, not run here."""
-    assert unique_name(name, set()) == valid
+    assert unique_name(name, {}) == valid
 
 
 @pytest.mark.parametrize("letter", ["a", "日"])
 def test_long_names_are_shortened_and_stay_unique(tmp_path, letter):
-    taken = set()
+    taken = {}
     names = [unique_name(f"{letter * 363}{number}.jpg", taken) for number in range(12)]
     assert len({name.casefold() for name in names}) == 12
     for name in names:
         assert name.endswith(".jpg")
         assert MAX_NAME_BYTES - 3 < len(name.encode()) <= MAX_NAME_BYTES
         (tmp_path / name).touch(exist_ok=False)
-    assert len(unique_name("." + "x" * 400, set()).encode()) <= MAX_NAME_BYTES
+    assert len(unique_name("." + "x" * 400, {}).encode()) <= MAX_NAME_BYTES
 
 
 def test_names_in_archives_of_macos():
