@@ -20,6 +20,8 @@ from zipfile import Path as ZipPath
 import numpy as np
 from PIL import ExifTags, Image
 
+from siamese.names import printable
+
 MAX_PIXELS = 65_000_000  # sensors of phones and of most cameras have up to 64 million
 ADVICE = "save it as JPEG or PNG"
 
@@ -190,6 +192,7 @@ def _path(source: str | PathLike) -> Path:
 
 def shorten(name: str) -> str:
     """Return a file name for an error message."""
+    name = printable(name)
     return name if len(name) <= MAX_NAME_LENGTH else f"{name[:20]}…{name[-20:]}"
 
 
