@@ -17,8 +17,6 @@ import json
 import math
 import os
 import sqlite3
-import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -30,37 +28,15 @@ from siamese.faces.detection import Detection
 from siamese.files import cache_folder
 from siamese.model import Model
 from siamese.names import unique_name
+from siamese.search.checks import DATABASE, SCHEMA, VECTORS, check_files, check_tables, check_values, has_locks
 from siamese.search.embedding import Block, FoundFace, PhotoFaces
 from siamese.search.scan import Photo
 
 T = TypeVar("T")
 
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None
-
-DATABASE, VECTORS = "faces.sqlite", "vectors.npy"
-FILES = (VECTORS, DATABASE, *(f"{DATABASE}-{end}" for end in ("journal", "wal", "shm")))  # the last three of SQLite
 FORMAT = "1"
 HEADER_BYTES = 128  # of vectors.npy
 BLOCK_ROWS = 1 << 14  # embeddings that are read at once: 12 MB for the face network
-SCHEMA = (
-    "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    """CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL,
-        stamp INTEGER NOT NULL, sha256 TEXT NOT NULL, problem TEXT NOT NULL)""",
-    """CREATE TABLE faces (row INTEGER PRIMARY KEY, file INTEGER NOT NULL REFERENCES files (id),
-        number INTEGER NOT NULL, x1 REAL, y1 REAL, x2 REAL, y2 REAL, landmarks TEXT, score REAL, quality REAL)""",
-    "CREATE INDEX faces_of_file ON faces (file)",
-)
-# SQLite allows values of other types in all columns.
-NUMBERS = "x1", "y1", "x2", "y2", "score", "quality"
-INVALID = (
-    """SELECT count(*) FROM files WHERE typeof(path) || typeof(size) || typeof(stamp) || typeof(sha256) ||
-        typeof(problem) != 'textintegerintegertexttext'""",
-    f"""SELECT count(*) FROM faces WHERE row < 0 OR typeof(number) != 'integer' OR file NOT IN (SELECT id FROM files)
-        {"".join(f"OR typeof({name}) NOT IN ('real', 'null') OR abs({name}) > 1e9 " for name in NUMBERS)}""",
-)
 OTHER_PLACE = "choose a folder on a local disk with --out, or set XDG_CACHE_HOME to one"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -89,7 +65,7 @@ class Index:
         if not is_index(folder):
             raise FileNotFoundError(f"{folder} holds no index; `siamese embed FOLDER` makes one")
         self.folder, self.dimension = folder, model.network.embedding_dim
-        self._check_files()
+        check_files(self.folder)
         self._connect("rw")
         with self._closing_on_failure():
             self._db.execute("BEGIN")
@@ -186,19 +162,9 @@ class Index:
         address = f"{(self.folder / DATABASE).absolute().as_uri()}?mode={mode}"
         self._db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=1, check_same_thread=False)
 
-    def _check_files(self) -> None:
-        """Raise a ValueError if a file is of another user, or reading it could wait for ever or go elsewhere."""
-        for name in FILES:
-            with contextlib.suppress(FileNotFoundError):
-                status = (self.folder / name).lstat()
-                if not stat.S_ISREG(status.st_mode):
-                    raise ValueError(f"{self.folder / name} is not a regular file; give another index")
-                if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-                    raise ValueError(f"{self.folder / name} belongs to another user; make an index of your own")
-
     def _check(self, model: Model) -> Path:
         """Return the folder of the photos, if the index was made with this network and version."""
-        check_schema(self._db, self.folder)
+        check_tables(self._db, self.folder)
         settings = dict(self._db.execute("SELECT name, value FROM settings"))
         if settings["format"] != FORMAT:
             raise ValueError(f"{self.folder} was made by another version; delete it and run `siamese embed` again")
@@ -212,8 +178,7 @@ class Index:
 
     def _check_content(self) -> None:
         """Raise a ValueError if values are not valid, or the end of a file is missing, which would read as zeros."""
-        if any(self._db.execute(query).fetchone()[0] for query in INVALID):
-            raise sqlite3.DatabaseError("a value is not valid")
+        check_values(self._db)
         (pages,), (page_bytes,) = (
             self._db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
         )
@@ -289,7 +254,7 @@ class IndexWriter(Index):
             raise ValueError(f"{folder} has other files; choose a new folder for the index")
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True)
-            self._check_files()
+            check_files(self.folder)
             self._protect()
             self._connect("rwc")
         with self._closing_on_failure():
@@ -305,10 +270,11 @@ class IndexWriter(Index):
 
     def _protect(self) -> None:
         """Let only this user read the index, because embeddings of faces are personal data."""
-        self.folder.chmod(0o700)
         for name in (DATABASE, VECTORS):
             os.close(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT, 0o600))
-            (self.folder / name).chmod(0o600)
+        for path, mode in ((self.folder, 0o700), (self.folder / DATABASE, 0o600), (self.folder / VECTORS, 0o600)):
+            with contextlib.suppress(PermissionError):  # not all drives have permissions
+                path.chmod(mode)
 
     def _create(self, model: Model) -> None:
         file = self.folder / VECTORS
@@ -398,27 +364,6 @@ class IndexWriter(Index):
 def is_index(folder: Path) -> bool:
     """Return whether a folder is an index."""
     return (folder / DATABASE).is_file()
-
-
-def check_schema(db: sqlite3.Connection, folder: Path) -> None:
-    """Raise a ValueError if a database has other tables than an index, or views, which could run for ever."""
-    found = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
-    if not found:
-        raise sqlite3.DatabaseError(f"{DATABASE} is empty")
-    if sorted(found) != sorted(SCHEMA):
-        raise ValueError(f"{folder} is not an index of this version; give another folder for the index")
-
-
-def has_locks(folder: Path) -> bool:
-    """Return whether files in a folder can be locked. Some network drives do not support it."""
-    if fcntl is None:
-        return True
-    with tempfile.TemporaryFile(dir=folder) as file:  # nobody else can have locked it
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
 
 
 def indexes_folder() -> Path:

@@ -17,6 +17,7 @@ from PIL import Image
 from siamese import images, wording
 from siamese.names import unique_name
 from siamese.search.find import Match, Matches
+from siamese.search.index import FULL_DISK
 from siamese.search.people import People
 from siamese.search.scan import Photo, find_photo
 from siamese.wording import counted
@@ -118,7 +119,9 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError):
-            advice = "use --copy" if link else "is the disk full?"
+            advice = (
+                "use --copy" if link else "is the disk full?" if error.errno in FULL_DISK else "give another folder"
+            )
             raise OSError(f"cannot write {target} ({error.strerror or error}); {advice}") from error
         raise
 

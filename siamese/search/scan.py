@@ -103,9 +103,10 @@ def find_photo(source: Path, path: str) -> Photo:
         raise ValueError(f"{path} is not the path of a photo")
     for number, part in enumerate(parts):
         if file.is_file():
-            member = _open_archive(file)[1].get("/".join(parts[number:]))
-            if member is None:
-                raise FileNotFoundError(f"there is no photo {path} in {source}")
+            try:
+                member = _open_archive(file)[1]["/".join(parts[number:])]
+            except (*ZIP_ERRORS, KeyError) as error:
+                raise FileNotFoundError(f"there is no photo {path} in {source}") from error
             return Photo(path, member.file_size, member.CRC, file, member)
         file = file / part
     status = file.stat()
@@ -132,10 +133,8 @@ def _walk(root: Path, found: Listing) -> None:
                 continue
             path = prefix + entry.name
             found.filled.add(prefix.rstrip("/"))
-            if not _is_unicode(entry.name):
-                found.problems.append(
-                    (os.fsencode(path).decode(errors="replace"), "its name is not in UTF-8; rename it")
-                )
+            if (shown := os.fsencode(path).decode(errors="replace")) != path:
+                found.problems.append((shown, "its name is not in UTF-8; rename it"))
                 continue
             try:
                 status = entry.stat()
@@ -202,14 +201,6 @@ def photo_suffixes() -> frozenset[str]:
     """Return the suffixes of photos, in lower case."""
     extensions = Image.registered_extensions()
     return frozenset(suffix for suffix, name in extensions.items() if name in FORMATS) | frozenset(OTHER_SUFFIXES)
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8 become surrogates
-        return False
-    return True
 
 
 def _open_archive(file: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:

@@ -7,7 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamese.search.index import DATABASE, FILES, check_schema, indexes_folder, is_index
+from siamese.search.checks import DATABASE, FILES, check_tables
+from siamese.search.index import indexes_folder, is_index
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _describe(folder: Path) -> StoredIndex:
     source, problem = None, ""
     try:
         with closing(sqlite3.connect(f"{(folder / DATABASE).absolute().as_uri()}?mode=rw", uri=True, timeout=1)) as db:
-            check_schema(db, folder)
+            check_tables(db, folder)
             source = Path(db.execute("SELECT value FROM settings WHERE name = 'source'").fetchone()[0])
     except (sqlite3.Error, ValueError, TypeError) as error:
         problem = "in use" if "locked" in str(error) else "damaged"
