@@ -180,10 +180,10 @@ def test_photos_of_a_drive_that_is_not_mounted_are_kept(photos, model, trained, 
     (photos / "1").mkdir()
     run = siamese("embed", photos, *network)
     assert "12 photos, 12 images (0 new or changed, 0 deleted" in run.stdout
-    assert "1 is empty or missing, and its 4 photos are kept" in run.stdout
+    assert "1 is empty or missing. Kept in the index: 4 photos" in run.stdout
     found = find(digits / "0" / "0.png", photos, model=model)
     assert found.faces == 12
-    assert "4 photos are kept" in found.warnings[0]
+    assert "Kept in the index: 4 photos" in found.warnings[0]
     (photos / "1").rmdir()
     shutil.move(photos.parent / "away", photos / "1")
     assert "(0 new or changed, 0 deleted" in siamese("embed", photos, *network).stdout
@@ -191,7 +191,7 @@ def test_photos_of_a_drive_that_is_not_mounted_are_kept(photos, model, trained, 
     photos.mkdir()
     run = siamese("embed", photos, *network)
     assert "12 photos, 12 images" in run.stdout
-    assert f"{photos} is empty or missing, and its 12 photos are kept" in run.stdout
+    assert f"{photos} is empty or missing. Kept in the index: 12 photos" in run.stdout
     photos.rmdir()
     run = siamese("find", digits / "0" / "0.png", photos, *network)
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
@@ -210,7 +210,7 @@ def test_deleted_archives_and_photos_are_forgotten(photos, model, place):
     assert (result.forgotten, result.faces, result.notes) == (5, 11, [])
 
 
-def test_faces_follow_photos_that_are_moved_or_touched(photos, model, place):
+def test_faces_follow_photos_that_are_moved_touched_or_copied(photos, model, place, monkeypatch):
     update_index(model, photos, place)
     before = content(place, model)
     (photos / "1").rename(photos / "moved")
@@ -224,6 +224,11 @@ def test_faces_follow_photos_that_are_moved_or_touched(photos, model, place):
     np.testing.assert_array_equal(after["moved/3.png", 1], before["1/3.png", 1])
     np.testing.assert_array_equal(after["0/other.png", 1], before["0/0.png", 1])
     assert update_index(model, photos, place).moved == 0
+    for name in ("copy.png", "another.png"):
+        shutil.copy(photos / "2" / "0.png", photos / name)
+    monkeypatch.setattr(update, "MOVED_AT_ONCE", 1)
+    assert update_index(model, photos, place).moved == 2
+    np.testing.assert_array_equal(content(place, model)["another.png", 1], before["2/0.png", 1])
 
 
 def test_numbered_photos_that_move_up_keep_their_own_faces(digits, tmp_path, model, place, monkeypatch):
@@ -464,13 +469,13 @@ def test_photos_that_are_not_where_they_were_are_named_and_nothing_is_written(
     (photos / "1").rename(photos / "moved")
     (tmp_path / "out").mkdir()
     for link in (False, True):
-        with pytest.raises(FileNotFoundError, match="4 photos are not where they were"):
+        with pytest.raises(FileNotFoundError, match="not where it was: 4 photos"):
             write_folders(*everyone(place, model), tmp_path / "out", link=link)
     assert list((tmp_path / "out").iterdir()) == []
     html = tmp_path / "found.html"
     run = siamese("find", photos / "0" / "0.png", place, "--html", html, "--weights", trained)
     assert run.returncode == 0
-    assert "4 photos are not where they were" in run.stderr
+    assert "not where it was: 4 photos" in run.stderr
 
 
 def test_links_that_the_system_refuses_are_one_sentence(photos, model, place, tmp_path, monkeypatch):

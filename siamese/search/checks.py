@@ -77,7 +77,8 @@ def has_locks(folder: Path) -> bool:
     """Return whether files in a folder can be locked. Some network drives do not support it."""
     if fcntl is None:
         return True
-    with tempfile.TemporaryFile(dir=folder) as file:  # nobody else can have locked it
+    # Nobody else can have locked a new file.
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -140,8 +140,8 @@ def find_photos(source: Path, paths: Iterable[str]) -> dict[str, Photo]:
             missing.append(path)
     if missing:
         raise FileNotFoundError(
-            f"{counted(len(missing), 'photo')} are not where they were, such as {source / missing[0]}; if they were "
-            f"moved, run `siamese embed` on their folder again"
+            f"not where it was: {counted(len(missing), 'photo')}, such as {source / missing[0]}. After a move, run "
+            "`siamese embed` on the folder again"
         )
     return found
 

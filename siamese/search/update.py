@@ -22,7 +22,7 @@ from siamese.wording import counted
 Collection = Index | PhotoCollection
 Photos = str | PathLike | Iterable[images.ImageSource] | Collection
 MOVED_AT_ONCE = 256  # photos in one transaction
-FORGET_ADVICE = "If they were deleted, run `siamese embed FOLDER --forget`"
+FORGET_ADVICE = "If it was deleted on purpose, run `siamese embed FOLDER --forget`"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[P
     changed = [photo for photo in listing.photos if known.get(photo.path) != (photo.size, photo.stamp)]
     hashes = index.hashes() if changed else {}
     moved = _find_moved(index, changed, known, hashes)
-    present, found = {photo.path for photo in listing.photos}, {hashes[path] for path in moved.values()}
+    present, found = {photo.path for photo in listing.photos}, set(moved.values())
     kept: Counter[str] = Counter()
     gone = []
     for path in known:
@@ -123,11 +123,11 @@ def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[P
     if lost:
         index.add(lost)
     notes = [
-        f"{folder or index.source} is empty or missing, and its {counted(count, 'photo')} are kept. {FORGET_ADVICE}."
+        f"{folder or index.source} is empty or missing. Kept in the index: {counted(count, 'photo')}. {FORGET_ADVICE}."
         for folder, count in kept.items()
     ]
     notes += [
-        f"{counted(count, 'RAW file')} ({suffix}) cannot be read; export them as JPEG."
+        f"Not read: {counted(count, 'RAW file')} ({suffix}). Export them as JPEG."
         for suffix, count in listing.raw.items()
     ]
     return [photo for photo in changed if photo.path not in moved], len(moved), len(gone), notes
@@ -136,7 +136,7 @@ def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[P
 def _find_moved(
     index: IndexWriter, photos: Sequence[Photo], known: dict[str, tuple[int, int]], hashes: dict[str, str]
 ) -> dict[str, str]:
-    """Copy the faces of photos whose content is known. Returns the path at which each of them was known before."""
+    """Copy the faces of photos whose content is known. Returns the SHA-256 of each of them, by its path."""
     sizes, moved = {size for size, _ in known.values()}, {}
     places = {digest: path for path, digest in hashes.items()}
     candidates = [photo for photo in photos if photo.size in sizes]
@@ -147,7 +147,7 @@ def _find_moved(
                 digest = hashlib.sha256(photo.read()).hexdigest()
                 if before := places.get(digest):
                     batch.append((photo, replace(index.photo_faces(before), sha256=digest)))
-                    moved[photo.path] = before
+                    moved[photo.path] = digest
         if batch:
             index.add(batch)
         for photo, _ in batch:  # which may have replaced another one
