@@ -8,7 +8,10 @@ So the second run only lists them and compares their sizes and times, which is b
 
 import os
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import common
 import numpy as np
@@ -21,8 +24,9 @@ from siamese.search.index import Index, IndexWriter
 from siamese.search.scan import scan
 from siamese.search.update import update_index
 
+T = TypeVar("T")
+
 FILES, FOLDERS, BATCH = 100_000, 1000, 10_000
-RUNS = 3
 
 
 def make(folder: Path) -> None:
@@ -52,6 +56,13 @@ def stat_all(folder: Path) -> int:
     )
 
 
+def measure(do: Callable[..., T], *arguments: object) -> tuple[dict[str, float], T]:
+    """Return the seconds that a call took, also of the processor alone, and what it returned."""
+    cpu = time.process_time()
+    seconds, returned = common.timed(do, *arguments)
+    return {"seconds": round(seconds, 2), "cpu_seconds": round(time.process_time() - cpu, 2)}, returned
+
+
 def main() -> None:
     args = common.parser(__doc__).parse_args()
     model = siamese.load(device="cpu")
@@ -60,22 +71,13 @@ def main() -> None:
         folder, place = Path(temporary, "photos").resolve(), Path(temporary, "index")
         make(folder)
         fill(place, folder, model)
-        unchanged, stats, opened = [], [], []
-        for _ in range(RUNS):
-            stats.append(common.timed(stat_all, folder)[0])
-            seconds, update = common.timed(update_index, model, folder, place)
-            assert (update.photos, update.embedded, update.moved, update.forgotten) == (FILES, 0, 0, 0)
-            unchanged.append(seconds)
-            seconds, index = common.timed(Index, place, model)
-            index.close()
-            opened.append(seconds)
-    result = {
-        "files": FILES,
-        "unchanged_seconds": round(min(unchanged), 2),
-        "stat_seconds": round(min(stats), 2),
-        "open_index_seconds": round(min(opened), 2),
-    }
-    promises = {"a run over 100,000 unchanged files takes at most 10 s": result["unchanged_seconds"] <= 10}
+        stats, _ = measure(stat_all, folder)
+        unchanged, update = measure(update_index, model, folder, place)
+        assert (update.photos, update.embedded, update.moved, update.forgotten) == (FILES, 0, 0, 0)
+        opened, index = measure(Index, place, model)
+        index.close()
+    result = {"files": FILES, "unchanged": unchanged, "stat": stats, "open_index": opened}
+    promises = {"a run over 100,000 unchanged files takes at most 10 s": unchanged["cpu_seconds"] <= 10}
     common.finish(result, args.json, promises | common.two_cores(args.json))
 
 

@@ -23,9 +23,9 @@ from siamese.images import ADVICE, shorten
 PREFIX = "siamese-uploads-"
 PROCESSES = 2
 
-# Of one photo. The largest that are accepted, of 65 megapixels, need up to 4 seconds and 0.9 GB.
-MAX_SECONDS = 5  # of CPU time
-MAX_BYTES = 1_200_000_000  # of memory
+# Of one photo. Those of 50 megapixels need up to 3 seconds and 0.6 GB in any format; a JPEG file needs much less.
+MAX_SECONDS = 4  # of CPU time
+MAX_BYTES = 900_000_000  # of memory
 
 
 def use_own_uploads_folder() -> Path:

@@ -28,15 +28,15 @@ class Photo:
     path: str  # relative to the folder, with slashes, also inside a zip archive; no two photos have the same
     size: int  # in bytes
     stamp: int  # time of the last change in nanoseconds, or the CRC-32 in a zip archive
-    file: Path  # the file, or the zip archive that it is in
+    file: str  # path of the file, or of the zip archive that it is in
     member: zipfile.ZipInfo | None = None  # in the zip archive
 
     def read(self) -> bytes:
         """Return the content. Raises a ValueError that calls the photo "it" if that is not possible."""
         try:
             if self.member is None:
-                return read_file(self.file, "it")
-            return read_member(_open_archive(self.file)[0], self.member, "it")
+                return read_file(Path(self.file), "it")
+            return read_member(_open_archive(Path(self.file))[0], self.member, "it")
         except FileNotFoundError as error:
             raise ValueError("it was deleted before it was read") from error
         except OSError as error:
@@ -107,10 +107,10 @@ def find_photo(source: Path, path: str) -> Photo:
                 member = _open_archive(file)[1]["/".join(parts[number:])]
             except (*ZIP_ERRORS, KeyError) as error:
                 raise FileNotFoundError(f"there is no photo {path} in {source}") from error
-            return Photo(path, member.file_size, member.CRC, file, member)
+            return Photo(path, member.file_size, member.CRC, str(file), member)
         file = file / part
     status = file.stat()
-    return Photo(path, status.st_size, status.st_mtime_ns, file)
+    return Photo(path, status.st_size, status.st_mtime_ns, str(file))
 
 
 def _walk(root: Path, found: Listing) -> None:
@@ -164,7 +164,7 @@ def _add_file(path: str, file: str, status: os.stat_result, found: Listing) -> N
     elif not stat.S_ISREG(status.st_mode):
         found.problems.append((path, "it is not a regular file"))
     else:
-        found.photos.append(Photo(path, status.st_size, status.st_mtime_ns, Path(file)))
+        found.photos.append(Photo(path, status.st_size, status.st_mtime_ns, file))
 
 
 def _list_archive(file: Path, prefix: str, found: Listing) -> None:
@@ -181,7 +181,7 @@ def _list_archive(file: Path, prefix: str, found: Listing) -> None:
         if any(is_system(part, folder) for part, folder in zip(parts, ("", *parts), strict=False)):
             continue
         if _is_photo(name):
-            found.photos.append(Photo(prefix + name, member.file_size, member.CRC, file, member))
+            found.photos.append(Photo(prefix + name, member.file_size, member.CRC, str(file), member))
         else:
             _count_other(name, found)
 

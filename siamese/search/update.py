@@ -119,7 +119,7 @@ def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[P
             kept[folder] += 1
     index.forget(gone)
     nothing = np.empty((0, index.dimension), np.float32)
-    lost = [(Photo(path, -1, 0, index.source), PhotoFaces((), nothing, text)) for path, text in listing.problems]
+    lost = [(Photo(path, -1, 0, str(index.source)), PhotoFaces((), nothing, text)) for path, text in listing.problems]
     if lost:
         index.add(lost)
     notes = [
