@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamese.search.checks import DATABASE, FILES, check_tables
+from siamese.search.checks import DATABASE, FILES, check_files, check_tables
 from siamese.search.index import indexes_folder, is_index
 
 
@@ -64,6 +64,7 @@ def _describe(folder: Path) -> StoredIndex:
     status = [file.stat() for file in folder.iterdir() if file.name in FILES]
     source, problem = None, ""
     try:
+        check_files(folder)
         with closing(sqlite3.connect(f"{(folder / DATABASE).absolute().as_uri()}?mode=rw", uri=True, timeout=1)) as db:
             check_tables(db, folder)
             source = Path(db.execute("SELECT value FROM settings WHERE name = 'source'").fetchone()[0])
