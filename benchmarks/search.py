@@ -83,7 +83,7 @@ def fill(place: Path, z: np.ndarray) -> None:
     with IndexWriter(place, siamese.load(device="cpu"), place) as index:
         for start in range(0, len(z), 10_000):
             rows = range(start, min(start + 10_000, len(z)))
-            index.add([(Photo(f"{r:07}.jpg", 1, 1, place), PhotoFaces((face,), z[r : r + 1])) for r in rows])
+            index.add([(Photo(f"{r:07}.jpg", 1, 1, str(place)), PhotoFaces((face,), z[r : r + 1])) for r in rows])
 
 
 def memory(name: str) -> float:

@@ -42,7 +42,12 @@ def cache_folder() -> Path:
 
     It is `siamese` inside XDG_CACHE_HOME, or inside ~/.cache if that variable is not set. It may not exist yet.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "siamese"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "siamese"
+    except RuntimeError as error:
+        raise OSError(
+            "your home folder is not known; set XDG_CACHE_HOME to a folder for indexes and downloads"
+        ) from error
 
 
 def write_atomically(target: Path, write: Callable[[Path], object]) -> None:

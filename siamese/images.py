@@ -11,23 +11,33 @@ import os
 import re
 import stat
 import warnings
+import zipfile
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 from zipfile import Path as ZipPath
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
-MAX_PIXELS = 50_000_000
+from siamese.names import printable
+
+MAX_PIXELS = 65_000_000  # sensors of phones and of most cameras have up to 64 million
 ADVICE = "save it as JPEG or PNG"
 
 # The formats of photos; JPEG includes MPO. Pillow reads about 40 more; some of them start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 HEIF_PACKAGES = ("pi_heif", "pillow_heif")  # either adds HEIF to Pillow
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # ISO/IEC 23008-12
+AVIF_BRANDS = {b"avif", b"avis"}
+MAX_BRANDS_BYTES = 256
+RAW_SUFFIXES = {
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef"),
+    *(".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".srw", ".x3f"),
+}
 # Each scan of a progressive JPEG costs as much time as a whole baseline JPEG. Cameras and editors write at most 20.
 MAX_JPEG_SCANS = 100
+MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # of a segment of a JPEG file; all but restart markers
 SAMPLE_BITS = (8, 10, 12, 14, 16)  # that a file with 16 bits per sample may use
 
 
@@ -44,9 +54,20 @@ ImageSource = ImageContent | ReducedReader
 MIN_SIDE = 8
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 ARRAY_ADVICE = "arrange it as height × width × channels with values from 0 to 255, and convert it to uint8"
-MAX_FILE_BYTES = 500_000_000  # 50 million pixels with three 16-bit samples have 300 MB
+MAX_FILE_BYTES = 500_000_000  # 65 million pixels with three 16-bit samples have 390 MB
+PIECE_BYTES = 64  # that are unpacked at once by methods without a limit; bzip2 makes up to 90 MB of them
 MAX_NAME_LENGTH = 80  # of a file in an error message
 MAX_PATH_LENGTH = 4096
+# What turns an image upright, by its orientation in EXIF.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read(source: ImageSource) -> Image.Image:
@@ -57,7 +78,7 @@ def read(source: ImageSource) -> Image.Image:
             of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA. OpenCV's arrays are BGR: pass `array[..., ::-1]`.
 
     Returns:
-        An RGB image of at least 8 × 8 and at most 50 million pixels, rotated by its EXIF orientation.
+        An RGB image of at least 8 × 8 and at most 65 million pixels, rotated by its EXIF orientation.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -71,7 +92,8 @@ def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.
 
     Args:
         source: see `read`.
-        min_long_side: keep at least this many pixels on the longest side; None to keep all.
+        min_long_side: keep at least this many pixels on the longest side, and `MIN_SIDE` on the other; None to keep
+            all.
 
     Returns:
         The image, and the integer by which each side of the original is longer.
@@ -88,12 +110,14 @@ def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.
         raise ValueError(f"{name} has only {width} × {height} pixels; each side needs at least {MIN_SIDE}")
     try:
         if min_long_side and not isinstance(source, Image.Image):
-            long_side = max(width, height)
-            image.draft(None, (max(1, min_long_side * width // long_side), max(1, min_long_side * height // long_side)))
+            factor = _factor(image, min_long_side)
+            image.draft(None, (width // factor, height // factor))
         image = to_eight_bits(_upright(image))
         if min_long_side:
-            image = image.reduce(max(1, max(image.size) // min_long_side))
-        return image.convert("RGB"), round(max(width, height) / max(image.size))
+            image = image.reduce(_factor(image, min_long_side))
+        factor, image = round(max(width, height) / max(image.size)), image.convert("RGB")
+        image.info = {}  # else it would be turned again
+        return image, factor
     except UnscaledError:
         raise
     except MemoryError as error:
@@ -102,6 +126,10 @@ def read_reduced(source: ImageSource, min_long_side: int | None) -> tuple[Image.
         if "closed image" in str(error):
             raise ValueError(f"{name} is closed; pass it before closing it") from error
         raise ValueError(f"{name} is damaged or incomplete; {ADVICE}") from error
+
+
+def _factor(image: Image.Image, min_long_side: int) -> int:
+    return max(1, min(max(image.size) // min_long_side, min(image.size) // MIN_SIDE))
 
 
 def is_single_image(source: object) -> bool:
@@ -131,7 +159,10 @@ def _open(source: ImageContent) -> tuple[str, Image.Image]:
         return "the file", open_image(source, "the file")
     if isinstance(source, str | PathLike | ZipPath):
         path = source if isinstance(source, ZipPath) else _path(source)
-        return shorten(path.name), open_image(_read_bytes(path), shorten(path.name))
+        name = shorten(path.name)
+        if path.suffix.lower() in RAW_SUFFIXES:
+            raise ValueError(f"{name} is a RAW file, which cannot be read; {ADVICE}")
+        return name, open_image(_read_bytes(path, name), name)
     if hasattr(source, "shape"):  # a tensor
         raise ValueError(
             f"expected an image, got a {type(source).__name__} of shape {tuple(source.shape)}; {ARRAY_ADVICE}"
@@ -161,6 +192,7 @@ def _path(source: str | PathLike) -> Path:
 
 def shorten(name: str) -> str:
     """Return a file name for an error message."""
+    name = printable(name)
     return name if len(name) <= MAX_NAME_LENGTH else f"{name[:20]}…{name[-20:]}"
 
 
@@ -173,15 +205,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _read_bytes(path: Path | ZipPath) -> bytes:
-    name = shorten(path.name)
+def _read_bytes(path: Path | ZipPath, name: str) -> bytes:
     try:
         if path.is_dir():
             raise ValueError(f"{shorten(str(path))} is a folder; give the path of an image")
-        size = path.root.getinfo(path.at).file_size if isinstance(path, ZipPath) else _regular_size(path)
-        if size > MAX_FILE_BYTES:
-            raise ValueError(f"{name} has more than {MAX_FILE_BYTES // 10**6} MB; use a smaller version")
-        return (_unzip(path) if isinstance(path, ZipPath) else path.read_bytes()) if size else b""
+        if isinstance(path, ZipPath):
+            return read_member(path.root, path.root.getinfo(path.at), name)
+        return read_file(path, name)
     except (FileNotFoundError, KeyError) as error:
         raise FileNotFoundError(f"there is no file {shorten(str(path))}") from error
     except OSError as error:
@@ -190,10 +220,28 @@ def _read_bytes(path: Path | ZipPath) -> bytes:
         raise ValueError(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _unzip(path: ZipPath) -> bytes:
-    name = shorten(path.name)
+def read_file(path: Path, name: str) -> bytes:
+    """Return the content of a regular file of at most `MAX_FILE_BYTES`. Raises OSError, or ValueError with the name."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{name} is not a regular file; give the path of an image")
+    _check_size(status.st_size, name)  # 0 for the files of /proc, some of which never end
+    return path.read_bytes() if status.st_size else b""
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> bytes:
+    """Return the content of a member of a zip archive, no more than it announces and than `MAX_FILE_BYTES`.
+
+    Raises:
+        ValueError: with the name, if that is not possible.
+    """
+    _check_size(member.file_size, name)
+    piece = member.file_size or 1
     try:
-        return path.read_bytes()
+        with archive.open(member) as file:
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                piece = file.MIN_READ_SIZE = PIECE_BYTES  # pyrefly: ignore[missing-attribute]
+            return b"".join(iter(lambda: file.read(piece), b""))
     except RuntimeError as error:
         raise ValueError(
             f"{name} is encrypted in its zip archive, or compressed in an unknown way; create the archive again"
@@ -202,28 +250,25 @@ def _unzip(path: ZipPath) -> bytes:
         raise ValueError(f"{name} is damaged inside its zip archive; create the archive again") from error
 
 
-def _regular_size(path: Path) -> int:
-    """Return the size of a file in bytes. It is 0 for the files of /proc, some of which never end."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{shorten(path.name)} is not a regular file; give the path of an image")
-    return status.st_size
+def _check_size(size: int, name: str) -> None:
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"{name} has more than {MAX_FILE_BYTES // 10**6} MB; use a smaller version")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
-    # `exif_transpose` copies the image even if there is nothing to rotate.
-    rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return ImageOps.exif_transpose(image) if rotated else image
+    turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def open_image(content: bytes, name: str) -> Image.Image:
     """Open the content of a file, if it is of a supported format and not too much work to decode."""
     if not content:
         raise ValueError(f"{name} is empty (0 bytes)")
-    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_JPEG_SCANS:  # start of a scan
+    if content.startswith(b"\xff\xd8") and _has_many_scans(content):
         raise ValueError(f"{name} has more than {MAX_JPEG_SCANS} scans; {ADVICE} without progressive scans")
-    if is_heif := content[4:8] == b"ftyp" and content[8:12] in HEIF_BRANDS:
+    brands = _brands(content)
+    if is_heif := bool(brands & HEIF_BRANDS) and not brands & AVIF_BRANDS:
         _register_heif(name)
     try:
         with warnings.catch_warnings():
@@ -238,6 +283,25 @@ def open_image(content: bytes, name: str) -> Image.Image:
         raise ValueError(f"{name} needs too much memory; {ADVICE}") from error
     except Exception as error:  # Pillow's parsers raise many types for damaged files
         raise ValueError(f"{name} is not an image that can be read; {ADVICE}") from error
+
+
+def _has_many_scans(jpeg: bytes) -> bool:
+    """Return whether a JPEG file has more than `MAX_JPEG_SCANS`. A video may follow the image, in a motion photo."""
+    if jpeg.count(b"\xff\xda") <= MAX_JPEG_SCANS:  # also in previews and in what follows
+        return False
+    scans, place = 0, 2
+    while scans <= MAX_JPEG_SCANS and (marker := MARKER.search(jpeg, place)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        place = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+    return scans > MAX_JPEG_SCANS
+
+
+def _brands(content: bytes) -> set[bytes]:
+    """Return the brands of a HEIF or AVIF file: the major one, and those that it is compatible with."""
+    if content[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(content[:4], "big"), MAX_BRANDS_BYTES)
+    return {content[start : start + 4] for start in (8, *range(16, end, 4))}
 
 
 def _register_heif(name: str) -> None:

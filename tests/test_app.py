@@ -11,6 +11,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -359,6 +360,9 @@ def test_other_files_are_not_served(page):
 
 HOLD_A_FOLDER = """
 import sys, time
+import os, pathlib
+def refuse(*arguments): raise PermissionError(13, "The process cannot access the file")
+os.rename = os.replace = pathlib.Path.rename = pathlib.Path.replace = refuse  # as Windows does if a file is open
 from siamese.page.uploads import use_own_uploads_folder
 
 folder = use_own_uploads_folder()
@@ -370,6 +374,8 @@ time.sleep(float(sys.argv[1]))
 
 
 def test_uploads_of_a_killed_page_are_deleted_at_the_next_start(tmp_path):
+    """The page neither renames the folder nor holds a file open in it, which Windows refuses."""
+
     def start(seconds: int) -> tuple[subprocess.Popen, Path]:
         environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path)}
         command = [sys.executable, "-c", HOLD_A_FOLDER, str(seconds)]
@@ -380,9 +386,10 @@ def test_uploads_of_a_killed_page_are_deleted_at_the_next_start(tmp_path):
     killed.kill()
     killed.wait()
     assert (old / "upload" / "photo.jpg").exists()
+    assert not [file for file in psutil.Process(running.pid).open_files() if other in Path(file.path).parents]
     ended, own = start(0)
     ended.wait()
     assert [old.exists(), own.exists(), (other / "upload" / "photo.jpg").exists()] == [False, False, True]
     running.kill()
     running.wait()
-    assert [path for path in tmp_path.iterdir()] == [other]
+    assert sorted(tmp_path.iterdir()) == [other, other.with_name(f"{other.name}.lock")]

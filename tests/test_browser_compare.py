@@ -204,9 +204,9 @@ def test_too_large_uploads_are_explained(tab, tmp_path):
     Image.effect_noise((4000, 4000), 80).save(tmp_path / "large.png", compress_level=0)
     upload(tab, tmp_path / "large.png")
     expect(tab.get_by_text("exceed the maximum allowed size of 10.0 Mb")).to_be_visible()
-    Image.new("L", (8000, 7000)).save(tmp_path / "wide.png")
+    Image.new("L", (9000, 8000)).save(tmp_path / "wide.png")
     upload(tab, tmp_path / "wide.png", EXAMPLES / "collins.jpg")
-    expect(tab.locator(".problem >> visible=true")).to_contain_text("more than 50 million")
+    expect(tab.locator(".problem >> visible=true")).to_contain_text("more than 65 million")
 
 
 def test_the_webcam_gives_an_answer(chromium, page, tmp_path):

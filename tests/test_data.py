@@ -271,10 +271,30 @@ def test_too_few_people_cannot_be_split(digits):
         dataset.folds(2)
 
 
+@pytest.mark.parametrize("names", [("training", "testing"), ("train", "val"), ("Train", "valid", "test")])
+def test_folders_named_like_parts_of_a_data_set_split_it(digits, tmp_path, names):
+    for person in range(10):
+        part = tmp_path / names[person % len(names)]
+        part.mkdir(exist_ok=True)
+        shutil.copytree(digits / str(person), part / str(person))
+    (tmp_path / "@eaDir").mkdir()
+    (tmp_path / names[0] / "#recycle").mkdir()
+    people = list_people(tmp_path)
+    assert people.names == tuple(map(str, range(10)))
+    assert people.test_names == {str(person) for person in range(10) if person % len(names)}
+    assert people.problems == []
+
+
+def test_people_named_like_parts_of_a_data_set_are_people(digits, tmp_path):
+    for name, number in (("train", 0), ("test", 1)):
+        shutil.copytree(digits / str(number), tmp_path / name)
+    assert list_people(tmp_path).names == ("test", "train")
+
+
 def test_a_person_in_training_and_testing_is_refused(digits, tmp_path):
     for side in ("training", "testing"):
         shutil.copytree(digits / "1", tmp_path / side / "1")
-    with pytest.raises(ValueError, match="in both training and testing: 1"):
+    with pytest.raises(ValueError, match="in several of testing, training: 1"):
         list_people(tmp_path)
 
 

@@ -5,9 +5,10 @@ import io
 import os
 import struct
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZipFile
 from zipfile import Path as ZipPath
 
 import numpy as np
@@ -56,6 +57,22 @@ def test_applies_exif_orientation(tmp_path):
     exif[0x0112] = 6  # rotated by 90 degrees
     path = saved(tmp_path, "a.png", PHOTO.transpose(Image.Transpose.ROTATE_90), exif=exif)
     assert same_pixels(images.read(path), PHOTO)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_applies_each_orientation_whatever_else_is_in_the_exif_data(orientation):
+    """The resolution is -1/0 as a signed fraction, which Pillow reads but cannot write."""
+    entries = struct.pack("<HHIHHHHII", 0x112, 3, 1, orientation, 0, 0x11A, 10, 1, 38) + bytes(4)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<ii", -1, 0)
+    file = io.BytesIO()
+    PHOTO.save(file, "JPEG")
+    content = file.getvalue()
+    photo = images.read(content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:])
+    expected = np.asarray(images.read(content))
+    expected = expected.swapaxes(0, 1) if orientation >= 5 else expected
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}[orientation]
+    assert np.array_equal(np.asarray(photo), np.flip(expected, flips))
+    assert same_pixels(images.read(photo), photo)  # it is not turned again
 
 
 def test_scales_sixteen_bits(tmp_path):
@@ -164,8 +181,22 @@ def test_error_names_the_problem_of_a_file(tmp_path, content, says):
 def test_rejects_images_that_are_too_small_or_too_large():
     with pytest.raises(ValueError, match="only 1 × 1 pixels"):
         images.read(Image.new("L", (1, 1)))
-    with pytest.raises(ValueError, match="more than 50 million"):
-        images.read(Image.new("1", (10_000, 6_000)))
+    with pytest.raises(ValueError, match="more than 65 million"):
+        images.read(Image.new("1", (10_000, 7_000)))
+
+
+@pytest.mark.parametrize("size", [(8160, 6144), (8688, 5792), (9504, 6336), (9248, 6936)])
+def test_reads_photos_of_the_largest_common_sensors(tmp_path, size):
+    path = saved(tmp_path, "a.jpg", Image.new("L", size))
+    assert max(images.read_reduced(path, 2000)[0].size) >= 2000
+
+
+@pytest.mark.parametrize("size", [(20_000, 60), (12, 4000), (8, 60_000)])
+def test_thin_photos_keep_the_smallest_side(tmp_path, size):
+    for source in (saved(tmp_path, "a.jpg", Image.new("L", size)), Image.new("L", size)):
+        reduced, factor = images.read_reduced(source, 2000)
+        assert min(images.read(reduced).size) >= images.MIN_SIDE
+        assert max(size) == pytest.approx(factor * max(reduced.size), rel=0.01)
 
 
 def test_error_names_a_missing_file(tmp_path):
@@ -188,6 +219,30 @@ def test_rejects_jpegs_with_too_many_scans():
     assert images.read(progressive_jpeg(20)).size == PHOTO.size
     with pytest.raises(ValueError, match="scans"):
         images.read(progressive_jpeg(1000))
+    content = progressive_jpeg(20)
+    assert images.read(content + b"\xff\xda" * 1000).size == PHOTO.size  # the video of a motion photo
+    preview = b"\xff\xe1" + struct.pack(">H", 3002) + b"\xff\xd9" + b"\xff\xda" * 1499
+    assert images.read(content[:2] + preview + content[2:]).size == PHOTO.size
+    with pytest.raises(ValueError, match="scans"):
+        images.read(content[:2] + preview + progressive_jpeg(1000)[2:])
+
+
+def test_reads_avif_files_of_the_general_brand(monkeypatch):
+    file = io.BytesIO()
+    PHOTO.save(file, "AVIF", quality=90)
+    content = file.getvalue()
+    assert content[4:12] == b"ftypavif"
+    assert b"mif1" in content[16:40]
+    monkeypatch.setattr(sys, "meta_path", [Blocked(), *sys.meta_path])
+    swapped = content[:8] + b"mif1" + content[12:40].replace(b"mif1", b"avif") + content[40:]
+    assert same_pixels(images.read(swapped), images.read(content))
+
+
+def test_raw_files_are_named(tmp_path):
+    path = saved(tmp_path, "a.tiff")
+    path = path.rename(tmp_path / "a.DNG")
+    with pytest.raises(ValueError, match=r"a\.DNG is a RAW file"):
+        images.read(path)
 
 
 class Blocked(importlib.abc.MetaPathFinder):
@@ -283,6 +338,24 @@ def test_only_regular_files_of_a_sane_size_are_read(tmp_path):
         images.read(ZipPath(tmp_path / "a.zip", "large.jpg"))
     with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
         images.read(ZipPath(tmp_path / "a.zip", "none.jpg"))
+
+
+@pytest.mark.parametrize("method", [ZIP_DEFLATED, ZIP_BZIP2])
+def test_members_of_archives_are_unpacked_only_to_the_announced_size(tmp_path, method):
+    with ZipFile(tmp_path / "a.zip", "w", method) as archive, archive.open("a.jpg", "w") as member:
+        for _ in range(250):
+            member.write(bytes(1_000_000))
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    for start, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        place = content.index(start) + offset
+        content[place : place + 4] = struct.pack("<I", 1000)
+    (tmp_path / "a.zip").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a\.jpg is damaged"):
+        images.read(ZipPath(tmp_path / "a.zip", "a.jpg"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150_000_000
 
 
 @pytest.mark.parametrize("array", [np.zeros((9, 9)), np.zeros((9, 9, 2), np.uint8), np.zeros(9, np.uint8)])

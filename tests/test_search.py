@@ -119,6 +119,30 @@ def test_the_order_of_the_photos_does_not_matter(model):
     assert [a.dissimilarity for a in first] == pytest.approx([b.dissimilarity for b in second], abs=1e-3)
 
 
+def test_portraits_of_different_people_are_named_and_refused(model):
+    photos = [EXAMPLES / "hopper.jpg"]
+    obama, biden = EXAMPLES / "obama-portrait.jpg", EXAMPLES / "biden.jpg"
+    for portraits in ([obama, biden], [obama, biden, EXAMPLES / "obama-standing.jpg"], [obama, Image.open(biden)]):
+        with pytest.raises(ValueError, match="Portrait 2") as raised:
+            find(portraits, photos, model=model)
+        assert "Portrait 3" not in str(raised.value)
+        assert "obama-portrait.jpg" in str(raised.value)
+        assert ("biden.jpg" in str(raised.value)) == (portraits[1] is biden)
+    assert find([EXAMPLES / name for name in sorted(OBAMA)], photos, model=model).warnings == ()
+
+
+def test_thin_and_broken_photos_do_not_stop_the_others(model, tmp_path):
+    """A wide one, a high one and one that is no image, among photos with a face."""
+    shutil.copy(EXAMPLES / "biden.jpg", tmp_path / "biden.jpg")
+    Image.new("L", (20_000, 60)).save(tmp_path / "wide.jpg")
+    Image.new("L", (12, 4000)).save(tmp_path / "high.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    for photos in (tmp_path, sorted(tmp_path.iterdir())):
+        found = find(EXAMPLES / "biden.jpg", photos, model=model)
+        assert (len(found.matches), found.faces) == (1, 1)
+        assert [text for text in found.warnings if "broken.jpg" in text]
+
+
 @pytest.mark.parametrize("unit", [True, False])
 def test_nearest_equals_sorting_all_distances(unit):
     rng = np.random.default_rng(0)
@@ -162,6 +186,9 @@ FACE = FoundFace(0, "a/b.jpg", 1, Face(None, Detection((1.0, 2.0, 3.0, 4.0), (),
 def test_csv_cells_are_no_formulas():
     text = write_csv(["=a"], [["+1"], ["-1"], ["@x"], ["ok"], [-1], [1.5]])
     assert [row[0] for row in csv.reader(text.splitlines())] == ["'=a", "'+1", "'-1", "'@x", "ok", "-1", "1.5"]
+    names = ["a;=1+1;.jpg", "\uff1d1+1.jpg", " =1.jpg", 'a"b.jpg']
+    lines = write_csv(["name"], [[name] for name in names]).splitlines()
+    assert lines == ['"name"', '"a;=1+1;.jpg"', '"\'\uff1d1+1.jpg"', '"\' =1.jpg"', '"a""b.jpg"']
     people = People(((FACE, replace(FACE, photo="=cmd.jpg")),), (replace(FACE, number=2),), 1.0, 0.01)
     header, *rows = csv.reader(people_csv(people).splitlines())
     assert [dict(zip(header, row, strict=True))["person"] for row in rows] == ["1", "1", ""]
@@ -201,7 +228,7 @@ def test_commands_print_a_table_json_html_and_csv(folder, tmp_path, siamese):
     assert run.returncode == 0
     (index,) = (tmp_path / "cache" / "siamese" / "indexes").iterdir()
     assert run.stdout.startswith("5 photos, 5 faces (5 new or changed, 0 deleted")
-    assert f"rm -r '{index}'" in run.stderr
+    assert f"siamese index --forget {index}" in run.stderr
     assert "biometric" not in siamese("embed", folder).stderr  # only the first time
     html = tmp_path / "found.html"
     run = siamese("find", EXAMPLES / "obama-speaking.jpg", EXAMPLES / "obama-standing.jpg", folder, "--html", html)

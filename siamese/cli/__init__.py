@@ -1,4 +1,4 @@
-"""The command line: siamese compare | embed | find | group | train | import | evaluate | export | push | deploy | page.
+"""The command line: siamese compare | embed | find | group | index | train | import | evaluate | export | push | …
 
 Modules are imported inside the functions that need them, so that `siamese --help` does not import PyTorch.
 """
@@ -9,11 +9,12 @@ import sys
 from siamese import __version__
 from siamese.cli.common import Parser
 from siamese.cli.models import add_compare, add_deploy, add_export, add_page, add_push
-from siamese.cli.search import add_embed, add_find, add_group
+from siamese.cli.search import add_embed, add_find, add_group, add_index
 from siamese.cli.train import add_evaluate, add_import, add_train
+from siamese.names import printable
 
 COMMANDS = (
-    *(add_compare, add_embed, add_find, add_group),
+    *(add_compare, add_embed, add_find, add_group, add_index),
     *(add_train, add_import, add_evaluate, add_export, add_push, add_deploy, add_page),
 )
 # Missing module: what needs it, and the extra that installs it.
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
         return 141  # as the shell reports it, for example if the output goes to `head`
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 2
     except ImportError as error:
         needs, extra = EXTRAS.get(error.name or "", ("training and evaluation need", "train"))

@@ -1,18 +1,21 @@
-"""The commands siamese embed | find | group."""
+"""The commands siamese embed | find | group | index."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siamese.cli.common import Commands, add_command, add_fmr, add_network, load_model
+from siamese.names import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from siamese.model import Model
     from siamese.search.index import Index
@@ -26,6 +29,8 @@ def add_embed(commands: Commands) -> None:
     command = add_command(commands, "embed", _embed)
     command.add_argument("folder", type=Path, help="a folder or zip archive of photos")
     command.add_argument("--out", type=Path, metavar="INDEX", help="folder of the index (default: in ~/.cache/siamese)")
+    forget_help = "also forget the photos of folders that are empty or missing"
+    command.add_argument("--forget", action="store_true", help=forget_help)
     add_network(command)
 
 
@@ -53,6 +58,11 @@ def add_group(commands: Commands) -> None:
     add_network(command)
 
 
+def add_index(commands: Commands) -> None:
+    command = add_command(commands, "index", _index)
+    command.add_argument("--forget", type=Path, metavar="FOLDER", help="delete the index of a folder, or an index")
+
+
 def _embed(args: argparse.Namespace) -> None:
     """Make an index of the faces in a folder of photos.
 
@@ -63,24 +73,40 @@ def _embed(args: argparse.Namespace) -> None:
 
     model = load_model(args.weights, args.device)
     with _progress() as progress:
-        update = update_index(model, args.folder, args.out, progress)
-    changes = f"{update.embedded:,} new or changed, {update.forgotten:,} deleted, {update.others:,} other files"
+        update = update_index(model, args.folder, args.out, progress, args.forget)
+    moved = f"{update.moved:,} moved, " if update.moved else ""
+    changes = f"{update.embedded:,} new or changed, {moved}{update.forgotten:,} deleted, {update.others:,} other files"
     print(f"{counted(update.photos, 'photo')}, {counted(update.faces, model.words.item)} ({changes})")
-    _shorten("Photos without a face", update.without_faces)
-    _shorten("Not read", [f"{path}: {text}" for path, text in update.problems])
-    print(f"Index: {update.index}", file=sys.stderr)
+    _print_list("Photos without a face", update.without_faces)
+    _print_list("Not read", [f"{path}: {text}" for path, text in update.problems])
+    _print_list("Notes", update.notes)
+    print(f"Index: {printable(str(update.index))}", file=sys.stderr)
     if update.created and model.words is FACES:
-        advice = f"To delete it: rm -r '{update.index}'"
+        advice = f"To delete it: siamese index --forget {printable(shlex.quote(str(update.index)))}"
         print(f"It holds biometric data of the people in the photos. {advice}", file=sys.stderr)
 
 
-def _shorten(title: str, lines: list[str]) -> None:
+def _print_list(title: str, lines: Sequence[str]) -> None:
     if lines:
         print(f"{title} ({len(lines):,}):")
         for line in lines[:SHOWN]:
-            print(f"  {line}")
+            print(f"  {printable(line)}")
         if len(lines) > SHOWN:
             print(f"  … and {len(lines) - SHOWN:,} more")
+
+
+def _index(args: argparse.Namespace) -> None:
+    """List the indexes in ~/.cache/siamese with their folder, size and age, or delete those of a folder.
+
+    The folder may not exist any more. Photos are not deleted.
+    """
+    from siamese.search.stored import forget_indexes, stored_indexes
+
+    for index in forget_indexes(args.forget) if args.forget else stored_indexes():
+        source = index.problem or str(index.source)
+        gone = " (not there)" if index.source and not index.source.exists() else ""
+        size, days = f"{index.size / 1e6:,.1f} MB", f"{max(0, time.time() - index.modified) / 86400:.0f} days old"
+        print(printable(f"{'deleted: ' * bool(args.forget)}{source}{gone}, {size}, {days}: {index.folder}"))
 
 
 def _open(photos: str, model: Model) -> Index:
@@ -108,13 +134,17 @@ def _find(args: argparse.Namespace) -> None:
     """Find a person in many photos."""
     from siamese import wording
     from siamese.search.find import find
-    from siamese.search.output import matches_html
+    from siamese.search.output import find_photos, matches_html
 
     model = load_model(args.weights, args.device)
     with _open(args.photos, model) as index:
         found = find(args.portraits, index, model=model, fmr=args.fmr, limit=args.limit)
         if args.html:
             args.html.write_text(matches_html(found, index.source), "utf-8")
+            try:
+                find_photos(index.source, [face.photo for face in found.ranked])
+            except (FileNotFoundError, ValueError) as error:
+                print(f"note: {printable(str(error))}", file=sys.stderr)
     if args.json:
         print(json.dumps(found.to_dict()))
         return
@@ -122,9 +152,9 @@ def _find(args: argparse.Namespace) -> None:
     for face in found.ranked:
         box = f"  [{', '.join(f'{x:.0f}' for x in face.box)}]" if face.box else ""
         mark = "match" if face.match else ""
-        print(f"  {mark:5}  {wording.percent(face.probability):>10}  {face.dissimilarity:.3f}  {face.photo}{box}")
-    for warning in found.warnings:
-        print(f"Note: {warning}")
+        photo = printable(face.photo)
+        print(f"  {mark:5}  {wording.percent(face.probability):>10}  {face.dissimilarity:.3f}  {photo}{box}")
+    _print_list("Notes", found.warnings)
 
 
 def _group(args: argparse.Namespace) -> None:
@@ -146,6 +176,8 @@ def _group(args: argparse.Namespace) -> None:
     for number, faces in enumerate(people.people[:SHOWN], 1):
         photos = list(dict.fromkeys(face.photo for face in faces))
         more = f" … {len(photos)} in all" if len(photos) > 5 else ""
-        print(f"  {people.words.group.capitalize()} {number}: {', '.join(photos[:5])}{more}")
+        shown = ", ".join(map(printable, photos[:5]))
+        print(f"  {people.words.group.capitalize()} {number}: {shown}{more}")
     if len(people.people) > SHOWN:
         print(f"  … and {len(people.people) - SHOWN:,} more; --csv FILE lists all")
+    _print_list("Notes", people.warnings)

@@ -9,15 +9,19 @@ import unicodedata
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
+from siamese.names import is_system, member_name, printable
+
 Folder = Path | zipfile.Path
 Entries = Callable[[Folder], list[tuple[str, bool]]]  # folder → (name, is it a folder?) of each entry
 
-SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}  # and all names that start with a dot
+MAX_LISTED = 5
+# Folders that split a data set by people.
+TRAINING = {"training", "train"}
+TESTING = {"testing", "test", "validation", "valid", "val"}
 
 
 class LabelledFiles(NamedTuple):
@@ -60,8 +64,9 @@ def title(source: str | Path) -> str:
 def list_people(source: Path) -> LabelledFiles:
     """List the people and images of a folder or zip archive without opening an image.
 
-    A single folder around the people's folders is skipped. If there are two folders, `training` and `testing`, as in
-    AT&T's archive, the people in `testing` are reserved for testing. Files of the operating system are ignored.
+    A single folder around the people's folders is skipped. If the folders are named like the parts of a data set, such
+    as `training` and `testing` in AT&T's archive, or `train`, `val` and `test`, the people in all but the first are
+    reserved for testing. Files of the operating system are ignored.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; give a folder with one folder of images per class")
@@ -80,7 +85,7 @@ def list_people(source: Path) -> LabelledFiles:
     names, counts, files, problems = natural_order(folders), [], [], []
     for name in names:
         try:
-            content = [entry for entry in entries(folders[name]) if not _is_system_file(entry[0])]
+            content = [entry for entry in entries(folders[name]) if not is_system(entry[0], name)]
         except OSError as error:
             problems.append(f"{name} cannot be read: {error.strerror}")
             counts.append(0)
@@ -91,7 +96,7 @@ def list_people(source: Path) -> LabelledFiles:
         if len(images) < 2:
             problems.append(f"{name} has {len(images)} image{'s' * (len(images) != 1)}; a pair needs at least 2")
         counts.append(len(images))
-        files += natural_order(images, lambda entry: _decode(entry, root))
+        files += natural_order(images, lambda entry: _shown(entry, root))
     return LabelledFiles(
         tuple(names), tuple(folders[name] for name in names), tuple(counts), files, test_names, problems
     )
@@ -114,7 +119,7 @@ def limit_list(items: Sequence[str], most: int) -> list[str]:
 def print_note(message: str, lines: Sequence[str]) -> None:
     """Print a note with lines on stderr, unless there are none."""
     if lines:
-        print(f"note: {message}:", *lines, sep="\n  ", file=sys.stderr)
+        print(f"note: {message}:", *map(printable, lines), sep="\n  ", file=sys.stderr)
 
 
 def _entries(root: Folder) -> Entries:
@@ -134,23 +139,32 @@ def _entries(root: Folder) -> Entries:
 
 
 def _people_folders(root: Folder, entries: Entries) -> tuple[dict[str, Folder], frozenset[str]]:
-    """Return the folder of each person, and the names of the people in `testing`."""
+    """Return the folder of each person, and the names of the people to test on."""
     folders = _subfolders(root, entries)
     while len(folders) == 1 and (inner := _subfolders(next(iter(folders.values())), entries)):
         folders = inner
-    if set(folders) != {"training", "testing"}:
+    training, testing = ({name for name in folders if name.lower() in part} for part in (TRAINING, TESTING))
+    is_split = training and testing and training | testing == folders.keys()
+    parts = {name: _subfolders(folder, entries) for name, folder in folders.items()} if is_split else {}
+    if not any(parts.values()):
         return folders, frozenset()
-    training, testing = (_subfolders(folders[side], entries) for side in ("training", "testing"))
-    if both := training.keys() & testing.keys():
-        raise ValueError(f"in both training and testing: {', '.join(natural_order(both))}; keep each class in one")
-    return training | testing, frozenset(testing)
+    people: dict[str, Folder] = {}
+    for part in parts.values():
+        if both := people.keys() & part.keys():
+            shown = ", ".join(limit_list(natural_order(both), MAX_LISTED))
+            raise ValueError(
+                f"in several of {', '.join(natural_order(parts))}: {shown}; put all images of a class into one of "
+                "them, because the classes to test on are not trained on"
+            )
+        people |= part
+    return people, frozenset(person for name in testing for person in parts[name])
 
 
 def _subfolders(parent: Folder, entries: Entries) -> dict[str, Folder]:
     folders = {}
     for entry, is_folder in entries(parent):
-        if is_folder and not _is_system_file(entry):
-            name = _decode(entry, parent)
+        if is_folder and not is_system(entry, parent.name):
+            name = _shown(entry, parent)
             try:
                 name.encode()
             except UnicodeEncodeError as error:
@@ -161,14 +175,6 @@ def _subfolders(parent: Folder, entries: Entries) -> dict[str, Folder]:
     return folders
 
 
-def _is_system_file(name: str) -> bool:
-    return name.startswith(".") or name.lower() in SYSTEM_FILES
-
-
-def _decode(entry: str, parent: Folder) -> str:
+def _shown(entry: str, parent: Folder) -> str:
     """Return a name in Unicode's composed form (NFC)."""
-    # macOS decomposes accents, and its zip archives do not flag their names as UTF-8: zipfile decodes them as cp437.
-    if isinstance(parent, zipfile.Path):
-        with suppress(UnicodeError):
-            entry = entry.encode("cp437").decode()
-    return unicodedata.normalize("NFC", entry)
+    return member_name(entry) if isinstance(parent, zipfile.Path) else unicodedata.normalize("NFC", entry)

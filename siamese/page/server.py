@@ -194,7 +194,7 @@ def _clean_up(demo: gr.Blocks, interval: float, max_age: float) -> None:
         for path in sorted(Path(demo.GRADIO_CACHE).rglob("*"), reverse=True):  # files before their folder
             with contextlib.suppress(OSError):  # another thread deleted it, or the folder is not empty
                 status = path.stat()
-                if path.name != "lock" and max(status.st_mtime, status.st_ctime) < since:
+                if max(status.st_mtime, status.st_ctime) < since:
                     path.rmdir() if path.is_dir() else path.unlink()
         for session, last_used in list(sessions.time_last_used.items()):
             if last_used.timestamp() < since:

@@ -23,7 +23,7 @@ from siamese.images import ADVICE, shorten
 PREFIX = "siamese-uploads-"
 PROCESSES = 2
 
-# Of one photo. The largest that are accepted, of 50 megapixels, need up to 3 seconds and 0.6 GB.
+# Of one photo. Those of 50 megapixels need up to 3 seconds and 0.6 GB in any format; a JPEG file needs much less.
 MAX_SECONDS = 4  # of CPU time
 MAX_BYTES = 900_000_000  # of memory
 
@@ -31,18 +31,22 @@ MAX_BYTES = 900_000_000  # of memory
 def use_own_uploads_folder() -> Path:
     """Let Gradio keep uploads in a folder of this process, and delete those of pages that were killed.
 
-    A page holds a lock in its folder as long as it runs, and deletes the folder when it ends normally.
+    A page holds a lock as long as it runs, and deletes the folder when it ends normally. The lock is beside the folder,
+    because Windows does not rename or delete a folder with an open file.
     """
     parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
     parent.mkdir(parents=True, exist_ok=True)
-    for old in parent.glob(f"{PREFIX}*"):
-        if not old.is_symlink():
-            with suppress(Timeout, OSError), FileLock(old / "lock", timeout=0, mode=0o600):
-                shutil.rmtree(old, ignore_errors=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
-    lock = FileLock(new / "lock", mode=0o600)
-    lock.acquire()
-    folder = new.rename(parent / new.name.removeprefix("."))  # visible to other pages only with its lock
+    for file in parent.glob(f"{PREFIX}*.lock"):
+        with suppress(Timeout, OSError), FileLock(file, timeout=0, mode=0o600):
+            _delete(file.with_suffix(""), file)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        file = folder.with_name(f"{folder.name}.lock")
+        lock = FileLock(file, mode=0o600)
+        lock.acquire()
+        if folder.is_dir() and file.exists():  # else another page was faster and deleted them
+            break
+        lock.release()
     atexit.register(_end, lock, folder, os.getpid())
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     return folder
@@ -50,8 +54,16 @@ def use_own_uploads_folder() -> Path:
 
 def _end(lock: FileLock, folder: Path, process: int) -> None:
     if os.getpid() == process:  # not in a forked process
-        shutil.rmtree(folder, ignore_errors=True)
+        _delete(folder, Path(lock.lock_file))
         lock.release()
+
+
+def _delete(folder: Path, lock: Path) -> None:
+    """Delete a folder of uploads, and its lock, which this process holds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        with suppress(PermissionError):  # on Windows, which deletes it when it is released
+            lock.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

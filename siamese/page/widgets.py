@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from siamese import comparison, images, wording
 from siamese.faces.detection import Box
 from siamese.model import Model
+from siamese.names import unique_name
 from siamese.page.charts import PairDistances, rate
 from siamese.page.photo import Photo, Photos
 from siamese.page.uploads import Upload
@@ -104,18 +105,12 @@ gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()) 
 
 
 def named(files: Sequence[Upload]) -> list[tuple[str, Upload]]:
-    """Return a name for each upload, and the upload. Uploads with the same name are numbered: "a.jpg", "a (2).jpg"."""
+    """Return a name for each upload, see `unique_name`, and the upload."""
     if len(files) > MAX_PHOTOS:
         advice = f"Remove {len(files) - MAX_PHOTOS}, or use `siamese` on your computer, which has no limit"
         raise ValueError(f"{len(files)} photos, but the limit is {MAX_PHOTOS}. {advice}")
-    named: dict[str, Upload] = {}
-    for file in files:
-        name, number = file.name, 1
-        while name in named:
-            number += 1
-            name = f"{Path(file.name).stem} ({number}){Path(file.name).suffix}"
-        named[name] = file
-    return list(named.items())
+    taken: dict[str, int] = {}
+    return [(unique_name(file.name, taken), file) for file in files]
 
 
 def report(progress: gr.Progress) -> Callable[[int, int], object]:

@@ -80,26 +80,24 @@ def embed_files(model: Model, photos: Sequence[Photo]) -> Iterator[list[tuple[Ph
 
 
 def _embed_batch(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, PhotoFaces]]:
-    contents: list[bytes | str] = []
-    for photo in photos:
-        try:
-            contents.append(photo.read())
-        except FileNotFoundError:
-            contents.append("it was deleted before it was read")
-        except OSError as error:
-            contents.append(f"it cannot be read ({error.strerror})")
-        except ValueError as error:
-            contents.append(str(error))
-    results = iter(embed_photos(model, [content for content in contents if isinstance(content, bytes)]))
-    embedded = []
-    for photo, content in zip(photos, contents, strict=True):
-        if isinstance(content, str):
-            embedded.append((photo, PhotoFaces((), np.empty((0, model.network.embedding_dim), np.float32), content)))
-            continue
-        result = next(results)
-        problem = result.problem.replace("the file", "it", 1)
-        embedded.append((photo, replace(result, problem=problem, sha256=hashlib.sha256(content).hexdigest())))
-    return embedded
+    files = [_File(photo) for photo in photos]
+    return [
+        (file.photo, replace(result, problem=result.problem.replace("the file", "it", 1), sha256=file.sha256))
+        for file, result in zip(files, embed_photos(model, files), strict=True)
+    ]
+
+
+class _File:
+    """A photo that is read when its faces are detected, so that only one file of a batch is in memory at once."""
+
+    def __init__(self, photo: Photo):
+        self.photo, self.sha256 = photo, ""
+
+    def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]:
+        """Read the photo, see `images.read_reduced`."""
+        content = self.photo.read()
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        return images.read_reduced(content, min_long_side)
 
 
 def _scaled(face: Face, factor: int) -> Face:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from siamese import images
+from siamese.calibration import LOWEST_SCORE
 from siamese.checkpoint import default_model
 from siamese.faces import Face, quality_warnings
 from siamese.model import Model
 from siamese.search.embedding import Block, FoundFace, embed_photos
+from siamese.search.people import squared_distances
 from siamese.search.update import Photos, open_photos
 from siamese.wording import FACES, Vocabulary, counted
 
@@ -108,8 +112,8 @@ def find(
         limit: how many faces to return, at most.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: if a portrait, the photos or the index cannot be used, or the
-            false-match rate is invalid.
+        FileNotFoundError, ValueError, OSError: if a portrait, the photos or the index cannot be used, the portraits
+            show different people, or the false-match rate is invalid.
     """
     model = model or default_model()
     calibration = model.calibration
@@ -150,10 +154,14 @@ def embed_portraits(model: Model, portraits: Sequence[images.ImageSource]) -> tu
     are like those of a single portrait, so the thresholds hold; those from the person are smaller, because what differs
     between the portraits averages out. In LFW's View 1 this finds more than the closest portrait or the mean of the
     likelihood ratios, with fewer false matches.
+
+    Raises:
+        ValueError: if no portrait shows a face, or some show other people than the first.
     """
-    rows, faces, warnings = [], [], []
+    rows, faces, names, warnings = [], [], [], []
     for number, (portrait, photo) in enumerate(zip(portraits, embed_photos(model, portraits), strict=True), 1):
         name = f"Portrait {number}" if len(portraits) > 1 else "The portrait"
+        is_path = isinstance(portrait, str | PathLike)
         if photo.problem:
             images.read(portrait)  # raises the error
         if not photo.faces:
@@ -165,12 +173,34 @@ def embed_portraits(model: Model, portraits: Sequence[images.ImageSource]) -> tu
             warnings += quality_warnings(photo.faces[0], name.lower())
         rows.append(photo.z[0])
         faces.append(photo.faces[0])
+        names.append(f"{name} ({images.shorten(Path(portrait).name)})" if is_path else name)
     if not rows:
         raise ValueError("no face was found in the portrait; use a photo in which the face is large and well lit")
+    if others := _strangers(model, np.stack(rows), faces):
+        shown = ", ".join(names[other] for other in others)
+        raise ValueError(
+            f"the portraits show {model.words.different}: {shown}; {names[0]} looks like none of them. Search for each "
+            f"{model.words.group} alone"
+        )
     query = np.mean(rows, axis=0)
     if model.network.unit:
         query = query / np.linalg.norm(query)
     return query.astype(np.float32), faces, warnings
+
+
+def _strangers(model: Model, z: np.ndarray, faces: Sequence[Face]) -> list[int]:
+    """Return which of N portraits are not of the same person as the first.
+
+    Two portraits that the network does not call different belong together, and so do those that are linked by others.
+    """
+    quality = np.array([face.quality for face in faces], dtype=float)
+    pairs = np.stack(np.meshgrid(quality, quality), axis=-1)  # (N, N, 2)
+    distances = np.sqrt(squared_distances(z, z))
+    odds = model.calibration.log_odds(distances, None if np.isnan(quality).any() else pairs)
+    same, alike = np.arange(len(z)) == 0, odds > -LOWEST_SCORE
+    for _ in z:
+        same = same | alike[same].any(axis=0)
+    return np.flatnonzero(~same).tolist()
 
 
 def nearest(query: np.ndarray, blocks: Iterable[Block], limit: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,10 @@ lost. A million embeddings are read from the array in a third of the time that S
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -25,27 +27,24 @@ from siamese.faces import Face
 from siamese.faces.detection import Detection
 from siamese.files import cache_folder
 from siamese.model import Model
+from siamese.names import unique_name
+from siamese.search.checks import DATABASE, SCHEMA, VECTORS, check_files, check_tables, check_values, has_locks
 from siamese.search.embedding import Block, FoundFace, PhotoFaces
 from siamese.search.scan import Photo
 
 T = TypeVar("T")
 
-DATABASE, VECTORS = "faces.sqlite", "vectors.npy"
 FORMAT = "1"
 HEADER_BYTES = 128  # of vectors.npy
 BLOCK_ROWS = 1 << 14  # embeddings that are read at once: 12 MB for the face network
-SCHEMA = (
-    "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    """CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL,
-        stamp INTEGER NOT NULL, sha256 TEXT NOT NULL, problem TEXT NOT NULL)""",
-    """CREATE TABLE faces (row INTEGER PRIMARY KEY, file INTEGER NOT NULL REFERENCES files (id),
-        number INTEGER NOT NULL, x1 REAL, y1 REAL, x2 REAL, y2 REAL, landmarks TEXT, score REAL, quality REAL)""",
-    "CREATE INDEX faces_of_file ON faces (file)",
-)
+OTHER_PLACE = "choose a folder on a local disk with --out, or set XDG_CACHE_HOME to one"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Index:
     """An index that is open for reading. Use it in a `with` statement. While it is open, nobody can change it.
+
+    It is checked when it is opened, and vectors when they are read, because it may come from another machine.
 
     Args:
         folder: where the index is.
@@ -58,19 +57,20 @@ class Index:
 
     Raises:
         FileNotFoundError: if there is no index.
-        ValueError: if it was made with another network or version, or is damaged.
-        OSError: if another process is changing it.
+        ValueError: if it was made with another network or version or by another user, or is damaged.
+        OSError: if another process is changing it, or the drive has no file locks.
     """
 
     def __init__(self, folder: Path, model: Model):
         if not is_index(folder):
             raise FileNotFoundError(f"{folder} holds no index; `siamese embed FOLDER` makes one")
         self.folder, self.dimension = folder, model.network.embedding_dim
+        check_files(self.folder)
         self._connect("rw")
         with self._closing_on_failure():
             self._db.execute("BEGIN")
             self.source = self._check(model)
-            self._check_sizes()
+            self._check_content()
 
     def __enter__(self: T) -> T:
         return self
@@ -97,6 +97,8 @@ class Index:
                 used = self._query("SELECT row FROM faces WHERE row BETWEEN ? AND ?", (start, int(rows[-1])))
                 rows = np.array(sorted(row for (row,) in used), dtype=int)
                 z = z[rows - start]
+            if not np.isfinite(np.vdot(z, z)):
+                raise ValueError(self._damaged(f"{VECTORS} has values that are not finite"))
             yield rows, z
 
     def qualities(self) -> np.ndarray:
@@ -110,13 +112,26 @@ class Index:
             "SELECT row, path, number, x1, y1, x2, y2, landmarks, score, quality FROM faces JOIN files ON file = id "
             f"{'ORDER BY row' if rows is None else 'WHERE row = ?'}"
         )
-        if rows is None:
-            return list(map(_to_face, self._query(query)))
-        return [_to_face(self._query(query, (int(row),))[0]) for row in rows]
+        with self._errors():
+            if rows is None:
+                return list(map(_to_face, self._query(query)))
+            return [_to_face(self._query(query, (int(row),))[0]) for row in rows]
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Return the size and stamp of each photo, by its path, see `Photo`; a size of -1 if it could not be read."""
         return {path: (size, stamp) for path, size, stamp in self._query("SELECT path, size, stamp FROM files")}
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of each photo that was read, by its path."""
+        return dict(self._query("SELECT path, sha256 FROM files WHERE problem = ''"))
+
+    def photo_faces(self, path: str) -> PhotoFaces:
+        """Return what is known of a photo that was read."""
+        query = "SELECT row FROM faces WHERE file = (SELECT id FROM files WHERE path = ?) ORDER BY number"
+        rows = [row for (row,) in self._query(query, (path,))]
+        z = [self._vectors(row, 1) for row in rows]
+        faces = tuple(found.face for found in self.faces(rows))
+        return PhotoFaces(faces, np.concatenate([np.empty((0, self.dimension), np.float32), *z]))
 
     @property
     def unread(self) -> list[tuple[str, str]]:
@@ -125,8 +140,13 @@ class Index:
 
     @property
     def problems(self) -> list[str]:
-        """Sentences about photos that could not be read."""
-        return [f"{path}: {problem}." for path, problem in self.unread]
+        """Sentences about the folder in the last run, and about photos that could not be read."""
+        notes = [
+            note
+            for (value,) in self._query("SELECT value FROM settings WHERE name = 'notes'")
+            for note in json.loads(value)
+        ]
+        return [*notes, *(f"{path}: {problem}." for path, problem in self.unread)]
 
     def without_faces(self) -> list[str]:
         """Return the paths of the photos in which no face was found."""
@@ -144,6 +164,7 @@ class Index:
 
     def _check(self, model: Model) -> Path:
         """Return the folder of the photos, if the index was made with this network and version."""
+        check_tables(self._db, self.folder)
         settings = dict(self._db.execute("SELECT name, value FROM settings"))
         if settings["format"] != FORMAT:
             raise ValueError(f"{self.folder} was made by another version; delete it and run `siamese embed` again")
@@ -151,10 +172,13 @@ class Index:
             raise ValueError(
                 f"{self.folder} was made with another network, {settings['model']}; use that one, or another index"
             )
+        if "\0" in settings["source"] or not isinstance(json.loads(settings.get("notes", "[]")), list):
+            raise sqlite3.DatabaseError("a setting is not valid")
         return Path(settings["source"])
 
-    def _check_sizes(self) -> None:
-        """Raise a ValueError if the end of a file is missing, which would read as zeros."""
+    def _check_content(self) -> None:
+        """Raise a ValueError if values are not valid, or the end of a file is missing, which would read as zeros."""
+        check_values(self._db)
         (pages,), (page_bytes,) = (
             self._db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
         )
@@ -188,21 +212,26 @@ class Index:
             yield
         except sqlite3.DatabaseError as error:
             text = str(error)
+            if ("locked" in text or "disk I/O" in text) and not has_locks(self.folder):
+                raise OSError(f"the drive of {self.folder} has no file locks; {OTHER_PLACE}") from error
             if "locked" in text:
                 raise OSError(f"{self.folder} is in use by another run; wait until that has finished") from error
             if any(words in text for words in ("full", "disk I/O", "unable to open", "readonly")):
-                raise OSError(self._not_written(text)) from error
-            raise ValueError(f"{self.folder} is damaged ({text}); delete it and run `siamese embed` again") from error
+                raise OSError(self._not_written(text, "full" in text or "disk I/O" in text)) from error
+            raise ValueError(self._damaged(text)) from error
         except OSError as error:
             if error.errno is None:  # a sentence already
                 raise
-            raise OSError(self._not_written(error.strerror or str(error))) from error
+            raise OSError(self._not_written(error.strerror or str(error), error.errno in FULL_DISK)) from error
+        except (AttributeError, IndexError, KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(self._damaged("a value is missing or not valid")) from error
 
-    def _not_written(self, reason: str) -> str:
-        return (
-            f"cannot write {self.folder}; is the disk full? ({reason}). What was written before is kept. Run again to "
-            "continue"
-        )
+    def _damaged(self, reason: str) -> str:
+        return f"{self.folder} is damaged ({reason}); delete it and run `siamese embed` again"
+
+    def _not_written(self, reason: str, is_full: bool) -> str:
+        advice = "is the disk full? What was written before is kept. Run again to continue" if is_full else OTHER_PLACE
+        return f"cannot write {self.folder} ({reason}); {advice}"
 
 
 class IndexWriter(Index):
@@ -224,7 +253,9 @@ class IndexWriter(Index):
         if not is_index(folder) and folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder} has other files; choose a new folder for the index")
         with self._errors():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # embeddings of faces are personal data
+            folder.mkdir(parents=True, exist_ok=True)
+            check_files(self.folder)
+            self._protect()
             self._connect("rwc")
         with self._closing_on_failure():
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -233,9 +264,17 @@ class IndexWriter(Index):
                 self._create(model)
             self._db.execute("COMMIT")
             made_from = self._check(model)
-            self._check_sizes()
+            self._check_content()
             if made_from != source:
                 raise ValueError(f"{folder} is the index of {made_from}; use another one for {source}")
+
+    def _protect(self) -> None:
+        """Let only this user read the index, because embeddings of faces are personal data."""
+        for name in (DATABASE, VECTORS):
+            os.close(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT, 0o600))
+        for path, mode in ((self.folder, 0o700), (self.folder / DATABASE, 0o600), (self.folder / VECTORS, 0o600)):
+            with contextlib.suppress(PermissionError):  # not all drives have permissions
+                path.chmod(mode)
 
     def _create(self, model: Model) -> None:
         file = self.folder / VECTORS
@@ -275,6 +314,11 @@ class IndexWriter(Index):
         """Remove photos and their faces."""
         with self._errors(), self._transaction():
             self._forget(paths)
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Replace the sentences about the folder, see `problems`."""
+        with self._errors():
+            self._db.execute("INSERT OR REPLACE INTO settings VALUES ('notes', ?)", (json.dumps(notes),))
 
     def compact(self) -> None:
         """Move the last rows to rows that are no longer used, and shorten vectors.npy."""
@@ -322,10 +366,16 @@ def is_index(folder: Path) -> bool:
     return (folder / DATABASE).is_file()
 
 
+def indexes_folder() -> Path:
+    """Return the folder of the indexes that have no other place."""
+    return cache_folder() / "indexes"
+
+
 def default_place(source: Path, model: Model) -> Path:
-    """Return where the index of a folder of photos is by default: in `cache_folder()`, with one for each network."""
+    """Return where the index of a folder of photos is by default, with one for each network."""
     key = hashlib.sha256(f"{source.resolve()} {model.fingerprint()}".encode("utf-8", "surrogateescape"))
-    return cache_folder() / "indexes" / f"{source.resolve().name}-{key.hexdigest()[:12]}"
+    end = f"-{key.hexdigest()[:12]}"
+    return indexes_folder() / (unique_name(source.resolve().name, {}, len(end)) + end)
 
 
 def _to_face(values: tuple) -> FoundFace:
@@ -333,7 +383,10 @@ def _to_face(values: tuple) -> FoundFace:
     detection = None
     if landmarks is not None:
         left, top, right, bottom = box
-        detection = Detection((left, top, right, bottom), tuple((x, y) for x, y in json.loads(landmarks)), score)
+        points = tuple((x, y) for x, y in json.loads(landmarks))
+        if len(points) != 5 or not all(map(math.isfinite, (*box, score, *sum(points, ())))):
+            raise TypeError("five points, a box and a score are needed")
+        detection = Detection((left, top, right, bottom), points, score)
     return FoundFace(row, photo, number, Face(None, detection, quality))
 
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
+import os
+import secrets
+import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from html import escape
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
 from siamese import images, wording
+from siamese.names import unique_name
 from siamese.search.find import Match, Matches
+from siamese.search.index import FULL_DISK
 from siamese.search.people import People
+from siamese.search.scan import Photo, find_photo
 from siamese.wording import counted
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 THUMBNAIL_PIXELS = 160
 MARGIN = 0.3  # around a face in a thumbnail, in sides of its box
 STYLE = """
@@ -31,7 +37,10 @@ img { border-radius: 8px; display: block; margin-bottom: 0.4rem }
 def write_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Return a CSV table. Texts that a spreadsheet would run as a formula get an apostrophe in front."""
     file = io.StringIO()
-    csv.writer(file).writerows([[_harmless(cell) for cell in row] for row in (header, *rows)])
+    # All texts are in quotes, because a spreadsheet may take another character than the comma between the cells.
+    csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows(
+        [[_harmless(cell) for cell in row] for row in (header, *rows)]
+    )
     return file.getvalue()
 
 
@@ -72,6 +81,9 @@ both show {found.words.same}, if one of the {counted(found.faces, found.words.it
 def write_folders(people: People, source: Path, target: Path, link: bool) -> None:
     """Write one folder for each person, with their photos: `person-0001/PHOTO`; for other images `group-0001/PHOTO`.
 
+    The name of a photo includes its folders, as in `2024_a.jpg`, see `unique_name`. The folders are written beside
+    `target` and renamed at the end, so `target` is complete or does not exist.
+
     Args:
         people: from an index.
         source: the folder or zip archive that was indexed.
@@ -79,48 +91,80 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
         link: write symbolic links to the photos, not copies.
 
     Raises:
-        ValueError: if `target` is not empty or is inside `source`, or photos in a zip archive should be linked.
+        FileNotFoundError: if photos are not where they were.
+        ValueError: if `target` is not empty or is inside `source`, or photos in a zip archive should be linked, or a
+            photo cannot be read.
+        OSError: if the folders cannot be written.
     """
-    if target.resolve().is_relative_to(source):
+    target = target.resolve()
+    if target.is_relative_to(source):
         raise ValueError(f"{target} is inside the folder of the photos, and would be searched next time; give another")
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is not empty; give a new folder")
+    photos = find_photos(source, dict.fromkeys(face.photo for faces in people.people for face in faces))
+    if link and (archived := next((photo.path for photo in photos.values() if photo.member), None)):
+        raise ValueError(f"{archived} is in a zip archive and cannot be linked; use --copy")
     digits = len(str(len(people.people)))
-    for number, faces in enumerate(people.people, 1):
-        folder = target / f"{people.words.group}-{number:0{digits}}"
-        folder.mkdir(parents=True)
-        for photo in dict.fromkeys(face.photo for face in faces):  # each photo once
-            place = folder / photo.replace("/", "_")
-            if not link:
-                with place.open("wb") as file:
-                    file.write(read_photo(source, photo))
-            elif (source / photo).is_file():
-                place.symlink_to(source / photo)
-            else:
-                raise ValueError(f"{photo} is in a zip archive and cannot be linked; use --copy")
+    part = target.with_name(f"{target.name[:100]}.part-{secrets.token_hex(4)}")
+    try:
+        part.mkdir(parents=True)
+        for number, faces in enumerate(people.people, 1):
+            folder, taken = part / f"{people.words.group}-{number:0{digits}}", {}
+            folder.mkdir()
+            for name in dict.fromkeys(face.photo for face in faces):  # each photo once
+                _write_photo(photos[name], folder / unique_name(name.replace("/", "_"), taken), link)
+        if target.exists():
+            target.rmdir()
+        part.rename(target)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            advice = (
+                "use --copy" if link else "is the disk full?" if error.errno in FULL_DISK else "give another folder"
+            )
+            raise OSError(f"cannot write {target} ({error.strerror or error}); {advice}") from error
+        raise
 
 
-def read_photo(source: Path, photo: str) -> bytes:
-    """Return the content of a photo of an index, also from a zip archive.
+def find_photos(source: Path, paths: Iterable[str]) -> dict[str, Photo]:
+    """Return photos of an index by their paths.
 
     Raises:
-        FileNotFoundError: if it does not exist any more.
+        FileNotFoundError: if any does not exist any more.
     """
-    file = source
-    parts = PurePosixPath(photo).parts
-    for number, part in enumerate(parts):
-        if file.is_file():
-            with zipfile.ZipFile(file) as archive:
-                return archive.read("/".join(parts[number:]))
-        file = file / part
-    return file.read_bytes()
+    found, missing = {}, []
+    for path in paths:
+        try:
+            found[path] = find_photo(source, path)
+        except OSError:
+            missing.append(path)
+    if missing:
+        raise FileNotFoundError(
+            f"not where it was: {counted(len(missing), 'photo')}, such as {source / missing[0]}. After a move, run "
+            "`siamese embed` on the folder again"
+        )
+    return found
+
+
+def _write_photo(photo: Photo, place: Path, link: bool) -> None:
+    if link:
+        place.symlink_to(photo.file)
+        return
+    try:
+        content = photo.read()
+    except ValueError as error:
+        raise ValueError(f"{photo.path}: {error}; nothing was copied") from error
+    with place.open("xb") as file:
+        file.write(content)
+    with suppress(ValueError, OverflowError):
+        os.utime(place, (photo.modified(),) * 2)
 
 
 def _thumbnail(face: Match, source: Path) -> str:
     """Return a face as a data URI; an empty image if its photo has been deleted."""
     try:
-        photo = images.read(read_photo(source, face.photo))
-    except (OSError, KeyError, ValueError):
+        photo = images.read(find_photo(source, face.photo).read())
+    except (OSError, ValueError):
         photo, box = Image.new("RGB", (1, 1), "white"), None
     else:
         box = face.box
@@ -133,4 +177,4 @@ def _thumbnail(face: Match, source: Path) -> str:
 
 
 def _harmless(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" ").startswith(FORMULA_STARTS) else cell

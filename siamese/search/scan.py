@@ -5,38 +5,48 @@ from __future__ import annotations
 import functools
 import os
 import stat
+import time
 import zipfile
-import zlib
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from siamese.images import FORMATS
+from siamese.images import FORMATS, RAW_SUFFIXES, read_file, read_member
+from siamese.names import is_system, member_name
 
 OTHER_SUFFIXES = (".mpo", ".heic", ".heif", ".hif")  # MPO counts as JPEG; HEIC needs a package, see `images`
+ARCHIVE_SUFFIX = ".zip"
+ZIP_ERRORS = (zipfile.BadZipFile, OSError, ValueError, NotImplementedError)
 
 
 @dataclass(frozen=True)
 class Photo:
     """A photo of a folder tree. If size and stamp are as in the last run, it is the same."""
 
-    path: str  # relative to the folder, with slashes, also inside a zip archive
+    path: str  # relative to the folder, with slashes, also inside a zip archive; no two photos have the same
     size: int  # in bytes
     stamp: int  # time of the last change in nanoseconds, or the CRC-32 in a zip archive
-    file: Path  # the file, or the zip archive that it is in
-    member: str | None = None  # the name in the zip archive
+    file: str  # path of the file, or of the zip archive that it is in
+    member: zipfile.ZipInfo | None = None  # in the zip archive
 
     def read(self) -> bytes:
-        """Return the content. Raises OSError or ValueError."""
-        if self.member is None:
-            return self.file.read_bytes()
-        status = self.file.stat()
+        """Return the content. Raises a ValueError that calls the photo "it" if that is not possible."""
         try:
-            return _archive(self.file, status.st_mtime_ns, status.st_size).read(self.member)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError) as error:  # or encrypted
-            raise ValueError(f"{PurePosixPath(self.path).name} cannot be unpacked from its zip archive") from error
+            if self.member is None:
+                return read_file(Path(self.file), "it")
+            return read_member(_open_archive(Path(self.file))[0], self.member, "it")
+        except FileNotFoundError as error:
+            raise ValueError("it was deleted before it was read") from error
+        except OSError as error:
+            raise ValueError(f"it cannot be read ({error.strerror})") from error
+        except zipfile.BadZipFile as error:
+            raise ValueError("its zip archive is damaged") from error
+
+    def modified(self) -> float:
+        """Return the time of the last change in seconds. Raises ValueError or OverflowError if it is not known."""
+        return self.stamp / 1e9 if self.member is None else time.mktime((*self.member.date_time, 0, 0, -1))
 
 
 @dataclass
@@ -46,13 +56,24 @@ class Listing:
     photos: list[Photo] = field(default_factory=list)  # sorted by path
     problems: list[tuple[str, str]] = field(default_factory=list)  # (path, sentence) of what could not be read
     unread: list[str] = field(default_factory=list)  # folders and archives that could not be opened
+    filled: set[str] = field(default_factory=set)  # folders that hold anything, also unread ones; "" is the outer one
     others: int = 0  # number of files that are no photos
+    raw: Counter[str] = field(default_factory=Counter)  # suffixes of those that are RAW files, as .NEF
+
+    def missing(self, path: str) -> str | None:
+        """Return the outermost folder of a photo that is empty or missing now; None if its folder holds anything."""
+        folders = PurePosixPath(path).parents  # the innermost first; an archive is a file
+        archive = max((n for n, folder in enumerate(folders) if folder.suffix.lower() == ARCHIVE_SUFFIX), default=-1)
+        names = ["" if str(folder) == "." else str(folder) for folder in folders[archive + 1 :]]
+        empty = [name for name in names if name not in self.filled]
+        return empty[-1] if empty and names[0] in empty else None
 
 
 def scan(source: Path) -> Listing:
     """List the photos of a folder tree, or of one zip archive. No photo is opened.
 
-    Links to folders are followed, but each folder is read only once, so loops end. Hidden files are skipped.
+    Links to folders are followed, but each folder is read only once, so loops end. Hidden files and folders of the
+    system are skipped.
     """
     if not source.exists():
         raise FileNotFoundError(f"there is no folder {source}")
@@ -68,73 +89,111 @@ def scan(source: Path) -> Listing:
     return found
 
 
+def find_photo(source: Path, path: str) -> Photo:
+    """Return a photo of an index of a folder or zip archive by its path, see `Photo`.
+
+    Raises:
+        FileNotFoundError: if it does not exist any more.
+        ValueError: if `scan` does not return such a path.
+    """
+    file, parts = source, path.split("/")
+    if not _is_photo(path) or any(
+        part in ("", "..") or is_system(part) or os.path.basename(part) != part for part in parts
+    ):
+        raise ValueError(f"{path} is not the path of a photo")
+    for number, part in enumerate(parts):
+        if file.is_file():
+            try:
+                member = _open_archive(file)[1]["/".join(parts[number:])]
+            except (*ZIP_ERRORS, KeyError) as error:
+                raise FileNotFoundError(f"there is no photo {path} in {source}") from error
+            return Photo(path, member.file_size, member.CRC, str(file), member)
+        file = file / part
+    status = file.stat()
+    return Photo(path, status.st_size, status.st_mtime_ns, str(file))
+
+
 def _walk(root: Path, found: Listing) -> None:
-    seen = {_identity(root.stat())}
-    folders, links = deque([root]), deque[Path]()
+    # Resolved paths tell folders apart. Inodes do not: they are 0 on Windows, and all the same on some network drives.
+    seen: set[str] = set()
+    folders, links = deque([("", os.path.realpath(root))]), deque[tuple[str, str]]()
     while folders or links:  # all real folders first, so that a photo has the same path in each run
-        folder = folders.popleft() if folders else links.popleft()
+        prefix, folder = folders.popleft() if folders else links.popleft()
+        if folder in seen:
+            continue
+        seen.add(folder)
         try:
-            if folder.is_symlink():
-                if _identity(folder.stat()) in seen:
-                    continue
-                seen.add(_identity(folder.stat()))
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            found.problems.append((_relative(folder, root), f"the folder cannot be opened ({error.strerror})"))
-            found.unread.append(_relative(folder, root))
+            found.problems.append((prefix.rstrip("/"), f"the folder cannot be opened ({error.strerror})"))
+            found.unread.append(prefix.rstrip("/"))
             continue
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_system(entry.name, os.path.basename(folder)):
                 continue
-            path = folder / entry.name
-            if not _is_unicode(entry.name):
-                shown = os.fsencode(path.relative_to(root)).decode(errors="replace")
+            path = prefix + entry.name
+            found.filled.add(prefix.rstrip("/"))
+            if (shown := os.fsencode(path).decode(errors="replace")) != path:
                 found.problems.append((shown, "its name is not in UTF-8; rename it"))
                 continue
             try:
                 status = entry.stat()
+                is_link = entry.is_symlink() or _is_junction(entry)
             except OSError as error:
-                found.problems.append((_relative(path, root), f"it cannot be opened ({error.strerror})"))
+                found.problems.append((path, f"it cannot be opened ({error.strerror})"))
                 continue
             if not stat.S_ISDIR(status.st_mode):
-                _add_file(path, status, root, found)
-            elif entry.is_symlink():
-                links.append(path)
-            elif _identity(status) not in seen:
-                seen.add(_identity(status))
-                folders.append(path)
+                _add_file(path, entry.path, status, found)
+            elif is_link:
+                links.append((f"{path}/", os.path.realpath(entry.path)))
+            else:
+                folders.append((f"{path}/", entry.path))
 
 
-def _add_file(path: Path, status: os.stat_result, root: Path, found: Listing) -> None:
-    relative = _relative(path, root)
-    if path.suffix.lower() == ".zip":
-        _list_archive(path, f"{relative}/", found)
-    elif path.suffix.lower() not in photo_suffixes():
-        found.others += 1
+def _is_junction(entry: os.DirEntry[str]) -> bool:
+    """Return whether a folder is a link of Windows that is no symbolic link."""
+    attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
+    return bool(attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)
+
+
+def _add_file(path: str, file: str, status: os.stat_result, found: Listing) -> None:
+    if path.lower().endswith(ARCHIVE_SUFFIX):
+        _list_archive(Path(file), f"{path}/", found)
+    elif not _is_photo(path):
+        _count_other(path, found)
     elif not stat.S_ISREG(status.st_mode):
-        found.problems.append((relative, "it is not a regular file"))
+        found.problems.append((path, "it is not a regular file"))
     else:
-        found.photos.append(Photo(relative, status.st_size, status.st_mtime_ns, path))
+        found.photos.append(Photo(path, status.st_size, status.st_mtime_ns, file))
 
 
 def _list_archive(file: Path, prefix: str, found: Listing) -> None:
     try:
         if not file.is_file():
             raise zipfile.BadZipFile
-        with zipfile.ZipFile(file) as archive:
-            members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        members = _open_archive(file)[1]
+    except ZIP_ERRORS:
         found.problems.append((prefix.rstrip("/"), "it is not a complete zip archive"))
         found.unread.append(prefix.rstrip("/"))
         return
     for name, member in members.items():
-        path = PurePosixPath(name)
-        if any(part.startswith((".", "__MACOSX")) for part in path.parts):
+        parts = PurePosixPath(name).parts
+        if any(is_system(part, folder) for part, folder in zip(parts, ("", *parts), strict=False)):
             continue
-        if path.suffix.lower() in photo_suffixes():
-            found.photos.append(Photo(prefix + name, member.file_size, member.CRC, file, name))
+        if _is_photo(name):
+            found.photos.append(Photo(prefix + name, member.file_size, member.CRC, str(file), member))
         else:
-            found.others += 1
+            _count_other(name, found)
+
+
+def _count_other(path: str, found: Listing) -> None:
+    found.others += 1
+    if (suffix := PurePosixPath(path).suffix).lower() in RAW_SUFFIXES:
+        found.raw[suffix.upper()] += 1
+
+
+def _is_photo(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in photo_suffixes()
 
 
 @functools.cache
@@ -144,23 +203,25 @@ def photo_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in extensions.items() if name in FORMATS) | frozenset(OTHER_SUFFIXES)
 
 
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8 become surrogates
-        return False
-    return True
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+def _open_archive(file: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """Open an archive once for all its photos. Returns it, which threads can share, and its files by unique names."""
+    status = file.stat()
+    return _archive(file, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=4)
-def _archive(file: Path, stamp: int, size: int) -> zipfile.ZipFile:
-    """Open an archive once for all its photos; threads can share it. `stamp` and `size` change if the file does."""
-    return zipfile.ZipFile(file)
+def _archive(file: Path, stamp: int, size: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    archive = zipfile.ZipFile(file)
+    members: dict[str, zipfile.ZipInfo] = {}
+    repeated: Counter[str] = Counter()
+    for member in archive.infolist():
+        if member.is_dir():
+            continue
+        parts = member_name(member.filename).replace("\\", "/").split("/")
+        first = name = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
+        while name in members:
+            repeated[first] += 1
+            stem, suffix = os.path.splitext(first)
+            name = f"{stem} ({repeated[first] + 1}){suffix}"
+        members[name] = member
+    return archive, members

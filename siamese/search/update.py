@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
@@ -15,9 +17,12 @@ from siamese.model import Model
 from siamese.search.embedding import PhotoCollection, PhotoFaces, Progress, embed_files
 from siamese.search.index import Index, IndexWriter, default_place, is_index
 from siamese.search.scan import Listing, Photo, scan
+from siamese.wording import counted
 
 Collection = Index | PhotoCollection
 Photos = str | PathLike | Iterable[images.ImageSource] | Collection
+MOVED_AT_ONCE = 256  # photos in one transaction
+FORGET_ADVICE = "If it was deleted on purpose, run `siamese embed FOLDER --forget`"
 
 
 @dataclass(frozen=True)
@@ -28,40 +33,50 @@ class Update:
         index: where the index is.
         created: whether it is new.
         photos: number of photos in it, with those that could not be read.
-        embedded: how many of them are new or changed, and so were read.
+        embedded: how many of them are new or changed, and so were embedded.
+        moved: how many of them were in it under another path or with another time.
         forgotten: number of photos that were removed, because they no longer exist.
         faces: number of faces in it.
         problems: (path, sentence) of what could not be read.
         without_faces: paths of the photos in which no face was found.
         others: number of files that are no photos.
+        notes: sentences about the folder: what is missing in it, and which files cannot be read.
     """
 
     index: Path
     created: bool
     photos: int
     embedded: int
+    moved: int
     forgotten: int
     faces: int
     problems: list[tuple[str, str]]
     without_faces: list[str]
     others: int
+    notes: list[str]
 
 
 def update_index(
-    model: Model, source: Path, place: Path | None = None, progress: Progress = lambda done, total: None
+    model: Model,
+    source: Path,
+    place: Path | None = None,
+    progress: Progress = lambda done, total: None,
+    forget: bool = False,
 ) -> Update:
     """Embed the new and changed photos of a folder tree, and forget those that no longer exist.
 
-    Photos in folders that cannot be opened at present are kept.
+    Photos that were moved are known by their content. Photos are kept if their folder cannot be opened, or is empty or
+    missing, as if a drive is not mounted.
 
     Args:
         model: the network.
         source: a folder, or a zip archive.
         place: where the index is or will be; None for `default_place`.
         progress: called with the numbers of photos that are done and to do.
+        forget: also forget the photos of folders that are empty or missing.
 
     Raises:
-        FileNotFoundError, PermissionError: if the folder does not exist or may not be read.
+        FileNotFoundError, PermissionError: if the folder does not exist or may not be read. The index is kept.
         ValueError: if the index was made with another network or from another folder.
         OSError: if another process has opened the index, or it cannot be written. What was written is kept.
     """
@@ -69,28 +84,76 @@ def update_index(
     place = default_place(source, model) if place is None else place
     created, listing = not is_index(place), scan(source)
     with IndexWriter(place, model, source) as index:
-        photos, forgotten = _compare(index, listing)
+        photos, moved, forgotten, notes = _compare(index, listing, forget)
+        index.note(notes)
         done = 0
         for batch in embed_files(model, photos):
             index.add(batch)
             done += len(batch)
             progress(done, len(photos))
         index.compact()
-        contents = len(index.files()), len(photos), forgotten, len(index), index.unread, index.without_faces()
-        return Update(place, created, *contents, listing.others)
+        contents = len(index.files()), len(photos), moved, forgotten, len(index), index.unread, index.without_faces()
+        return Update(place, created, *contents, listing.others, notes)
 
 
-def _compare(index: IndexWriter, listing: Listing) -> tuple[list[Photo], int]:
-    """Forget photos that no longer exist. Returns the photos to embed, and how many were forgotten."""
+def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[Photo], int, int, list[str]]:
+    """Find moved photos, and forget those that no longer exist.
+
+    Returns:
+        The photos to embed, how many were moved and forgotten, and sentences about the folder.
+    """
     known, unread = index.files(), set(listing.unread)
-    kept = {photo.path for photo in listing.photos}
-    gone = [path for path in known if path not in kept and unread.isdisjoint(map(str, PurePosixPath(path).parents))]
+    changed = [photo for photo in listing.photos if known.get(photo.path) != (photo.size, photo.stamp)]
+    hashes = index.hashes() if changed else {}
+    moved = _find_moved(index, changed, known, hashes)
+    present, found = {photo.path for photo in listing.photos}, set(moved.values())
+    kept: Counter[str] = Counter()
+    gone = []
+    for path in known:
+        if path in present or not unread.isdisjoint(map(str, PurePosixPath(path).parents)):
+            continue
+        folder = None if forget or index.source.is_file() else listing.missing(path)
+        if folder is None or hashes.get(path) in found:
+            gone.append(path)
+        else:
+            kept[folder] += 1
     index.forget(gone)
     nothing = np.empty((0, index.dimension), np.float32)
-    lost = [(Photo(path, -1, 0, index.source), PhotoFaces((), nothing, text)) for path, text in listing.problems]
+    lost = [(Photo(path, -1, 0, str(index.source)), PhotoFaces((), nothing, text)) for path, text in listing.problems]
     if lost:
         index.add(lost)
-    return [photo for photo in listing.photos if known.get(photo.path) != (photo.size, photo.stamp)], len(gone)
+    notes = [
+        f"{folder or index.source} is empty or missing. Kept in the index: {counted(count, 'photo')}. {FORGET_ADVICE}."
+        for folder, count in kept.items()
+    ]
+    notes += [
+        f"Not read: {counted(count, 'RAW file')} ({suffix}). Export them as JPEG."
+        for suffix, count in listing.raw.items()
+    ]
+    return [photo for photo in changed if photo.path not in moved], len(moved), len(gone), notes
+
+
+def _find_moved(
+    index: IndexWriter, photos: Sequence[Photo], known: dict[str, tuple[int, int]], hashes: dict[str, str]
+) -> dict[str, str]:
+    """Copy the faces of photos whose content is known. Returns the SHA-256 of each of them, by its path."""
+    sizes, moved = {size for size, _ in known.values()}, {}
+    places = {digest: path for path, digest in hashes.items()}
+    candidates = [photo for photo in photos if photo.size in sizes]
+    for start in range(0, len(candidates), MOVED_AT_ONCE):
+        batch = []
+        for photo in candidates[start : start + MOVED_AT_ONCE]:
+            with suppress(ValueError):  # of reading it, which is tried again
+                digest = hashlib.sha256(photo.read()).hexdigest()
+                if before := places.get(digest):
+                    batch.append((photo, replace(index.photo_faces(before), sha256=digest)))
+                    moved[photo.path] = digest
+        if batch:
+            index.add(batch)
+        for photo, _ in batch:  # which may have replaced another one
+            places.pop(hashes.get(photo.path, ""), None)
+        places |= {faces.sha256: photo.path for photo, faces in batch}
+    return moved
 
 
 @contextmanager
