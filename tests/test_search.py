@@ -139,12 +139,12 @@ def test_poor_faces_join_no_clusters_but_are_assigned_or_left_over():
     bridge = (far[0] + far[1]) / 2  # poor, and between two people
     z = np.stack([far[0], far[0] + 0.01, far[1], far[1] + 0.01, bridge, far[0] - 0.02, far[5]])
     quality = np.array([1, 1, 1, 1, 0.5, 0.5, 0.5], np.float32)
-    people, left_over = partition(z, quality, calibration, needed)
+    people, left_over = partition(z, quality, np.arange(7), calibration, needed)
     assert people == [[0, 1, 5], [2, 3]]
     assert left_over == [4, 6]
-    people, left_over = partition(z, np.full(7, np.nan, np.float32), calibration, needed)
+    people, left_over = partition(z, np.full(7, np.nan, np.float32), np.arange(7), calibration, needed)
     assert (sum(map(len, people)), left_over) == (7, [])
-    assert partition(z[4:], quality[4:], calibration, needed) == ([], [0, 1, 2])
+    assert partition(z[4:], quality[4:], np.arange(3), calibration, needed) == ([], [0, 1, 2])
 
 
 def test_group_of_a_folder_and_of_images(model, folder):
