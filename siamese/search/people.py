@@ -25,8 +25,6 @@ COPY_SHARE = 0.5
 GRAPH_SLACK = 1e-5  # of squared distances in the graph, in squared norms, because it is computed in single precision
 TIE_DISTANCE = 1e-12  # distances that differ by less are equal
 
-Rivals = dict[int, list[int]]  # row: others that are in other groups
-
 
 @dataclass(frozen=True)
 class People:
@@ -126,18 +124,24 @@ def partition(
     """
     quality = np.where(np.isnan(quality), 1, quality)
     good, poor = np.flatnonzero(quality >= PROJECTED_QUALITY), np.flatnonzero(quality < PROJECTED_QUALITY)
-    rivals = find_rivals(z, photos, COPY_SHARE * calibration.threshold)
-    clusters = cluster(z[good], max(calibration.distance_at(needed), 0), _within(rivals, good))
+    copy_distance = COPY_SHARE * calibration.threshold
+    clusters = cluster(z[good], max(calibration.distance_at(needed), 0), photos[good], copy_distance)
     people = [good[rows].tolist() for rows in clusters]
     left_over = poor.tolist()
     if people and left_over:
         person_of = {row: person for person, rows in enumerate(people) for row in rows}
-        taken = {row: [person_of[rival] for rival in rivals.get(row, ()) if rival in person_of] for row in left_over}
+        rows_of = _rows_of_photos(photos)
+
+        def rivals(row: int) -> list[int]:
+            others = rows_of[photos[row]]
+            return others[squared_distances(z[[row]], z[others])[0] > copy_distance**2].tolist()
+
+        taken = {row: [person_of[rival] for rival in rivals(row) if rival in person_of] for row in left_over}
         closest, score = _closest_people(z, quality, calibration, people, poor, taken)
         left_over = []
         for number in np.argsort(-score, kind="stable").tolist():
             row, person = int(poor[number]), int(closest[number])
-            if score[number] >= needed and all(person_of.get(rival) != person for rival in rivals.get(row, ())):
+            if score[number] >= needed and all(person_of.get(rival) != person for rival in rivals(row)):
                 people[person].append(row)
                 person_of[row] = person
             else:
@@ -145,7 +149,7 @@ def partition(
     return sorted(map(sorted, people), key=lambda rows: (-len(rows), rows[0])), sorted(left_over)
 
 
-def find_rivals(z: np.ndarray, photos: np.ndarray, copy_distance: float) -> Rivals:
+def find_rivals(z: np.ndarray, photos: np.ndarray, copy_distance: float) -> list[list[int]]:
     """Return for each face the others of the same photo that are further away, and so other people.
 
     Args:
@@ -153,24 +157,21 @@ def find_rivals(z: np.ndarray, photos: np.ndarray, copy_distance: float) -> Riva
         photos: (N,) int, the number of the photo of each face.
         copy_distance: up to which two faces can be one person twice: in a mirror, or in a photo of a photo.
     """
-    rivals: Rivals = {}
-    order = np.argsort(photos, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(photos[order])) + 1):
+    rivals: list[list[int]] = [[] for _ in z]
+    for rows in _rows_of_photos(photos).values():
         if len(rows) > 1:
             apart = squared_distances(z[rows], z[rows]) > copy_distance**2
             np.fill_diagonal(apart, False)
-            rivals |= {row: rows[others].tolist() for row, others in zip(rows.tolist(), apart, strict=True)}
+            for row, others in zip(rows.tolist(), apart, strict=True):
+                rivals[row] = rows[others].tolist()
     return rivals
 
 
-def _within(rivals: Rivals, rows: np.ndarray) -> Rivals:
-    """Return the rivals among some rows, with each row replaced by its place in them."""
-    place = {row: number for number, row in enumerate(rows.tolist())}
-    return {
-        number: [place[rival] for rival in rivals[row] if rival in place]
-        for row, number in place.items()
-        if row in rivals
-    }
+def _rows_of_photos(photos: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the rows of each photo, given the photo of each row."""
+    order = np.argsort(photos, kind="stable")
+    numbers, starts = np.unique(photos[order], return_index=True)
+    return dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=False))
 
 
 def _closest_people(
@@ -199,10 +200,12 @@ def _closest_people(
     return closest, calibration.score(distance, np.stack([quality[poor], typical[closest]], axis=1))
 
 
-def cluster(z: np.ndarray, threshold: float, rivals: Rivals | None = None) -> list[np.ndarray]:
+def cluster(
+    z: np.ndarray, threshold: float, photos: np.ndarray | None = None, copy_distance: float = 0.0
+) -> list[np.ndarray]:
     """Merge the two closest clusters, again and again, until none are at most `threshold` apart.
 
-    Clusters with a row and a rival of it are not merged.
+    Two clusters with rows of one photo are not merged, unless these are at most `copy_distance` apart.
 
     The distance of two clusters is the root mean square of the distances between their members (average linkage on
     squared distances; Sokal and Michener, "A Statistical Method for Evaluating Systematic Relationships", 1958). The
@@ -214,15 +217,19 @@ def cluster(z: np.ndarray, threshold: float, rivals: Rivals | None = None) -> li
     Args:
         z: (N, D) float embeddings.
         threshold: ≥ 0.
-        rivals: rows that are in another cluster than a row; each of two rivals lists the other.
+        photos: (N,) int, the number of the photo of each row; None if each has its own.
+        copy_distance: ≥ 0, see `find_rivals`.
 
     Returns:
         The clusters as sorted arrays of row numbers; the largest first, then by their first row.
     """
     clusters: list[np.ndarray] = []
     for rows in _components(z, threshold):
-        parts = _link(z[rows], threshold, _within(rivals or {}, rows)) if len(rows) > 1 else [[0]]
-        clusters += [rows[part] for part in parts]
+        if len(rows) == 1:
+            clusters.append(rows)
+            continue
+        rivals = find_rivals(z[rows], np.arange(len(rows)) if photos is None else photos[rows], copy_distance)
+        clusters += [rows[part] for part in _link(z[rows], threshold, rivals)]
     return sorted(clusters, key=lambda rows: (-len(rows), rows[0]))
 
 
@@ -260,7 +267,7 @@ def _join(root: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
             root[:] = jumped
 
 
-def _link(z: np.ndarray, threshold: float, rivals: Rivals) -> list[np.ndarray]:
+def _link(z: np.ndarray, threshold: float, rivals: list[list[int]]) -> list[np.ndarray]:
     """Cluster the rows of one component with nearest-neighbour chains.
 
     A chain goes from a cluster to its nearest one, and on from there, until two clusters are nearest to each other;
@@ -271,7 +278,6 @@ def _link(z: np.ndarray, threshold: float, rivals: Rivals) -> list[np.ndarray]:
     """
     sums, squares, sizes = z.astype(np.float64), np.einsum("nd,nd->n", z, z, dtype=np.float64), np.ones(len(z))
     members = [[row] for row in range(len(z))]
-    rival_rows = [rivals.get(row, []) for row in range(len(z))]
     cluster_of = np.arange(len(z))  # of each row; -1 if that is complete
     active, complete = np.ones(len(z), bool), []
     chain: list[int] = []
@@ -280,7 +286,7 @@ def _link(z: np.ndarray, threshold: float, rivals: Rivals) -> list[np.ndarray]:
             if active.mean() < 0.5:  # forget the others
                 sums, squares, sizes = sums[active], squares[active], sizes[active]
                 cluster_of = np.append(np.where(active, np.cumsum(active) - 1, -1), -1)[cluster_of]
-                members, rival_rows = ([of[row] for row in np.flatnonzero(active)] for of in (members, rival_rows))
+                members, rivals = ([of[row] for row in np.flatnonzero(active)] for of in (members, rivals))
                 active = np.ones(len(members), bool)
             chain.append(int(active.argmax()))
         top = chain[-1]
@@ -288,7 +294,7 @@ def _link(z: np.ndarray, threshold: float, rivals: Rivals) -> list[np.ndarray]:
         distance = norms + norms[top] - 2 * (sums @ (sums[top] / sizes[top])) / sizes
         distance[~active] = np.inf
         distance[top] = np.inf
-        taken = cluster_of[rival_rows[top]]
+        taken = cluster_of[rivals[top]]
         distance[taken[taken >= 0]] = np.inf
         nearest = int(distance.argmin())
         if not distance[nearest] <= threshold**2:
@@ -301,7 +307,7 @@ def _link(z: np.ndarray, threshold: float, rivals: Rivals) -> list[np.ndarray]:
                 values[kept] += values[top]
             cluster_of[members[top]] = kept
             members[kept] += members[top]
-            rival_rows[kept] = rival_rows[kept] + rival_rows[top]
+            rivals[kept] += rivals[top]
             active[top] = False
             del chain[-2:]
         else:
