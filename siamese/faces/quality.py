@@ -157,7 +157,7 @@ def rate_faces(network: SiameseNetwork, faces: Sequence[Face], x: Tensor, featur
     """
     known = network.quality(features)
     if known is None:
-        return [_with_causes(face, is_drawn(face)) if face.detection else face for face in faces]
+        return [_with_causes(face, drawn=face.detection is not None and is_drawn(face)) for face in faces]
     quality, changes = known.float().cpu(), torch.full((len(faces), len(REGIONS)), torch.inf)
     low = known < MAX_QUALITY
     if low.any():
@@ -171,4 +171,4 @@ def rate_faces(network: SiameseNetwork, faces: Sequence[Face], x: Tensor, featur
 
 
 def _with_causes(face: Face, drawn: bool) -> Face:
-    return replace(face, causes=tuple(quality_causes(face, drawn)))
+    return replace(face, causes=tuple(quality_causes(face, drawn))) if face.detection else face
