@@ -160,7 +160,7 @@ def group_lfw(args: argparse.Namespace) -> dict:
     for fmr in (1.0, GROUP_FMR, 0.1, FIND_FMR):
         needed = calibration.needed(fmr, len(rows))
         began = time.perf_counter()
-        people, left_over = partition(z[rows], quality[rows], calibration, needed)
+        people, left_over = partition(z[rows], quality[rows], rows, calibration, needed)
         seconds = round(time.perf_counter() - began, 1)
         scores = b_cubed(to_labels([rows[members].tolist() for members in people], len(names)), truth)
         result["siamese"][f"{fmr:g}"] = {

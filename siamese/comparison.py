@@ -16,7 +16,7 @@ from siamese.faces import Face
 from siamese.images import data_uri
 from siamese.wording import Verdict, Vocabulary
 
-SYMBOLS: dict[Verdict, str] = {"same": "=", "different": "≠", "unsure": "?", "no face": "–"}
+SYMBOLS: dict[Verdict, str] = {"same": "=", "different": "≠", "unsure": "?", "no face": "–", "not read": "–"}
 MAX_COMPARED_FACES = 32  # of a photo
 SMALL_SIZES = 1.5  # a face below this multiple of the smallest detectable size suggests that smaller ones were missed
 
@@ -29,7 +29,8 @@ class Comparison:
 
     Attributes:
         verdict: "same" if the score reaches `Calibration.needed` at the requested false-match rate; else "different" if
-            `probability` is at most 0.25, or "unsure"; "no face" if a photo shows none.
+            `probability` is at most 0.25, or "unsure"; "no face" if a photo shows none; "not read" if
+            `Model.compare_many` could not read a photo.
         probability: P(same) in [0, 1]. It assumes that the photos are as likely as not to show the same person, and
             that each pair of faces is equally likely to be that person: the odds are the mean of the likelihood ratios
             of all pairs. NaN if a face is missing.
@@ -75,7 +76,7 @@ class Comparison:
         raise TypeError("a Comparison is neither true nor false; use answer.same, which is True, False or None")
 
     def __str__(self) -> str:
-        if self.verdict == "no face":
+        if not self.pairs:
             return " ".join(self.warnings)
         verdict = wording.describe_verdict(self.verdict, self.probability, self.fmr, self.words)
         if self.verdict == "unsure":
@@ -92,7 +93,7 @@ class Comparison:
             if face and face.crop
         ]
         symbol = f'<span style="font-size: 2em">{SYMBOLS[self.verdict]}</span>'
-        warnings = "".join(f"<p>{escape(warning)}</p>" for warning in self.warnings if self.verdict != "no face")
+        warnings = "".join(f"<p>{escape(warning)}</p>" for warning in self.warnings if self.pairs)
         return f"""
 <div style="display: flex; gap: 12px; align-items: center">{symbol.join(crops)}</div>
 <p><b>{escape(str(self))}</b></p>
@@ -165,12 +166,24 @@ def compare_faces(
     return decide(calibration, answer, fmr)
 
 
-def no_face(found: Sequence[Sequence[Face]], fmr: float | None) -> Comparison:
-    """Return the answer for two photos of which at least one shows no face."""
-    missing = [wording.NO_FACE.format(name) for name, faces in zip(wording.PHOTOS, found, strict=True) if not faces]
-    first, second = (tuple(faces) for faces in found)
+def no_face(
+    found: tuple[tuple[Face, ...], tuple[Face, ...]], reasons: Sequence[str | None], fmr: float | None
+) -> Comparison:
+    """Return the answer for two photos that cannot be compared.
+
+    Args:
+        found: the faces of each photo.
+        reasons: for each photo, why it could not be read; empty if it shows no face, None if it can be compared.
+        fmr: the false-match rate that was requested.
+    """
+    missing = [
+        wording.NOT_READ.format(name, reason) if reason else wording.NO_FACE.format(name)
+        for name, reason in zip(wording.PHOTOS, reasons, strict=True)
+        if reason is not None
+    ]
+    first, second = found
     return Comparison(
-        verdict="no face",
+        verdict="not read" if any(reasons) else "no face",
         probability=math.nan,
         confidence_interval=None,
         dissimilarity=math.nan,
@@ -180,7 +193,7 @@ def no_face(found: Sequence[Sequence[Face]], fmr: float | None) -> Comparison:
         faces=(first[0] if first else None, second[0] if second else None),
         numbers=(1, 1),
         pairs=0,
-        found=(first, second),
+        found=found,
         warnings=tuple(missing),
         model="",
     )
@@ -198,7 +211,7 @@ def decide(calibration: Calibration, answer: Comparison, fmr: float | None) -> C
         ValueError: see `Calibration.needed`.
     """
     needed = calibration.needed(fmr, max(answer.pairs, 1))
-    if answer.verdict == "no face":
+    if not answer.pairs:
         return replace(answer, fmr=fmr)
     threshold = calibration.distance_at(needed, _qualities(answer.faces))
     warnings = [warning for warning in answer.warnings if warning != wording.TOO_POOR]

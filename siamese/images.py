@@ -140,6 +140,12 @@ def is_single_image(source: object) -> bool:
     return isinstance(source, kinds) or hasattr(source, "read")
 
 
+def refuse_single_image(photos: object) -> None:
+    """Raise a ValueError if `photos` is one image and not a list of images."""
+    if is_single_image(photos):
+        raise ValueError("expected a list of images, got one image; put it into a list")
+
+
 def data_uri(image: Image.Image, format: str = "PNG") -> str:
     """Encode an image in a URI, to show it in HTML without storing a file."""
     file = io.BytesIO()

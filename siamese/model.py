@@ -6,10 +6,13 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,14 +27,29 @@ from siamese.files import bundled_weights
 from siamese.network import SiameseNetwork
 from siamese.record import Record
 
-PHOTOS_AT_ONCE = 32  # in `Model.embed`
+PHOTOS_AT_ONCE = 16  # that are searched for faces together
+MAX_THREADS = 8
 FACES_AT_ONCE = 8  # on a CPU, so that the activations fit into its caches
 GPU_FACES_AT_ONCE = 256
+
+Progress = Callable[[int, int], object]  # gets how many photos are done, and how many there are
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 # After a fork, PyTorch's threads do not exist in the child, and waiting for them would never end.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+class _Compared(NamedTuple):
+    """A photo, ready to be compared with others. It holds no pixels if the faces have no crops."""
+
+    faces: tuple[Face, ...]  # all, the main one first
+    rows: list[int]  # of those that are compared, embedded
+    z: np.ndarray  # (R, D) float32, their embeddings
+    hashes: list[int]  # of their crops
+    problem: str = ""  # why the photo could not be read
 
 
 class Model:
@@ -92,13 +110,19 @@ class Model:
             digest.update((bundled_weights("retinaface") / "model.safetensors").read_bytes())
         return digest.hexdigest()
 
-    def detect(self, photos: Sequence[images.ImageSource]) -> list[list[Face]]:
+    def detect(self, photos: Sequence[images.ImageSource], problems: dict[int, str] | None = None) -> list[list[Face]]:
         """Return the faces in each photo, the main one first; for networks without alignment, the whole image.
+
+        Args:
+            photos: N images, see `images.read`.
+            problems: gets the reason for each image that cannot be read, by its row; such an image shows no face. None
+                to raise an exception.
 
         Raises:
             FileNotFoundError, ValueError: if an image cannot be read.
         """
-        return detect(photos, self.network.input_shape, self.template, self.network.device)
+        images.refuse_single_image(photos)
+        return detect(photos, self.network.input_shape, self.template, self.network.device, problems)
 
     def embed(self, photos: Iterable[images.ImageSource]) -> np.ndarray:
         """Embed the main face of each photo. The Euclidean distance of two rows is their dissimilarity.
@@ -112,8 +136,6 @@ class Model:
         Raises:
             FileNotFoundError, ValueError: if an image cannot be read.
         """
-        if images.is_single_image(photos):
-            raise ValueError("expected a list of images, got one image; put it into a list")
         return self.embed_with_quality(photos)[0]
 
     def embed_with_quality(self, photos: Iterable[images.ImageSource]) -> tuple[np.ndarray, np.ndarray]:
@@ -129,6 +151,7 @@ class Model:
         Raises:
             FileNotFoundError, ValueError: if an image cannot be read.
         """
+        images.refuse_single_image(photos)
         photos = list(photos)
         z = np.full((len(photos), self.network.embedding_dim), np.nan, np.float32)
         quality = np.full(len(photos), np.nan, np.float32)
@@ -183,43 +206,128 @@ class Model:
         self.calibration.needed(fmr)  # raises before the photos are read
         found = self.detect([a, b])
         rows = [comparison.rows_to_compare(*each) for each in zip(found, numbers, wording.PHOTOS, strict=True)]
-        if not all(rows):
-            return replace(comparison.no_face(self._with_box(found), fmr), model=self.id)
-        z, embedded = self.embed_faces([faces[row] for faces, kept in zip(found, rows, strict=True) for row in kept])
-        first, second = embedded[: len(rows[0])], embedded[len(rows[0]) :]
-        answer = comparison.compare_faces(self.calibration, (first, second), (z[: len(first)], z[len(first) :]), fmr)
-        return self._describe(answer, found, rows, numbers)
+        first, second = self._embed_rows(found, rows)
+        return self._answer((first, second), numbers, fmr)
 
-    def _describe(
+    def compare_many(
         self,
-        answer: Comparison,
-        found: list[list[Face]],
-        rows: list[list[int]],
-        requested: tuple[int | None, int | None],
+        pairs: Iterable[Sequence[images.ImageSource]],
+        *,
+        fmr: float | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> list[Comparison]:
+        """Compare many pairs of photos, each as `compare` does, but read and embed each photo only once.
+
+        A photo that cannot be read does not stop the others: its pairs get the verdict "not read", and the reason is in
+        their warnings. The faces of the answers have no crops, so that memory hardly grows with the number of photos.
+
+        Args:
+            pairs: P pairs of images, see `images.read`. A path or object in several pairs is one photo.
+            fmr: the false-match rate that "same" must not exceed for the two photos of a pair, see `compare`.
+            progress: called with the numbers of photos that are done, and of all different photos.
+
+        Returns:
+            P answers, in the order of the pairs.
+
+        Raises:
+            ValueError: if an element of `pairs` is no pair, or the false-match rate is invalid or was not measured.
+        """
+        self.calibration.needed(fmr)
+        pairs = [_check_pair(number, pair) for number, pair in enumerate(pairs, 1)]
+        photos = {_key(photo): photo for pair in pairs for photo in pair}
+        keys, compared = list(photos), {}
+        batches = [keys[start : start + PHOTOS_AT_ONCE] for start in range(0, len(keys), PHOTOS_AT_ONCE)]
+        prepared = in_threads(lambda batch: self._prepare([photos[key] for key in batch]), batches)
+        for batch, ready in zip(batches, prepared, strict=True):
+            compared |= zip(batch, ready, strict=True)
+            progress(len(compared), len(photos))
+        return [self._answer((compared[_key(a)], compared[_key(b)]), (None, None), fmr) for a, b in pairs]
+
+    def _prepare(self, photos: Sequence[images.ImageSource]) -> list[_Compared]:
+        """Embed the faces that are compared, without their crops. Photos that cannot be read do not stop the others."""
+        problems: dict[int, str] = {}
+        found = self.detect(photos, problems)
+        rows = [comparison.rows_to_compare(faces, None, "") for faces in found]
+        return [
+            photo._replace(
+                faces=tuple(replace(face, crop=None) for face in photo.faces), problem=problems.get(number, "")
+            )
+            for number, photo in enumerate(self._embed_rows(found, rows))
+        ]
+
+    def _embed_rows(self, found: Sequence[Sequence[Face]], rows: Sequence[list[int]]) -> list[_Compared]:
+        """Embed some of the faces of each photo."""
+        z, embedded = self.embed_faces([faces[row] for faces, kept in zip(found, rows, strict=True) for row in kept])
+        ends = np.cumsum([0, *map(len, rows)]).tolist()
+        compared = []
+        for faces, kept, (start, end) in zip(found, rows, pairwise(ends), strict=True):
+            known = dict(zip(kept, embedded[start:end], strict=True))
+            crops = [face.crop.tobytes() for face in known.values() if face.crop]
+            every = tuple(known.get(row, face) for row, face in enumerate(faces))
+            compared.append(_Compared(every, kept, z[start:end], list(map(hash, crops))))
+        return compared
+
+    def _answer(
+        self, photos: tuple[_Compared, _Compared], requested: tuple[int | None, int | None], fmr: float | None
     ) -> Comparison:
-        """Add to an answer about the embedded faces, `rows` of each photo, what the photos show."""
-        for faces, kept, embedded in zip(found, rows, answer.found, strict=True):
-            for row, face in zip(kept, embedded, strict=True):
-                faces[row] = face
-        places = [kept[number - 1] for kept, number in zip(rows, answer.numbers, strict=True)]
-        first, second = (faces[row] for faces, row in zip(found, places, strict=True))
-        warnings = ["Both images are identical."] if torch.equal(first.pixels, second.pixels) else []
-        for faces, number, name in zip(found, requested, wording.PHOTOS, strict=True):
-            warnings += comparison.left_out(faces, name) if number is None else []
+        """Compare two photos, of which certain faces may have been requested."""
+        a, b = photos
+        # A network that compares whole images finds no faces.
+        found = (a.faces, b.faces) if self.align == "faces" else ((), ())
+        if not (a.rows and b.rows):
+            reasons = [None if photo.rows else photo.problem for photo in photos]
+            return replace(comparison.no_face(found, reasons, fmr), model=self.id)
+        sides = [a.faces[row] for row in a.rows], [b.faces[row] for row in b.rows]
+        answer = comparison.compare_faces(self.calibration, sides, (a.z, b.z), fmr)
+        one, other = (number - 1 for number in answer.numbers)
+        warnings = ["Both images are identical."] if a.hashes[one] == b.hashes[other] else []
+        for photo, number, name in zip(photos, requested, wording.PHOTOS, strict=True):
+            warnings += comparison.left_out(photo.faces, name) if number is None else []
         if self.align == "none" and not self.record.settings:
             warnings.append(wording.OTHER_CLASSES.format(self.record.data.name))
         if self.align == "faces":
-            warnings += quality_warnings(first, "the first photo") + quality_warnings(second, "the second photo")
+            warnings += quality_warnings(sides[0][one], "the first photo")
+            warnings += quality_warnings(sides[1][other], "the second photo")
         return replace(
             answer,
-            faces=(first, second),
-            numbers=(places[0] + 1, places[1] + 1),
-            found=self._with_box(found),
+            numbers=(a.rows[one] + 1, b.rows[other] + 1),
+            found=found,
             warnings=(*warnings, *answer.warnings),
             model=self.id,
         )
 
-    def _with_box(self, found: list[list[Face]]) -> tuple[tuple[Face, ...], tuple[Face, ...]]:
-        """Return the faces of two photos; none if the network compares whole images."""
-        first, second = (tuple(faces) if self.align == "faces" else () for faces in found)
-        return first, second
+
+def in_threads(work: Callable[[T], R], batches: Iterable[T]) -> Iterator[R]:
+    """Yield the result of each batch, in the given order, from several threads.
+
+    Each thread reads its own batch and runs the networks on it. So files are read while the networks run, and all
+    cores are busy, although the networks are too small to be split among several threads.
+    """
+    threads, remaining = torch.get_num_threads(), iter(batches)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(MAX_THREADS, cores)
+    running: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        while True:
+            running += [pool.submit(work, batch) for batch in islice(remaining, 2 * workers - len(running))]
+            if not running:
+                return
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _check_pair(number: int, pair: object) -> tuple[images.ImageSource, images.ImageSource]:
+    if images.is_single_image(pair) or not isinstance(pair, Iterable):
+        raise ValueError("expected a list of pairs of images, such as [(a, b), (a, c)]")
+    photos = tuple(pair)
+    if len(photos) != 2:
+        raise ValueError(f"pair {number} has {len(photos)} images, expected 2")
+    return photos
+
+
+def _key(photo: images.ImageSource) -> str | int:
+    """Return what two mentions of the same photo have in common: its path, or the object."""
+    return os.fspath(photo) if isinstance(photo, str | os.PathLike) else id(photo)

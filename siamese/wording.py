@@ -10,9 +10,10 @@ from siamese.calibration import VERDICT_PROBABILITY
 
 VERY_LIKELY = 0.99
 
-Verdict = Literal["same", "unsure", "different", "no face"]
+Verdict = Literal["same", "unsure", "different", "no face", "not read"]
 
 PHOTOS = ("first", "second")
+NOT_READ = "The {} photo was not read: {}."
 NO_FACE = "No face was found in the {} photo. Use a photo in which the whole face is large and well lit."
 NO_FACES_HINT = "To compare them as images of things, {}."
 OTHER_CLASSES = (

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
@@ -23,6 +24,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from siamese import load
 from siamese.faces import Face, quality_warnings
 from siamese.faces.detection import Detection
+from siamese.faces.quality import quality_causes
 from siamese.files import bundled_weights
 from siamese.network import SiameseNetwork
 
@@ -214,7 +216,9 @@ def test_warning_about_a_face_in_profile():
     landmarks = ((60.0, 40.0), (85.0, 40.0), (95.0, 60.0), (65.0, 80.0), (85.0, 80.0))
     face = Face(crop, Detection((0, 0, 100, 100), landmarks, 0.99))
     assert face.detection.turn == pytest.approx((95 - 72.5) / 25)
-    (warning,) = quality_warnings(face, "the second photo")
+    causes = tuple(quality_causes(face, drawn=False))
+    assert causes == ("turned",)
+    (warning,) = quality_warnings(replace(face, causes=causes), "the second photo")
     assert "second photo is turned" in warning
 
 

@@ -117,7 +117,7 @@ def test_groups_never_grow_at_a_stricter_rate(model):
     good = np.arange(80)
     ones = np.ones(80)
     needed = [model.calibration.needed(rate, 80) for rate in RATES if rate is not None]
-    parts = [partition(photos.z[good], ones, model.calibration, score)[0] for score in needed]
+    parts = [partition(photos.z[good], ones, good, model.calibration, score)[0] for score in needed]
     for strict, loose in itertools.pairwise(parts):  # each stricter group is a part of a looser one
         assert all(any(set(rows) <= set(other) for other in loose) for rows in strict)
     assert len(parts[0]) > len(parts[-1])

@@ -99,7 +99,7 @@ def killed(place, source, trained, name: str, count: int) -> None:
         return method(*arguments)
 
     setattr(IndexWriter, name, call)
-    embedding.BATCH_PHOTOS = 8
+    embedding.PHOTOS_AT_ONCE = 8
     update_index(load(trained, device="cpu"), source, place)
 
 
@@ -149,7 +149,7 @@ def interrupt_after(method, count):
 def full_disk(place, source, trained, message) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))
-    embedding.BATCH_PHOTOS = 8
+    embedding.PHOTOS_AT_ONCE = 8
     try:
         update_index(load(trained, device="cpu"), source, place)
     except OSError as error:

@@ -163,12 +163,29 @@ def test_poor_faces_join_no_clusters_but_are_assigned_or_left_over():
     bridge = (far[0] + far[1]) / 2  # poor, and between two people
     z = np.stack([far[0], far[0] + 0.01, far[1], far[1] + 0.01, bridge, far[0] - 0.02, far[5]])
     quality = np.array([1, 1, 1, 1, 0.5, 0.5, 0.5], np.float32)
-    people, left_over = partition(z, quality, calibration, needed)
+    people, left_over = partition(z, quality, np.arange(7), calibration, needed)
     assert people == [[0, 1, 5], [2, 3]]
     assert left_over == [4, 6]
-    people, left_over = partition(z, np.full(7, np.nan, np.float32), calibration, needed)
+    people, left_over = partition(z, np.full(7, np.nan, np.float32), np.arange(7), calibration, needed)
     assert (sum(map(len, people)), left_over) == (7, [])
-    assert partition(z[4:], quality[4:], calibration, needed) == ([], [0, 1, 2])
+    assert partition(z[4:], quality[4:], np.arange(3), calibration, needed) == ([], [0, 1, 2])
+
+
+def test_faces_of_one_photo_are_different_people_unless_they_are_copies():
+    calibration = Calibration(30, 30)  # groups are merged up to a distance of 1, and copies are at most 0.5 apart
+    needed, far = calibration.score(1.0), np.eye(8, dtype=np.float32) * 2
+    step = np.eye(8, dtype=np.float32)[7]
+    z = np.stack([far[0], far[0] + 0.8 * step, far[1], far[1] + 0.3 * step, far[2], far[2] + 0.8 * step])
+    good = np.ones(6, np.float32)
+    assert partition(z, good, np.arange(6), calibration, needed) == ([[0, 1], [2, 3], [4, 5]], [])
+    photos = np.array([7, 7, 3, 3, 1, 2])
+    assert partition(z, good, photos, calibration, needed) == ([[2, 3], [4, 5], [0], [1]], [])
+    poor = np.array([1, 0.5, 1, 0.5, 1, 0.5], np.float32)  # they are assigned to the groups of the others
+    assert partition(z, poor, np.arange(6), calibration, needed) == ([[0, 1], [2, 3], [4, 5]], [])
+    assert partition(z, poor, photos, calibration, needed) == ([[2, 3], [4, 5], [0]], [1])
+    both = np.stack([far[0], far[0] + 0.3 * step, far[0] - 0.4 * step])  # two poor faces of one photo
+    people, left_over = partition(both, poor[[0, 1, 1]], np.array([0, 1, 1]), calibration, needed)
+    assert (people, left_over) == ([[0, 1]], [2])
 
 
 def test_group_of_a_folder_and_of_images(model, folder):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from siamese.model import Model
+    from siamese.model import Model, Progress
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 DEFAULT_WEIGHTS = "weights/faces"
@@ -41,6 +42,20 @@ def add_fmr(command: Parser, meaning: str) -> None:
 def add_network(command: Parser) -> None:
     command.add_argument("--weights", default=DEFAULT_WEIGHTS, help=f"{WEIGHTS_HELP} (default: %(default)s)")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Show a progress bar of photos if stderr is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" photos", desc="embedding", disable=None) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
 
 
 def load_model(weights: str, device: str) -> Model:

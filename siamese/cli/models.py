@@ -1,21 +1,43 @@
 """The commands siamese compare | export | push | deploy | page."""
 
+from __future__ import annotations
+
 import argparse
+import csv
 import functools
+import io
 import json
 import os
 import runpy
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from siamese import wording
-from siamese.cli.common import DEFAULT_WEIGHTS, WEIGHTS_HELP, Commands, add_command, add_fmr, add_network, load_model
+from siamese.cli.common import (
+    DEFAULT_WEIGHTS,
+    WEIGHTS_HELP,
+    Commands,
+    add_command,
+    add_fmr,
+    add_network,
+    load_model,
+    show_progress,
+)
+from siamese.names import printable
+
+if TYPE_CHECKING:
+    from siamese.comparison import Comparison
 
 
 def add_compare(commands: Commands) -> None:
     command = add_command(commands, "compare", _compare)
-    command.add_argument("a", help="a photo, in any format that Pillow reads")
-    command.add_argument("b", help="another photo; the order does not matter")
+    command.add_argument("a", nargs="?", help="a photo, in any format that Pillow reads")
+    command.add_argument("b", nargs="?", help="another photo; the order does not matter")
+    pairs_help = "compare many pairs instead: the first two columns of a CSV file are their photos"
+    command.add_argument("--pairs", type=Path, metavar="FILE", help=pairs_help)
+    command.add_argument("--csv", type=Path, metavar="FILE", help="with --pairs, also write a table of the answers")
     which = "which face of each photo to compare, from 1; 0 for all faces of a photo (default: 0 0)"
     command.add_argument("--face", type=int, nargs=2, default=(0, 0), metavar=("I", "J"), help=which)
     add_fmr(
@@ -27,7 +49,16 @@ def add_compare(commands: Commands) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    """Compare two photos."""
+    """Compare two photos, or many pairs.
+
+    The paths in a file of pairs start in the current folder. Its first row is left out if its cells are no file names.
+    """
+    if (args.pairs is None) != bool(args.a and args.b) or (args.pairs and args.a):
+        raise ValueError("give two photos, or --pairs FILE")
+    if args.pairs:
+        return _compare_pairs(args)
+    if args.csv:
+        raise ValueError("--csv needs --pairs")
     model = load_model(args.weights, args.device)
     first, second = (number or None for number in args.face)
     answer = model.compare(args.a, args.b, face=(first, second), fmr=args.fmr)
@@ -45,6 +76,62 @@ def _compare(args: argparse.Namespace) -> int:
         if model.revision:
             print(f"Network: {answer.model}")
     return 1 if answer.verdict == "no face" else 0
+
+
+def _compare_pairs(args: argparse.Namespace) -> int:
+    if any(args.face):
+        raise ValueError("--face is for two photos")
+    pairs = _read_pairs(args.pairs)
+    model = load_model(args.weights, args.device)
+    with show_progress() as progress:
+        answers = model.compare_many(pairs, fmr=args.fmr, progress=progress)
+    if args.csv:
+        args.csv.write_text(_answers_csv(pairs, answers), "utf-8", newline="")
+    if args.json:
+        rows = zip(pairs, answers, strict=True)
+        print(json.dumps([{"photos": pair, **answer.to_dict()} for pair, answer in rows], allow_nan=False))
+    else:
+        for (a, b), answer in zip(pairs, answers, strict=True):
+            distance = f"{answer.dissimilarity:.3f}" if answer.pairs else ""
+            print(printable(f"{answer.verdict:9}  {distance:5}  {a}  {b}"))
+            for sentence in answer.warnings if answer.verdict == "not read" else ():
+                print(printable(f"           {sentence}"))
+        counts = Counter(answer.verdict for answer in answers)
+        summary = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common())
+        print(f"{wording.counted(len(answers), 'pair')}: {summary or 'nothing to compare'}")
+    return 0 if all(answer.pairs for answer in answers) else 1
+
+
+def _read_pairs(file: Path) -> list[tuple[str, str]]:
+    """Read the first two columns of a CSV file, with commas, semicolons or tabs as spreadsheets write them."""
+    try:
+        text = file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not in UTF-8; save it as CSV UTF-8") from error
+    first_line = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first_line.count)
+    pairs = []
+    for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), 1):
+        cells = [cell.strip() for cell in row[:2]]
+        if not any(cells) or (number == 1 and not any(Path(cell).suffix for cell in cells)):
+            continue
+        if not all(cells) or len(cells) < 2:
+            raise ValueError(f"line {number} of {file} needs two photos, in the first two columns")
+        pairs.append((cells[0], cells[1]))
+    return pairs
+
+
+def _answers_csv(pairs: list[tuple[str, str]], answers: list[Comparison]) -> str:
+    """Return a table with one row per pair."""
+    from siamese.search.output import write_csv
+
+    fields = ("verdict", "probability", "dissimilarity", "threshold", "score", "fmr", "pairs")
+    rows = []
+    for pair, answer in zip(pairs, answers, strict=True):
+        values = answer.to_dict()
+        cells = ["" if values[field] is None else values[field] for field in fields]
+        rows.append([*pair, *cells, *answer.numbers, " ".join(answer.warnings)])
+    return write_csv(["first", "second", *fields, "first_face", "second_face", "warnings"], rows)
 
 
 def add_export(commands: Commands) -> None:

@@ -7,19 +7,17 @@ import json
 import shlex
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese.cli.common import Commands, add_command, add_fmr, add_network, load_model
+from siamese.cli.common import Commands, add_command, add_fmr, add_network, load_model, show_progress
 from siamese.names import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from siamese.model import Model
     from siamese.search.index import Index
-    from siamese.search.update import Progress
 
 SHOWN = 20  # problems, and people, on the screen
 PHOTOS_HELP = "a folder or zip archive of photos, which is indexed first, or an index"
@@ -72,7 +70,7 @@ def _embed(args: argparse.Namespace) -> None:
     from siamese.wording import FACES, counted
 
     model = load_model(args.weights, args.device)
-    with _progress() as progress:
+    with show_progress() as progress:
         update = update_index(model, args.folder, args.out, progress, args.forget)
     moved = f"{update.moved:,} moved, " if update.moved else ""
     changes = f"{update.embedded:,} new or changed, {moved}{update.forgotten:,} deleted, {update.others:,} other files"
@@ -112,22 +110,8 @@ def _index(args: argparse.Namespace) -> None:
 def _open(photos: str, model: Model) -> Index:
     from siamese.search.update import open_index
 
-    with _progress() as progress:
+    with show_progress() as progress:
         return open_index(model, Path(photos), progress)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show a progress bar if stderr is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(unit=" photos", desc="embedding", disable=None) as bar:
-
-        def update(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield update
 
 
 def _find(args: argparse.Namespace) -> None:

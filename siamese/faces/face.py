@@ -16,6 +16,7 @@ from siamese.faces.detection import MAX_PHOTO_SIDE, Box, Detection, Landmarks, f
 from siamese.network import resize_to_input, to_tensor
 
 Part = Literal["eyes", "mouth"]
+Cause = Literal["covered", "drawn", "small", "blurred", "dark", "turned", "poor"]
 # Where a crop has the left eye, right eye, nose, left and right corner of the mouth (as seen in the image), with the
 # sides of the crop as unit. These are the usual places of face networks, such as ArcFace's; `siamese train --align
 # faces` uses them if it trains from scratch. Other networks bring their own template.
@@ -33,17 +34,20 @@ class Face:
     """A network input, and where in the photo it is from.
 
     Attributes:
-        crop: image at the network's input size, mode "L" or "RGB"; None for a face of an index.
+        crop: image at the network's input size, mode "L" or "RGB"; None for a face of an index or of
+            `Model.compare_many`.
         detection: the face in the photo; None if the input is the whole image.
         quality: how well the face can be recognized, in [0, 1], see `SiameseNetwork.quality` and `visible_quality`;
             None before the face is embedded, and for networks without quality scores.
         covered: parts that seem to be covered, for example by a mask or dark glasses; found when the face is embedded.
+        causes: what makes the face hard to compare, see `quality_causes`; found when the face is embedded.
     """
 
     crop: Image.Image | None
     detection: Detection | None = None
     quality: float | None = None
     covered: tuple[Part, ...] = ()
+    causes: tuple[Cause, ...] = ()
 
     @property
     def box(self) -> Box | None:
@@ -84,16 +88,31 @@ def detect(
     input_shape: tuple[int, int, int],
     template: Landmarks | None,
     device: str | torch.device = "cpu",
+    problems: dict[int, str] | None = None,
 ) -> list[list[Face]]:
-    """Read photos and return the faces in each, the main one first; without a template, the whole image."""
+    """Read photos and return the faces in each, the main one first; without a template, the whole image.
+
+    With `problems`, a photo that cannot be read shows no face, and `problems` gets the reason, by its row.
+    """
+    read: dict[int, tuple[Image.Image, int]] = {}
+    for row, picture in enumerate(pictures):
+        try:
+            photo, scale = images.read_reduced(picture, None if template is None else MAX_PHOTO_SIDE)
+        except (ValueError, OSError) as error:
+            if problems is None:
+                raise
+            problems[row] = str(error)
+        else:
+            read[row] = (resize_to_input(photo, input_shape) if template is None else photo), scale
     if template is None:
-        return [[Face(resize_to_input(images.read(picture), input_shape))] for picture in pictures]
-    read = [images.read_reduced(picture, MAX_PHOTO_SIDE) for picture in pictures]
-    found = find_faces([photo for photo, _ in read], device)
-    return [
-        [_to_face(photo, scale, detection, input_shape, template) for detection in detections]
-        for (photo, scale), detections in zip(read, found, strict=True)
-    ]
+        faces = {row: [Face(image)] for row, (image, _) in read.items()}
+    else:
+        found = find_faces([photo for photo, _ in read.values()], device)
+        faces = {
+            row: [_to_face(photo, scale, detection, input_shape, template) for detection in detections]
+            for (row, (photo, scale)), detections in zip(read.items(), found, strict=True)
+        }
+    return [faces.get(row, []) for row in range(len(pictures))]
 
 
 def _to_face(

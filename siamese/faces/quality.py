@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from siamese.faces.face import Face, Part
+from siamese.faces.face import Cause, Face, Part
 from siamese.network import POOR_QUALITY, SiameseNetwork
-
-Cause = Literal["covered", "drawn", "small", "blurred", "dark", "turned", "poor"]
 
 SMALL_FACE_PIXELS, TINY_FACE_PIXELS = 60, 30  # `Detection.size`
 BLURRED_SHARPNESS = 0.19  # see `sharpness`
@@ -27,15 +25,15 @@ COVERED = 0.3  # see `visible_quality`
 DRAWN_SHARE = 0.3
 
 
-def quality_causes(face: Face) -> list[Cause]:
-    """Return what makes a detected face hard to compare.
+def quality_causes(face: Face, drawn: bool) -> list[Cause]:
+    """Return what makes a detected face hard to compare, if it is `drawn` or not, see `is_drawn`.
 
     A face with a known quality of at least `POOR_QUALITY` has no cause, unless a part of it is covered or it is tiny.
     """
     assert face.detection, "the face was detected"
     assert face.crop, "it was detected in a photo"
     causes: list[Cause] = ["covered"] if face.covered else []
-    if not causes and is_drawn(face):
+    if drawn:
         return ["drawn"]
     if face.quality is not None and face.quality >= POOR_QUALITY and face.detection.size >= TINY_FACE_PIXELS:
         return causes
@@ -55,7 +53,7 @@ def quality_causes(face: Face) -> list[Cause]:
 
 
 def quality_warnings(face: Face, photo: str) -> list[str]:
-    """Describe what makes a face in a photo, such as "the first photo", hard to compare; empty for most faces."""
+    """Describe what makes an embedded face in a photo, such as "the first photo", hard to compare; mostly empty."""
     assert face.detection, "the face was detected"
     sentences: dict[Cause, str] = {
         "covered": f"seems to be covered around the {' and the '.join(face.covered)}.",
@@ -66,7 +64,7 @@ def quality_warnings(face: Face, photo: str) -> list[str]:
         "turned": "is turned far to the side.",
         "poor": "is hard to recognise: the photo is of poor quality.",
     }
-    return [f"The face in {photo} {sentences[cause]}" for cause in quality_causes(face)]
+    return [f"The face in {photo} {sentences[cause]}" for cause in face.causes]
 
 
 def sharpness(gray: np.ndarray) -> float:
@@ -147,7 +145,7 @@ def visible_quality(quality: Tensor, changes: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def rate_faces(network: SiameseNetwork, faces: Sequence[Face], x: Tensor, features: Tensor) -> list[Face]:
-    """Set the quality of faces and which parts are covered, if the network has quality scores.
+    """Set what makes faces hard to compare; their quality and covered parts too, if the network has quality scores.
 
     A drawn face gets a low quality, like a covered one: two drawings of different people look alike.
 
@@ -159,7 +157,7 @@ def rate_faces(network: SiameseNetwork, faces: Sequence[Face], x: Tensor, featur
     """
     known = network.quality(features)
     if known is None:
-        return list(faces)
+        return [_with_causes(face, drawn=face.detection is not None and is_drawn(face)) for face in faces]
     quality, changes = known.float().cpu(), torch.full((len(faces), len(REGIONS)), torch.inf)
     low = known < MAX_QUALITY
     if low.any():
@@ -167,7 +165,10 @@ def rate_faces(network: SiameseNetwork, faces: Sequence[Face], x: Tensor, featur
     rated = []
     for face, value, row in zip(faces, visible_quality(quality, changes).tolist(), changes.tolist(), strict=True):
         covered = tuple(region.name for region, c in zip(REGIONS, row, strict=True) if c < region.min_change)
-        if not covered and is_drawn(face):
-            value *= COVERED
-        rated.append(replace(face, quality=value, covered=covered))
+        drawn = not covered and is_drawn(face)
+        rated.append(_with_causes(replace(face, quality=COVERED * value if drawn else value, covered=covered), drawn))
     return rated
+
+
+def _with_causes(face: Face, drawn: bool) -> Face:
+    return replace(face, causes=tuple(quality_causes(face, drawn))) if face.detection else face

@@ -13,7 +13,7 @@ from siamese import images, wording
 from siamese.comparison import Comparison
 from siamese.faces import Face
 from siamese.faces.detection import Landmarks
-from siamese.faces.quality import Cause, quality_causes
+from siamese.faces.face import Cause
 from siamese.page.charts import PairDistances, rank, scale
 from siamese.page.uploads import Upload
 from siamese.page.widgets import PREVIEW_PIXELS, card, img, message, place_box
@@ -130,7 +130,7 @@ def _explained(chance: str, answer: Comparison, words: Vocabulary) -> str:
 
 def advice(answer: Comparison) -> str:
     """Say what to try if the answer is "unsure": what would help most, else a better photo in general."""
-    causes = {cause for face in answer.faces if face and face.box for cause in quality_causes(face)}
+    causes = {cause for face in answer.faces if face and face.box for cause in face.causes}
     wanted = [wish for cause, wish in ADVICE.items() if cause in causes]
     if not wanted:
         return "Try another photo of one of them: large, sharp and from the front."

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
-import torch
 from PIL import Image
 
 from siamese import images
 from siamese.faces import Face
-from siamese.faces.detection import MAX_PHOTO_SIDE, Box
-from siamese.model import Model
+from siamese.faces.detection import Box
+from siamese.model import PHOTOS_AT_ONCE, Model, Progress, in_threads
 from siamese.search.scan import Photo
 
-BATCH_PHOTOS = 16  # that are searched for faces together
-MAX_THREADS = 8
-
-Progress = Callable[[int, int], object]  # gets how many photos are done, and how many there are
 Block = tuple[np.ndarray, np.ndarray]  # (B,) rows, and their (B, D) float32 embeddings
 
 
@@ -38,45 +32,20 @@ class PhotoFaces:
 
 def embed_photos(model: Model, sources: Sequence[images.ImageSource]) -> list[PhotoFaces]:
     """Detect and embed the faces of several photos at once. Photos that cannot be read do not stop the others."""
-    read: list[tuple[Image.Image, int] | str] = []
-    for source in sources:
-        try:
-            read.append(images.read_reduced(source, None if model.template is None else MAX_PHOTO_SIDE))
-        except (ValueError, OSError) as error:
-            read.append(str(error))
-    detected = iter(model.detect([entry[0] for entry in read if not isinstance(entry, str)]))
-    found = [[] if isinstance(entry, str) else [_scaled(face, entry[1]) for face in next(detected)] for entry in read]
+    problems: dict[int, str] = {}
+    found = model.detect(sources, problems)
     z, faces = model.embed_faces([face for faces in found for face in faces])
     ends = np.cumsum([0, *map(len, found)])
     return [
-        PhotoFaces(tuple(faces[start:end]), z[start:end], entry if isinstance(entry, str) else "")
-        for entry, start, end in zip(read, ends, ends[1:], strict=False)
+        PhotoFaces(tuple(faces[start:end]), z[start:end], problems.get(row, ""))
+        for row, (start, end) in enumerate(pairwise(ends))
     ]
 
 
 def embed_files(model: Model, photos: Sequence[Photo]) -> Iterator[list[tuple[Photo, PhotoFaces]]]:
-    """Embed photos in several threads, batch by batch, in the given order.
-
-    Each thread reads its own batch and runs the networks on it. So files are read while the networks run, and all
-    cores are busy, although the networks are too small to be split among several threads.
-    """
-    threads = torch.get_num_threads()
-    batches = iter([photos[start : start + BATCH_PHOTOS] for start in range(0, len(photos), BATCH_PHOTOS)])
-    workers = min(
-        MAX_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    running: deque[Future[list[tuple[Photo, PhotoFaces]]]] = deque()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        while True:
-            while len(running) < 2 * workers and (batch := next(batches, None)):
-                running.append(pool.submit(_embed_batch, model, batch))
-            if not running:
-                return
-            yield running.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+    """Embed photos in several threads, batch by batch, in the given order."""
+    batches = [photos[start : start + PHOTOS_AT_ONCE] for start in range(0, len(photos), PHOTOS_AT_ONCE)]
+    return in_threads(partial(_embed_batch, model), batches)
 
 
 def _embed_batch(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, PhotoFaces]]:
@@ -98,11 +67,6 @@ class _File:
         content = self.photo.read()
         self.sha256 = hashlib.sha256(content).hexdigest()
         return images.read_reduced(content, min_long_side)
-
-
-def _scaled(face: Face, factor: int) -> Face:
-    """Return a face of a photo that was reduced by a factor, in the pixels of the photo."""
-    return replace(face, detection=face.detection and face.detection.scaled(factor))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ from siamese.wording import FACES, Vocabulary, counted
 # vary less. LFW's View 1 is grouped best with 0.2 to 0.3.
 GROUP_FMR = 0.3
 BLOCK_FACES = 2048  # embeddings that are compared with as many others at once
+# Two faces of one photo are one person only if they are this close, as a share of the distance at which P(same) is 0.5:
+# a mirror, or a photo in the photo. All others are different people.
+COPY_SHARE = 0.5
 GRAPH_SLACK = 1e-5  # of squared distances in the graph, in squared norms, because it is computed in single precision
 TIE_DISTANCE = 1e-12  # distances that differ by less are equal
 
@@ -86,8 +89,9 @@ def group(photos: Photos, *, model: Model | None = None, fmr: float | None = Non
         if fmr is None and model.calibration.operating_points:
             fmr = GROUP_FMR
         needed = model.calibration.needed(fmr, max(len(z), 1))
-        people, left_over = partition(z, quality, model.calibration, needed)
         faces = collection.faces()
+        photos = np.unique([face.photo for face in faces], return_inverse=True)[1]
+        people, left_over = partition(z, quality, photos, model.calibration, needed)
         return People(
             tuple(tuple(faces[row] for row in rows) for rows in people),
             tuple(faces[row] for row in left_over),
@@ -99,18 +103,19 @@ def group(photos: Photos, *, model: Model | None = None, fmr: float | None = Non
 
 
 def partition(
-    z: np.ndarray, quality: np.ndarray, calibration: Calibration, needed: float
+    z: np.ndarray, quality: np.ndarray, photos: np.ndarray, calibration: Calibration, needed: float
 ) -> tuple[list[list[int]], list[int]]:
     """Group embeddings by person.
 
     Good faces are clustered, see `cluster`, up to the distance at which two of quality 1 have the score `needed`. Faces
     of a quality below `PROJECTED_QUALITY` look alike whoever they show, and would join clusters of different people. So
     each of them is added at the end to the closest cluster, if its score at their root mean square distance is high
-    enough, and is left over otherwise.
+    enough, and is left over otherwise. Two faces of one photo are different people, see `find_rivals`.
 
     Args:
         z: (N, D) float32 embeddings.
         quality: (N,) qualities in [0, 1]; NaN if the network has no quality scores.
+        photos: (N,) int, the number of the photo of each face.
         calibration: of the network.
         needed: from which score on a pair is the same person, see `Calibration.needed`.
 
@@ -119,20 +124,68 @@ def partition(
     """
     quality = np.where(np.isnan(quality), 1, quality)
     good, poor = np.flatnonzero(quality >= PROJECTED_QUALITY), np.flatnonzero(quality < PROJECTED_QUALITY)
-    people = [good[rows].tolist() for rows in cluster(z[good], max(calibration.distance_at(needed), 0))]
+    copy_distance = COPY_SHARE * calibration.threshold
+    clusters = cluster(z[good], max(calibration.distance_at(needed), 0), photos[good], copy_distance)
+    people = [good[rows].tolist() for rows in clusters]
     left_over = poor.tolist()
     if people and left_over:
-        closest, score = _closest_people(z, quality, calibration, people, poor)
-        for row, person in zip(poor[score >= needed].tolist(), closest[score >= needed].tolist(), strict=True):
-            people[person].append(row)
-        left_over = poor[score < needed].tolist()
-    return sorted(map(sorted, people), key=lambda rows: (-len(rows), rows[0])), left_over
+        person_of = {row: person for person, rows in enumerate(people) for row in rows}
+        rows_of = _rows_of_photos(photos)
+
+        def rivals(row: int) -> list[int]:
+            others = rows_of[photos[row]]
+            return others[squared_distances(z[[row]], z[others])[0] > copy_distance**2].tolist()
+
+        taken = {row: [person_of[rival] for rival in rivals(row) if rival in person_of] for row in left_over}
+        closest, score = _closest_people(z, quality, calibration, people, poor, taken)
+        left_over = []
+        for number in np.argsort(-score, kind="stable").tolist():
+            row, person = int(poor[number]), int(closest[number])
+            if score[number] >= needed and all(person_of.get(rival) != person for rival in rivals(row)):
+                people[person].append(row)
+                person_of[row] = person
+            else:
+                left_over.append(row)
+    return sorted(map(sorted, people), key=lambda rows: (-len(rows), rows[0])), sorted(left_over)
+
+
+def find_rivals(z: np.ndarray, photos: np.ndarray, copy_distance: float) -> list[list[int]]:
+    """Return for each face the others of the same photo that are further away, and so other people.
+
+    Args:
+        z: (N, D) float32 embeddings.
+        photos: (N,) int, the number of the photo of each face.
+        copy_distance: up to which two faces can be one person twice: in a mirror, or in a photo of a photo.
+    """
+    rivals: list[list[int]] = [[] for _ in z]
+    for rows in _rows_of_photos(photos).values():
+        if len(rows) > 1:
+            apart = squared_distances(z[rows], z[rows]) > copy_distance**2
+            np.fill_diagonal(apart, False)
+            for row, others in zip(rows.tolist(), apart, strict=True):
+                rivals[row] = rows[others].tolist()
+    return rivals
+
+
+def _rows_of_photos(photos: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the rows of each photo, given the photo of each row."""
+    order = np.argsort(photos, kind="stable")
+    numbers, starts = np.unique(photos[order], return_index=True)
+    return dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=False))
 
 
 def _closest_people(
-    z: np.ndarray, quality: np.ndarray, calibration: Calibration, people: Sequence[Sequence[int]], poor: np.ndarray
+    z: np.ndarray,
+    quality: np.ndarray,
+    calibration: Calibration,
+    people: Sequence[Sequence[int]],
+    poor: np.ndarray,
+    taken: Mapping[int, Sequence[int]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each of the P poor rows the closest person, (P,) int, and the score of their distance, (P,)."""
+    """Return for each of the P poor rows the closest person, (P,) int, and the score of their distance, (P,).
+
+    `taken` are the people that each poor row cannot be.
+    """
     means = np.stack([z[rows].mean(axis=0) for rows in people])  # (G, D)
     spread = np.array([np.square(z[rows] - mean).sum(1).mean() for rows, mean in zip(people, means, strict=True)])
     typical = np.array([np.median(quality[rows]) for rows in people])
@@ -140,13 +193,19 @@ def _closest_people(
     for start in range(0, len(poor), BLOCK_FACES):
         block = slice(start, start + BLOCK_FACES)
         squares = squared_distances(z[poor[block]], means) + spread  # the mean squared distance from all faces
+        for line, row in zip(squares, poor[block].tolist(), strict=True):
+            line[taken[row]] = np.inf
         closest[block] = squares.argmin(axis=1)
         distance[block] = np.sqrt(squares.min(axis=1))
     return closest, calibration.score(distance, np.stack([quality[poor], typical[closest]], axis=1))
 
 
-def cluster(z: np.ndarray, threshold: float) -> list[np.ndarray]:
+def cluster(
+    z: np.ndarray, threshold: float, photos: np.ndarray | None = None, copy_distance: float = 0.0
+) -> list[np.ndarray]:
     """Merge the two closest clusters, again and again, until none are at most `threshold` apart.
+
+    Two clusters with rows of one photo are not merged, unless these are at most `copy_distance` apart.
 
     The distance of two clusters is the root mean square of the distances between their members (average linkage on
     squared distances; Sokal and Michener, "A Statistical Method for Evaluating Systematic Relationships", 1958). The
@@ -158,13 +217,19 @@ def cluster(z: np.ndarray, threshold: float) -> list[np.ndarray]:
     Args:
         z: (N, D) float embeddings.
         threshold: ≥ 0.
+        photos: (N,) int, the number of the photo of each row; None if each has its own.
+        copy_distance: ≥ 0, see `find_rivals`.
 
     Returns:
         The clusters as sorted arrays of row numbers; the largest first, then by their first row.
     """
     clusters: list[np.ndarray] = []
     for rows in _components(z, threshold):
-        clusters += [rows] if len(rows) == 1 else [rows[part] for part in _link(z[rows], threshold)]
+        if len(rows) == 1:
+            clusters.append(rows)
+            continue
+        rivals = find_rivals(z[rows], np.arange(len(rows)) if photos is None else photos[rows], copy_distance)
+        clusters += [rows[part] for part in _link(z[rows], threshold, rivals)]
     return sorted(clusters, key=lambda rows: (-len(rows), rows[0]))
 
 
@@ -202,23 +267,26 @@ def _join(root: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
             root[:] = jumped
 
 
-def _link(z: np.ndarray, threshold: float) -> list[np.ndarray]:
+def _link(z: np.ndarray, threshold: float, rivals: list[list[int]]) -> list[np.ndarray]:
     """Cluster the rows of one component with nearest-neighbour chains.
 
     A chain goes from a cluster to its nearest one, and on from there, until two clusters are nearest to each other;
     these are merged. For average linkage the order of such merges does not matter (Murtagh, "A Survey of Recent
     Advances in Hierarchical Clustering Algorithms", 1983). A cluster that is further than `threshold` from its nearest
-    one is complete, because merges of others bring none closer. So are the other clusters of its chain.
+    one is complete, because merges of others bring none closer. So are the other clusters of its chain. All this holds
+    too if the distance of clusters with rivals is infinite.
     """
     sums, squares, sizes = z.astype(np.float64), np.einsum("nd,nd->n", z, z, dtype=np.float64), np.ones(len(z))
     members = [[row] for row in range(len(z))]
+    cluster_of = np.arange(len(z))  # of each row; -1 if that is complete
     active, complete = np.ones(len(z), bool), []
     chain: list[int] = []
     while active.any():
         if not chain:
             if active.mean() < 0.5:  # forget the others
                 sums, squares, sizes = sums[active], squares[active], sizes[active]
-                members = [members[row] for row in np.flatnonzero(active)]
+                cluster_of = np.append(np.where(active, np.cumsum(active) - 1, -1), -1)[cluster_of]
+                members, rivals = ([of[row] for row in np.flatnonzero(active)] for of in (members, rivals))
                 active = np.ones(len(members), bool)
             chain.append(int(active.argmax()))
         top = chain[-1]
@@ -226,6 +294,8 @@ def _link(z: np.ndarray, threshold: float) -> list[np.ndarray]:
         distance = norms + norms[top] - 2 * (sums @ (sums[top] / sizes[top])) / sizes
         distance[~active] = np.inf
         distance[top] = np.inf
+        taken = cluster_of[rivals[top]]
+        distance[taken[taken >= 0]] = np.inf
         nearest = int(distance.argmin())
         if not distance[nearest] <= threshold**2:
             complete += [np.array(sorted(members[row])) for row in chain]
@@ -235,7 +305,9 @@ def _link(z: np.ndarray, threshold: float) -> list[np.ndarray]:
             kept = chain[-2]
             for values in (sums, squares, sizes):
                 values[kept] += values[top]
+            cluster_of[members[top]] = kept
             members[kept] += members[top]
+            rivals[kept] += rivals[top]
             active[top] = False
             del chain[-2:]
         else:
