@@ -1,9 +1,12 @@
 """The About tab: a description of the network, and a map of the embeddings of the tutorial network."""
 
 import colorsys
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+import gradio as gr
 import numpy as np
 from PIL import Image
 
@@ -15,6 +18,7 @@ from siamese.model import Model
 from siamese.record import Plane, Record
 from siamese.wording import FACES, IMAGES, Vocabulary, one_in
 
+PAPER = "https://proceedings.neurips.cc/paper/1993/hash/288cc0ff022877bd3df94bc9360b9c5d-Abstract.html"
 LFW = "http://vis-www.cs.umass.edu/lfw/"
 LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
 FIW = "[FIW](https://arxiv.org/abs/1604.02182)"
@@ -35,16 +39,47 @@ Portraits of Barack Obama and Joe Biden by the [White House](https://www.whiteho
 """
 
 
+def description(words: Vocabulary) -> str:
+    """Say in one sentence what a Siamese network measures."""
+    return f"A Siamese network measures how different two {words.item}s are"
+
+
 def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
-    """Say what happens to uploads, and what every visitor should know about the network."""
-    paragraphs = ["Your photos are deleted within the hour and are not shared."]
+    """Say what the network measures, what happens to uploads, and what every visitor should know."""
+    links = {"paper": PAPER}
+    if model.revision:
+        links["model card"] = f"https://huggingface.co/{model.name}"
+    elif (card := find_weights(model.name) / "README.md").is_file():
+        gr.set_static_paths([card])
+        links["model card"] = f"gradio_api/file={card.resolve()}"
+    if space := os.environ.get("SPACE_ID"):
+        links["code"] = f"https://huggingface.co/spaces/{space}/tree/main"
+    linked = ", ".join(f"[{name}]({address})" for name, address in sorted(links.items()))
+    paragraphs = [
+        f"# Siamese: compare {words.item}s",
+        f"{description(words)} ({linked}). {words.photo.capitalize()}s are deleted after about half an hour, never shared.",
+    ]
     if notice:
         paragraphs.append(f"> **Note:** {notice}")
+    record = model.record
     if words is IMAGES:
-        known = f"{len(model.record.people.training)} {words.many}"
-        trained = "trained" if model.record.settings else "calibrated"
-        paragraphs.append(f"This network was {trained} on images of {known}. Expect errors with other images.")
+        made = "Trained" if record.settings else "Calibrated"
+        known = f"{len(record.people.training)} {record.identities}"
+        paragraphs.append(f"> {made} on images of {known}; not reliable for others.")
+    if record.settings and (found := summary.warnings(record)):
+        paragraphs.append(f"> **Warning:** {' '.join(sentence[0].upper() + sentence[1:] for sentence in found)}")
     return "\n\n".join(paragraphs)
+
+
+def held_out_pairs(model: Model, words: Vocabulary) -> list[tuple[str, Sequence[Path]]]:
+    """Return pairs of held-out images of a result folder, with their captions; empty if it has none."""
+    if model.revision:
+        return []
+    return [
+        (caption.capitalize(), (first, first.with_name(first.name.replace("first", "second"))))
+        for kind, caption in (("genuine", words.same), ("impostor", words.different))
+        for first in sorted(find_weights(model.name).resolve().glob(f"example-{kind}-*-first.png"))
+    ]
 
 
 def performance(model: Model, words: Vocabulary) -> str:
@@ -76,7 +111,7 @@ def background(model: Model, words: Vocabulary) -> str:
     )
     paragraphs = [
         "## How it works",
-        f"{finds}The network **{model.id}** turns each {words.item} into a list of numbers, its embedding. The "
+        f"{finds}The network, called {model.id}, turns each {words.item} into a list of numbers, its embedding. The "
         "dissimilarity is the Euclidean distance between two embeddings.",
         _card_section(model, "Network"),
         _card_section(model, "Training data"),
