@@ -23,6 +23,7 @@ from .conftest import EXAMPLES, ROOT, alike
 
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
 PAIR_OF_ONE = EXAMPLES / "obama-portrait.jpg", EXAMPLES / "obama-speaking.jpg"
+CHOICE = '{"faces": [null, null]}'  # as app.js sends it
 UPLOADS = [Upload(str(photo)) for photo in PAIR]
 
 
@@ -226,11 +227,10 @@ def test_api_description_has_all_arguments_and_results(client):
 
 
 WATCH_A_SESSION = """
-import contextlib, json, sys, time
+import contextlib, json, re, sys, time, urllib.request
 from pathlib import Path
 
 import app
-from gradio.processing_utils import move_files_to_cache
 from gradio_client import Client, handle_file
 from siamese.page.server import start_cleanup
 
@@ -250,8 +250,10 @@ def kept_sessions():
 
 
 def example_is_served():
-    photo = app.first.postprocess(str(app.PORTRAIT))
-    return Path(move_files_to_cache(photo, app.first, postprocess=True)["path"]).exists()
+    example = re.search(r"gradio_api/file=[^\"]+-[^\"]+", app.example.value)[0]
+    for part in (example, f"gradio_api/file={app.PORTRAIT}"):
+        urllib.request.urlopen(f"{app.demo.local_url}{part}")
+    return True
 
 
 app.launch(prevent_thread_lock=True, quiet=True)
@@ -330,8 +332,8 @@ def test_environment_variable_selects_the_weights(trained, monkeypatch):
     monkeypatch.setenv("SIAMESE_WEIGHTS", str(trained))
     app = runpy.run_path(str(ROOT / "app.py"))
     assert alike(app["compare"](*UPLOADS), siamese.load(trained).compare(*PAIR).to_dict())
-    (_, card, *_), (*_, compared, _) = app["show_answer"](*UPLOADS, (None, None), 0.0)
-    assert "class" in card
+    (card, *_), (*_, compared, _) = app["on_choice"](*UPLOADS, CHOICE, 0.0, None)
+    assert "thing" in card
     assert "crop" in compared
 
 
@@ -345,7 +347,7 @@ def test_deleted_photos_are_explained(monkeypatch, tmp_path):
     monkeypatch.delenv("SIAMESE_WEIGHTS", raising=False)
     app = runpy.run_path(str(ROOT / "app.py"))
     gone = Upload(str(tmp_path / "gone.jpg"))
-    ((_, card, *_),) = app["show_answer"](gone, UPLOADS[1], (None, None), 0.0)
+    ((card, *_),) = app["on_choice"](gone, UPLOADS[1], CHOICE, 0.0, None)
     assert "deleted" in card
     assert "gone" not in card
 

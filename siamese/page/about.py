@@ -57,17 +57,18 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
     linked = ", ".join(f"[{name}]({address})" for name, address in sorted(links.items()))
     paragraphs = [
         f"# Siamese: compare {words.item}s",
-        f"{description(words)} ({linked}). {words.photo.capitalize()}s are deleted after about half an hour, never shared.",
+        f"{description(words)} ({linked}). {words.photo.capitalize()}s are kept about half an hour, never shared.",
     ]
     if notice:
         paragraphs.append(f"> **Note:** {notice}")
-    record = model.record
+    record, notes = model.record, []
     if words is IMAGES:
         made = "Trained" if record.settings else "Calibrated"
         known = f"{len(record.people.training)} {record.identities}"
-        paragraphs.append(f"> {made} on images of {known}; not reliable for others.")
-    if record.settings and (found := summary.warnings(record)):
-        paragraphs.append(f"> **Warning:** {' '.join(sentence[0].upper() + sentence[1:] for sentence in found)}")
+        notes.append(f"{made} on images of {known}; not reliable for others.")
+    if record.settings:
+        notes += [f"**Warning:** {sentence}" for sentence in summary.warnings(record)]
+    paragraphs += [f"> {' '.join(notes)}"] if notes else []
     return "\n\n".join(paragraphs)
 
 
@@ -78,7 +79,7 @@ def held_out_pairs(model: Model, words: Vocabulary) -> list[tuple[str, Sequence[
     return [
         (caption.capitalize(), (first, first.with_name(first.name.replace("first", "second"))))
         for kind, caption in (("genuine", words.same), ("impostor", words.different))
-        for first in sorted(find_weights(model.name).resolve().glob(f"example-{kind}-*-first.png"))
+        for first in sorted(find_weights(model.name).resolve().glob(f"example-{kind}-*-first.webp"))
     ]
 
 
@@ -165,7 +166,7 @@ def _operating_points(model: Model) -> str:
         f"| {one_in(point.fmr)} | {model.calibration.distance_at(point.score):.2f} | {point.fnmr:.1%} |"
         for point in model.calibration.operating_points
     )
-    return f"| false-match rate | threshold, for good photos | matches missed |\n|---|---|---|\n{rows}"
+    return f"| false-match rate | threshold, for good {model.words.photo}s | matches missed |\n|---|---|---|\n{rows}"
 
 
 def _card_section(model: Model, heading: str) -> str:

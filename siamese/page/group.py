@@ -112,8 +112,8 @@ class GroupTab:
         """Draw the tab, and connect its functions. Only the API uses `rate`, a false-match rate."""
         words = self.words
         gr.Markdown(
-            f"## Group {words.photo}s by {words.group}\nEach {words.item} in the {words.photo}s is put with those that "
-            f"are likely {words.same}."
+            f"## Group {words.photo}s by {words.one}\n{words.item.capitalize()}s that likely show {words.same} are put "
+            "together."
         )
         files = widgets.photos_input(f"Up to {widgets.MAX_PHOTOS} {words.photo}s")
         if self.examples:
@@ -213,12 +213,12 @@ def archive(people: People, uploads: Mapping[str, Upload], words: Vocabulary) ->
 def matrix(faces: Sequence[FoundFace], apart: np.ndarray, threshold: float) -> Image.Image:
     """Draw the dissimilarities of N faces, (N, N), as squares, with the faces along the top and left edges.
 
-    The color is indigo for a dissimilarity of 0, pale at the threshold, and white at twice the threshold.
+    The color is indigo for a dissimilarity of 0, pale at the threshold, and transparent at twice the threshold.
     """
     side = max(8, min(48, 840 // (len(faces) + 1)))
-    similarity = (1 - apart / (2 * threshold)).clip(0, 1)[..., None] ** 1.5
-    cells = (np.array([255, 255, 255]) * (1 - similarity) + np.array([67, 56, 202]) * similarity).astype(np.uint8)
-    drawn = Image.new("RGB", (side * (len(faces) + 1),) * 2, "white")
+    similarity = (1 - apart / (2 * threshold)).clip(0, 1) ** 1.5
+    cells = np.dstack([np.broadcast_to((79, 70, 229), (*apart.shape, 3)), 255 * similarity]).astype(np.uint8)
+    drawn = Image.new("RGBA", (side * (len(faces) + 1),) * 2)
     drawn.paste(Image.fromarray(cells.repeat(side, 0).repeat(side, 1)), (side, side))
     for place, face in enumerate(faces, 1):
         assert face.face.crop, "the photos are in memory"

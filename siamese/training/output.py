@@ -157,9 +157,9 @@ def write_result(out: Path, model: Model, test: IdentityDataset, scored: Scored)
     for same, kind in ((True, "genuine"), (False, "impostor")):
         for number, (first, second, *_) in enumerate([pair for pair in pairs if pair[3] == same][:PAGE_PAIRS], 1):
             for image, order in ((first, "first"), (second, "second")):
-                Image.fromarray(image).save(folder / f"example-{kind}-{number}-{order}.png")
+                Image.fromarray(image).save(folder / f"example-{kind}-{number}-{order}.webp", lossless=True)
     plot_pairs(example_pairs(test, scored, hardest=True), folder / "hardest.png")
-    examples = (file.name for file in out.glob("example-*-[0-9]-*.png"))
+    examples = (file.name for file in out.glob("example-*-[0-9]-*.webp"))
     for name in ("loss.png", "map.png", LICENSE_FILE, *examples):
         if not (folder / name).exists():
             (out / name).unlink(missing_ok=True)  # of the result that is replaced
