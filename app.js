@@ -71,7 +71,7 @@ function take(event, data) {
     if (data.files.length > inputs.length) notify(`Only ${inputs.length} of the ${data.files.length} files are used.`);
   } else if (order.length) notify("Both photos are there. Drop the file on the one to replace, or click that one.");
 }
-addEventListener("dragover", (event) => event.preventDefault(), true);
+addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault(), true);
 addEventListener("drop", (event) => take(event, event.dataTransfer), true);
 addEventListener("paste", (event) => take(event, event.clipboardData), true);
 
@@ -129,11 +129,15 @@ let ask = () => {}; // the server for an answer
 let asked = 0; // times for the same choice
 let lost = ""; // "failed" or "lost" if the server gave no answer
 let last = "";
-const hadPhotos = sessionStorage.photos; // before the page was loaded again
+const hadPhotos = history.state?.photos; // before the page was loaded again
 
 const addressOf = (path) => new URL(`gradio_api/file=${path}`, document.baseURI).href;
 // Return the address of an upload, given its image on the page or its value.
-const keyOf = (photo) => (photo && (photo.dataset?.upload ?? photo.src ?? new URL(photo.url, document.baseURI).href)) || "";
+function keyOf(photo) {
+  if (!photo) return "";
+  const source = photo.url ?? photo.src;
+  return source.startsWith("data:") ? photo.dataset.upload : new URL(source, document.baseURI).href; // data: a preview
+}
 
 // Describe what an answer depends on. The server returns this text with the answer.
 function choiceOf(photos, fmr) {
@@ -173,7 +177,8 @@ function update() {
   compare.classList.toggle("waiting", state === "comparing");
   for (const button of compare.querySelectorAll("[data-example]"))
     button.ariaPressed = JSON.parse(button.dataset.example).map(addressOf).join() === keys.join();
-  sessionStorage.photos = first || second || document.querySelector(".thumbnails figure") ? "1" : "";
+  const photos = Boolean(first || second || document.querySelector(".thumbnails figure"));
+  if (photos !== Boolean(history.state?.photos)) history.replaceState({...history.state, photos}, "");
 }
 new MutationObserver(update).observe(document, {subtree: true, childList: true, attributeFilter: ["src", "data-choice"]});
 addEventListener("change", ({target}) => target.closest("#strictness") && (update(), scrollToAnswer()));

@@ -1,7 +1,9 @@
 """The API of the page, and what the page keeps of its visitors."""
 
+import gzip
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -35,6 +37,19 @@ def client(page):
 def test_compare_returns_the_fields_of_a_comparison(client, model):
     answer = client.predict(*map(handle_file, PAIR), api_name="/compare")
     assert alike(answer, model.compare(*PAIR).to_dict())
+
+
+def test_the_document_is_compressed_and_names_the_page_in_links(page):
+    request = urllib.request.Request(page, headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request) as response:
+        assert response.headers["content-encoding"] == "gzip"
+        document = gzip.decompress(response.read()).decode()
+    tags = dict(re.findall(r'<meta property="(og:\w+|description)" name="[^"]*" content="([^"]*)">', document))
+    assert tags.keys() == {"description", "og:title", "og:description", "og:type"}
+    assert document.count("og:title") == 2 * document.count('property="og:title"') == 2
+    assert "Siamese" in tags["description"]
+    assert '<link rel="icon" href="data:image/svg' in document
+    assert "data:image/jpeg;base64" not in document  # thumbnails are files
 
 
 def test_compare_rejects_uploads_that_are_not_photos(client, tmp_path):

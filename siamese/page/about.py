@@ -49,7 +49,7 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
     links = {"paper": PAPER}
     if model.revision:
         links["model card"] = f"https://huggingface.co/{model.name}"
-    elif (card := find_weights(model.name) / "README.md").is_file():
+    elif model.record.source and (card := find_weights(model.name) / "README.md").is_file():  # others may name people
         gr.set_static_paths([card])
         links["model card"] = f"gradio_api/file={card.resolve()}"
     if space := os.environ.get("SPACE_ID"):
