@@ -126,7 +126,8 @@ function nameInputs() {
 
 let chosen = {}; // the faces that the visitor chose, and in which photos
 let ask = () => {}; // the server for an answer
-let asked = 0; // times for the same choice
+let pending = 0; // requests for an answer
+let asked = false; // again for the same choice
 let lost = ""; // "failed" or "lost" if the server gave no answer
 let last = "";
 const hadPhotos = history.state?.photos; // before the page was loaded again
@@ -145,7 +146,7 @@ function choiceOf(photos, fmr) {
   return JSON.stringify({photos, faces, fmr: Number(fmr)});
 }
 
-// Called with the inputs of the server's function, when they are sent.
+// Add the choice to the inputs of a function of the server.
 const choose = (first, second, _, fmr, ...more) => [first, second, choiceOf([first, second].map(keyOf), fmr), fmr, ...more];
 
 // Show an answer only if it is for the present photos, faces and strictness. Otherwise, show what is missing, or that the
@@ -158,7 +159,7 @@ function update() {
   const now = choiceOf(keys, compare.querySelector("#strictness input:checked")?.value ?? 0);
   if (now !== last) {
     notify(last || !hadPhotos ? "" : "The page was loaded again, so the photos are gone. Add them again.");
-    [asked, lost, last] = [0, "", now];
+    [asked, lost, last] = [false, "", now];
   }
 
   const forThese = (id) => [...compare.querySelectorAll(`#${id} [data-choice]`)].find((part) => part.dataset.choice === now);
@@ -183,12 +184,20 @@ function update() {
 new MutationObserver(update).observe(document, {subtree: true, childList: true, attributeFilter: ["src", "data-choice"]});
 addEventListener("change", ({target}) => target.closest("#strictness") && (update(), scrollToAnswer()));
 
-// Called when an event has ended. If the answer is for an earlier choice, ask again, once.
+// Called when a request is sent, and when it has ended. If the page then waits although nothing is pending, ask again.
+function send(...inputs) {
+  pending++;
+  return choose(...inputs);
+}
 function settle() {
-  update();
-  if (!document.querySelector("#compare.waiting")) return;
-  if (asked++) fail();
-  else ask();
+  pending--;
+  setTimeout(() => { // Gradio now sends the request that waited for this one
+    update();
+    if (pending || !document.querySelector("#compare.waiting")) return;
+    if (asked) fail();
+    else ask();
+    asked = true;
+  }, 500);
 }
 
 function fail(why = "failed") {

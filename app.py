@@ -224,7 +224,7 @@ with Page(title=QUESTION, analytics_enabled=False) as demo:
         # Not the changes of photos: an example changes both, which would compare twice. "always_last" sends the latest
         # values, so each click is answered or replaced by a later one.
         chosen = [first.input, first.clear, second.input, second.clear, compared.select, fmr.input]
-        settings: dict[str, Any] = widgets.QUIET | {"js": "choose", "trigger_mode": "always_last"}
+        settings: dict[str, Any] = widgets.QUIET | {"js": "send", "trigger_mode": "always_last"}
         inputs, shown = [first, second, choice, fmr, kept], [answer, among, repeat, compared, kept]
         answered = gr.on(chosen, on_choice, inputs, shown, **settings)
         answered.then(None, js="() => settle()")

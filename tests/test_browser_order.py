@@ -37,9 +37,21 @@ def choose_face(tab):
     return lambda choice, other: choice["faces"] == (None, face)
 
 
+COUNT_UPLOADS = """() => {
+  const send = window.fetch;
+  window.uploading = 0;
+  window.fetch = async (address, ...more) => {
+    const isUpload = String(address.url ?? address).includes("/upload?");
+    if (isUpload) window.uploading++;
+    try { return await send(address, ...more); }
+    finally { if (isUpload) setTimeout(() => window.uploading--, 300); }
+  };
+}"""
+
+
 def add_photo(tab):
     upload(tab, None, EXAMPLES / "collins.jpg")
-    return lambda choice, other: choice["photos"][1] == "collins.jpg"
+    return lambda choice, other: (choice is None) if other == "clear" else choice["photos"][1] == "collins.jpg"
 
 
 def choose_strictness(tab):
@@ -82,6 +94,7 @@ def slow_network(browser, page):
     tab.locator(GROUP_EXAMPLE).click()
     expect_verdict(tab, "same")
     tab.get_by_role("button", name="Strictness").click()
+    tab.evaluate(COUNT_UPLOADS)
     session = tab.context.new_cdp_session(tab)
     limits = {"offline": False, "latency": LATENCY, "downloadThroughput": -1, "uploadThroughput": -1}
     session.send("Network.emulateNetworkConditions", limits)
@@ -89,16 +102,21 @@ def slow_network(browser, page):
     tab.close()
 
 
+SHOWN = """[
+  [...document.querySelectorAll("#photos .image-frame img")].map((image) => image.src),
+  document.querySelector("#answer [data-choice]")?.dataset.choice,
+]"""
+
+
 def settled_choice(tab):
     """Wait until nothing is pending. Returns what the answer is for; None if a photo is missing."""
-    tab.wait_for_timeout(3 * LATENCY)  # an upload is under way
-    tab.wait_for_function("!document.querySelector('#compare.waiting')")
-    if tab.locator("#photos .image-frame img").count() < 2:
+    tab.wait_for_timeout(LATENCY)
+    tab.wait_for_function("!window.uploading && !pending && !document.querySelector('#compare.waiting')")
+    shown, choice = tab.evaluate(SHOWN)
+    if len(shown) < 2:
         expect(tab.locator(ANSWER)).to_contain_text("Add the")
         return None
-    card = tab.locator("#answer [data-choice]")
-    choice = json.loads(card.get_attribute("data-choice"))
-    shown = tab.locator("#photos .image-frame img").evaluate_all("images => images.map((image) => image.src)")
+    choice = json.loads(choice)
     assert choice["photos"] == shown
     return {
         "photos": tuple(photo.split("/")[-1] for photo in shown),
@@ -132,7 +150,7 @@ def test_an_answer_to_an_earlier_choice_is_asked_for_again(tab):
     forget = "document.querySelector('#answer [data-choice]').dataset.choice = 'another'"
     tab.evaluate(forget)
     expect(tab.locator(ANSWER)).to_have_text("Comparing…")
-    tab.evaluate("settle()")
+    tab.evaluate("pending++; settle()")
     expect_verdict(tab, "same")
 
 
