@@ -198,10 +198,9 @@ def _downloads(groups: Sequence[tuple[str, Sequence[FoundFace]]], apart: np.ndar
     table = write_csv([words.item, words.group, *(label for _, label in faces)], rows)
     csv = base64.b64encode(table.encode()).decode()
     return f"""
-  <p class="downloads"><button type="button" data-zip
-      title="Photos of more than 4 MB are in it as they were sent: reduced">Download the {words.photo}s by {words.group}
-      (ZIP)</button>
-    <a download="dissimilarities.csv" href="data:text/csv;base64,{csv}">Download the dissimilarities (CSV)</a></p>"""
+  <p class="downloads"><button type="button" data-zip>Download the {words.photo}s by {words.group} (ZIP)</button>
+    <a download="dissimilarities.csv" href="data:text/csv;base64,{csv}">Download the dissimilarities (CSV)</a>
+    <span class="quiet">In the archive, files of more than 4 MB are reduced.</span></p>"""
 
 
 def archive(people: People, uploads: Mapping[str, Upload], words: Vocabulary) -> list[tuple[str, str]]:
