@@ -88,10 +88,13 @@ def test_a_large_photo_is_reduced_before_it_is_sent(tab, tmp_path):
     assert names_of(tab)[0] == "large.jpg"
 
 
-def test_a_camera_that_cannot_be_used_is_explained(tab):
+def test_a_camera_that_cannot_be_used_is_explained(browser, page):
+    tab = browser.new_page()
+    tab.goto(page)
     tab.get_by_label("Capture from camera").first.click()
     tab.get_by_text("Click to Access Webcam").click()
     expect(tab.locator("#note")).to_contain_text("camera")
+    tab.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390, 320])

@@ -95,7 +95,7 @@ def test_the_lines_that_repeat_an_answer_give_it(model, siamese, fmr, chosen, tm
     exec(python, names)
     assert names["answer"].to_dict() == answer.to_dict()
     run = siamese(*shlex.split(shell)[1:], "--json")
-    assert json.loads(run.out)["score"] == pytest.approx(answer.score)
+    assert json.loads(run.stdout)["score"] == pytest.approx(answer.score)
     assert json.loads(shown) == answer.to_dict()
 
 
