@@ -98,8 +98,8 @@ if (navigator.mediaDevices) {
 function onImage({target, type}) {
   if (target.tagName === "IMG") target.style.visibility = type === "error" ? "hidden" : "";
 }
-addEventListener("error", onImage, true);
-addEventListener("load", onImage, true);
+document.addEventListener("error", onImage, true);
+document.addEventListener("load", onImage, true); // a window gets no load events of images
 
 // Ask the server for previews of photos that the browser cannot draw.
 function showPreviews(element, trigger, watch) {
@@ -129,6 +129,7 @@ let ask = () => {}; // the server for an answer
 let pending = 0; // requests for an answer
 let asked = false; // again for the same choice
 let lost = ""; // "failed" or "lost" if the server gave no answer
+let following = false; // the answer, with the scroll position
 let last = "";
 const hadPhotos = history.state?.photos; // before the page was loaded again
 
@@ -178,6 +179,10 @@ function update() {
   compare.classList.toggle("waiting", state === "comparing");
   for (const button of compare.querySelectorAll("[data-example]"))
     button.ariaPressed = JSON.parse(button.dataset.example).map(addressOf).join() === keys.join();
+  if (following && state === "answered") {
+    scrollToAnswer();
+    following = false;
+  }
   const photos = Boolean(first || second || document.querySelector(".thumbnails figure"));
   if (photos !== Boolean(history.state?.photos)) history.replaceState({...history.state, photos}, "");
 }
@@ -211,8 +216,9 @@ setInterval(() => {
   fetch("gradio_api/startup-events").catch(() => (fail("lost"), notify("The server does not answer. Wait, or try again later.")));
 }, 4000);
 
-// Scroll the verdict into view, for example on a phone.
+// Scroll the verdict into view, for example on a phone, and again when it is there and larger.
 function scrollToAnswer() {
+  following = true;
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   inTab("#compare .answer")[0]?.scrollIntoView({block: "nearest", behavior: calm ? "instant" : "smooth"});
 }
