@@ -71,6 +71,8 @@ if words is FACES:
     retinaface.load_network(model.network.device, torch.float32)
 
 examples = FACE_PAIRS if words is FACES else about.held_out_pairs(model, words)
+if card := about.model_card(model):
+    gr.set_static_paths([card])
 gpu = spaces.GPU(duration=5)  # seconds, at most; a shorter time gives a better place in the queue
 
 # -- Functions -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import gradio as gr
 import numpy as np
 from PIL import Image
 
@@ -44,14 +43,19 @@ def description(words: Vocabulary) -> str:
     return f"A Siamese network measures how different two {words.item}s are"
 
 
+def model_card(model: Model) -> Path | None:
+    """Return the card of converted weights in a folder, which names nobody; None for other networks."""
+    card = (find_weights(model.name) / "README.md").resolve()
+    return card if model.record.source and card.is_file() else None
+
+
 def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
     """Say what the network measures, what happens to uploads, and what every visitor should know."""
     links = {"paper": PAPER}
     if model.revision:
         links["model card"] = f"https://huggingface.co/{model.name}"
-    elif model.record.source and (card := find_weights(model.name) / "README.md").is_file():  # others may name people
-        gr.set_static_paths([card])
-        links["model card"] = f"gradio_api/file={card.resolve()}"
+    elif card := model_card(model):
+        links["model card"] = f"gradio_api/file={card}"
     if space := os.environ.get("SPACE_ID"):
         links["code"] = f"https://huggingface.co/spaces/{space}/tree/main"
     linked = ", ".join(f"[{name}]({address})" for name, address in sorted(links.items()))
@@ -171,8 +175,7 @@ def _operating_points(model: Model) -> str:
 
 def _card_section(model: Model, heading: str) -> str:
     """Return a section of the model card of converted weights, with its heading; empty if there is none."""
-    card = find_weights(model.name) / "README.md"
-    if not (model.record.source and card.is_file()):
+    if not (card := model_card(model)):
         return ""
     section = re.search(rf"^## {heading}\n+(.*?)\s*(?=^## |\Z)", card.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     return f"## {heading}\n\n{section[1]}" if section else ""
