@@ -174,7 +174,7 @@ function update() {
   show("#states", () => state !== "answered");
   show("#answer", () => state === "answered");
   const samePhotos = compare.querySelector("#compared [data-choice]")?.dataset.choice.startsWith(now.split('"faces"')[0]);
-  show("#compared, #among", () => first && second && samePhotos && state !== lost);
+  show("#compared, #among, #repeat", () => first && second && samePhotos && state !== lost);
   show("#strictness", () => first && second && !document.querySelector("#answer :is(.problem, .no-face)"));
   compare.classList.toggle("waiting", state === "comparing");
   for (const button of compare.querySelectorAll("[data-example]"))

@@ -18,7 +18,7 @@ NO_FACES_HINT = "To compare them as images of things, {}."
 OTHER_CLASSES = (
     "Threshold and probability are those of the classes of the {}. For other things, train on your own images."
 )
-TOO_POOR = "The faces are too poor to be called the same person at this strictness, whatever their distance."
+TOO_POOR = "At this strictness the answer cannot be the same, whatever the distance: the evidence is too weak."
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 

@@ -183,7 +183,7 @@ def test_too_many_photos_are_explained(tab, tmp_path):
     expect(tab.locator(ANSWER)).to_contain_text("41 photos")
     expect(tab.locator(ANSWER)).to_contain_text("Remove 1")
     expect(tab.locator(ANSWER)).to_contain_text("siamese group")
-    tab.get_by_role("button", name="Remove 7.png").click()
+    tab.get_by_role("button", name="Remove 7.png", exact=True).click()
     expect(tab.locator("#group .thumbnails figure")).to_have_count(40)
     expect(tab.locator(ANSWER)).to_contain_text("No face was found")
 

@@ -45,6 +45,14 @@ def test_two_files_dropped_anywhere_fill_both_photos(tab):
     assert names_of(tab) == ["biden.jpg", "hopper.jpg"]
 
 
+def test_what_belongs_to_an_answer_goes_with_its_photos(tab):
+    tab.locator(".examples button").first.click()
+    expect(tab.locator("#repeat summary")).to_be_visible()
+    tab.get_by_label("Remove image").first.click()
+    for part in ("#among", "#compared", "#repeat", "#strictness"):
+        expect(tab.locator(part)).to_be_hidden()
+
+
 def test_pasted_photos_fill_the_empty_input(tab):
     for name, hint in (("obama-portrait.jpg", "second"), ("obama-standing.jpg", None)):
         hand_over(tab, "paste", "body", name)

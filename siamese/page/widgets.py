@@ -81,7 +81,9 @@ def strictness_radio(model: Model, pairs: PairDistances, words: Vocabulary) -> g
         (f"{name.capitalize()} · {rate(fmr)} false “same” · misses {fnmr:.1%}", value)
         for name, value, fmr, fnmr in settings
     ]
-    return _strictness(choices, f"Of pairs of {words.different}, and of pairs of {words.same}", "strictness")
+    return _strictness(
+        choices, f"How often {words.different} are called “same”, and {words.same} is missed", "strictness"
+    )
 
 
 def strictness_of_groups(model: Model, words: Vocabulary) -> gr.Radio:
