@@ -102,10 +102,10 @@ def plots(model: Model, words: Vocabulary) -> str:
         ("roc.png", "ROC curve", "The share of matches that are found at each false-match rate."),
         ("distances.png", "Dissimilarities of test pairs", f"Genuine pairs show {words.same}, impostor pairs do not."),
     ):
-        if (file := find_weights(model.name) / name).is_file():
-            with Image.open(file) as plot:
-                figures += f"""
-  <figure><img src="{data_uri(plot)}" alt="{title}"><figcaption>{title}. {caption}</figcaption></figure>"""
+        if (file := (find_weights(model.name) / name).resolve()).is_file():
+            figures += f"""
+  <figure><img src="gradio_api/file={file}" alt="{title}" loading="lazy"><figcaption>{title}. {caption}</figcaption>
+  </figure>"""
     return f'<div class="plots">{figures}</div>'
 
 

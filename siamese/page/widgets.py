@@ -265,9 +265,9 @@ def example_buttons(examples: Sequence[tuple[str, Sequence[Path]]]) -> gr.HTML:
 
 
 def _example_thumbnail(photo: Path) -> str:
-    file = Path(_thumbnails.name, f"{hashlib.sha256(str(photo).encode()).hexdigest()[:12]}.jpg")
+    file = Path(_thumbnails.name, f"{hashlib.sha256(str(photo).encode()).hexdigest()[:12]}.webp")
     with Image.open(photo) as image:
-        ImageOps.fit(image.convert("RGB"), (112, 112), centering=(0.5, 0.2)).save(file)
+        ImageOps.fit(image.convert("RGB"), (112, 112), centering=(0.5, 0.2)).save(file, quality=60)
     return f'<img src="gradio_api/file={file}" width="56" height="56" alt="{escape(photo.stem.replace("-", ", "))}">'
 
 
