@@ -33,7 +33,7 @@ from siamese.page.server import (
     Page,
     RequestLimits,
     limit_memory_growth,
-    page_head,
+    set_page_head,
     start_cleanup,
 )
 from siamese.saliency import saliency_maps
@@ -257,11 +257,11 @@ def launch(**settings: Any) -> None:
     limit_memory_growth()
     start_cleanup(demo)
     threading.Thread(target=warm_up, daemon=True).start()
-    head = page_head(QUESTION, about.description(words), "docs/page.png" if words is FACES else "")
+    set_page_head(QUESTION, about.description(words), "docs/page.png" if words is FACES else "")
     demo.queue(max_size=64).launch(
         theme=widgets.THEME,
         css_paths=HERE / "app.css",
-        head=f"{head}<script>{(HERE / 'app.js').read_text('utf-8')}</script>",
+        head=f"<script>{(HERE / 'app.js').read_text('utf-8')}</script>",
         footer_links=["api"],
         max_file_size=MAX_PHOTO_BYTES,
         run_history=False,

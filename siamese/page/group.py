@@ -72,7 +72,7 @@ class GroupTab:
 
     def show(self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float) -> str:
         """Draw the faces by person."""
-        if files and found:
+        if files and found is not None:
             return draw_people(group(found, model=self.model, fmr=fmr or None), found, self.words)
         if files:
             return widgets.message(f"{widgets.DELETED}.", "problem")

@@ -53,20 +53,21 @@ ICON = (
 TEMPLATE, TAGS = "frontend/index.html", re.compile(r'<meta\s+(?:name|property)="(?:og|twitter):[^>]*>')
 
 
-def page_head(title: str, description: str, picture: str) -> str:
-    """Return the icon and what links to the page show, and remove Gradio's from its template.
+def set_page_head(title: str, description: str, picture: str) -> None:
+    """Put the icon and what links to the page show into Gradio's template, in place of Gradio's own.
 
     The picture is a file of the Space, or empty.
     """
     environment = routes.templates.env
     assert environment.loader, "Gradio has templates"
     html, *_ = environment.loader.get_source(environment, TEMPLATE)
-    environment.loader = ChoiceLoader([DictLoader({TEMPLATE: TAGS.sub("", html)}), environment.loader])
     tags = {"description": description, "og:title": title, "og:description": description, "og:type": "website"}
     if picture and (space := os.environ.get("SPACE_ID")):
         tags["og:image"] = f"https://huggingface.co/spaces/{space}/resolve/main/{picture}"
     drawn = "".join(f'<meta property="{name}" name="{name}" content="{escape(text)}">' for name, text in tags.items())
-    return f'{drawn}<link rel="icon" href="data:image/svg+xml,{ICON}">'
+    drawn += f'<link rel="icon" href="data:image/svg+xml,{ICON}">'
+    html = TAGS.sub("", html).replace("<head>", f"<head>{drawn}", 1)
+    environment.loader = ChoiceLoader([DictLoader({TEMPLATE: html}), environment.loader])
 
 
 class Page(gr.Blocks):
