@@ -155,7 +155,7 @@ const choose = (first, second, _, fmr, ...more) => [first, second, choiceOf([fir
 function update() {
   nameInputs();
   const compare = document.querySelector("#compare");
-  if (!compare) return;
+  if (!compare || photoInputs().length < 2) return; // they are not drawn yet
   const keys = photoInputs().map(photoIn).map(keyOf);
   const now = choiceOf(keys, compare.querySelector("#strictness input:checked")?.value ?? 0);
   if (now !== last) {
