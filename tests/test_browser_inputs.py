@@ -107,7 +107,7 @@ def test_a_camera_that_cannot_be_used_is_explained(browser, page):
 
 @pytest.mark.parametrize("width", [1280, 390, 320])
 def test_labels_are_beside_the_photos(browser, page, width):
-    tab = browser.new_page(viewport={"width": width, "height": 800})
+    tab = browser.new_page(viewport={"width": width, "height": 800}, reduced_motion="reduce")
     tab.goto(page)
     tab.locator(".examples button").first.click()
     expect_verdict(tab, "same")
