@@ -1,19 +1,97 @@
 // Scripts of the page. app.py puts this file into the page's head and calls the functions below from components.
 
+const inTab = (selector) => [...document.querySelectorAll(selector)].filter((one) => one.checkVisibility());
+const photoInputs = () => [...document.querySelectorAll("#photos .photo-input")];
+const photoIn = (input) => input.querySelector(".image-frame img");
+const fileIn = (input) => input.querySelector("input[type=file]");
+
 // Let screen readers announce new answers.
 function announceAnswers(element) {
   element.setAttribute("aria-live", "polite");
 }
 
-// -- Compare: photos --------------------------------------------------------------------------------------------------
+// Say something that is not an answer, below the title.
+function notify(text) {
+  const note = document.querySelector("#note");
+  if (note) [note.textContent, note.hidden] = [text, !text];
+}
 
-const photoInputs = () => [...document.querySelectorAll("#photos .photo-input")];
-const photoIn = (input) => input.querySelector(".image-frame img");
+// -- Photos: choose, drop, paste, take --------------------------------------------------------------------------------
 
-// Return the folder of an upload, a hash of its content. `showPreviews` may have replaced the source of the image.
-function keyOf(image) {
-  const source = image?.dataset.upload ?? image?.src;
-  return source ? source.split("/").at(-2) : "-";
+const LARGE_BYTES = 4e6; // above this, a photo is reduced before it is sent
+const MAX_SIDE = 2000; // pixels; the face detector uses no more
+
+// Reduce a large photo. What the browser cannot decode is sent as it is.
+async function reduced(file) {
+  if (file.size <= LARGE_BYTES) return file;
+  try {
+    const image = await createImageBitmap(file);
+    const scale = Math.min(1, MAX_SIDE / Math.max(image.width, image.height));
+    const canvas = new OffscreenCanvas(Math.round(image.width * scale), Math.round(image.height * scale));
+    const context = canvas.getContext("2d");
+    Object.assign(context, {fillStyle: "white", imageSmoothingQuality: "high"}).fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(image, 0, 0, canvas.width, canvas.height);
+    const type = "image/jpeg";
+    const blob = await canvas.convertToBlob({type, quality: 0.95});
+    return new File([blob], file.name.replace(/\.\w+$/, "") + ".jpg", {type});
+  } catch {
+    return file;
+  }
+}
+
+// Hand files to an input of Gradio.
+async function give(input, files) {
+  const list = new DataTransfer();
+  for (const file of await Promise.all([...files].map(reduced))) list.items.add(file);
+  input.files = list.files;
+  input.dispatchEvent(new CustomEvent("change", {bubbles: true, detail: "reduced"}));
+}
+
+addEventListener("change", (event) => {
+  if (event.target.type !== "file" || event.detail === "reduced") return;
+  event.stopImmediatePropagation();
+  give(event.target, event.target.files);
+}, true);
+
+// Take files that were dropped anywhere or pasted: one goes into the input below or the first empty one, several into
+// both photos, or into the input for several photos.
+function take(event, data) {
+  if (!data?.files.length) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  const [singles, [many]] = [inTab(".photo-input"), inTab(".photos-input")];
+  const over = event.target.closest?.(".photo-input, .photos-input");
+  const order = [over, ...singles.filter((input) => !photoIn(input)), ...singles].filter((input) => singles.includes(input));
+  const full = order.every(photoIn);
+  if (many && (over === many || !singles.includes(over) && (full || data.files.length > 1))) {
+    give(fileIn(many), data.files);
+  } else if (order.length && (over || !full)) {
+    const inputs = [...new Set(order)];
+    inputs.slice(0, data.files.length).forEach((input, number) => give(fileIn(input), [data.files[number]]));
+    if (data.files.length > inputs.length) notify(`Only ${inputs.length} of the ${data.files.length} files are used.`);
+  } else if (order.length) notify("Both photos are there. Drop the file on the one to replace, or click that one.");
+}
+addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault(), true);
+addEventListener("drop", (event) => take(event, event.dataTransfer), true);
+addEventListener("paste", (event) => take(event, event.clipboardData), true);
+
+// A click on a photo opens the file dialog, to replace it.
+addEventListener("click", ({target}) => {
+  if (target.matches?.(".photo-input .image-frame img")) fileIn(target.closest(".photo-input")).click();
+});
+
+// Gradio says nothing if the camera cannot be used.
+const NO_CAMERA = {
+  NotAllowedError: "The browser does not allow this page to use the camera. Allow it in the settings of the browser.",
+  NotFoundError: "No camera was found.",
+  NotReadableError: "The camera is used by another program.",
+};
+if (navigator.mediaDevices) {
+  const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = (wanted) => open(wanted).catch((error) => {
+    notify(NO_CAMERA[error.name] ?? "The camera cannot be used.");
+    throw error;
+  });
 }
 
 // Hide the browser's broken-image icon: the page shows a preview, or explains in words what is wrong with an upload.
@@ -21,126 +99,232 @@ function onImage({target, type}) {
   if (target.tagName === "IMG") target.style.visibility = type === "error" ? "hidden" : "";
 }
 document.addEventListener("error", onImage, true);
-document.addEventListener("load", onImage, true);
+document.addEventListener("load", onImage, true); // a window gets no load events of images
 
 // Ask the server for previews of photos that the browser cannot draw.
 function showPreviews(element, trigger, watch) {
-  document.addEventListener("error", ({target}) => target.closest?.("#photos .image-frame") && trigger("select"), true);
+  addEventListener("error", ({target}) => target.closest?.("#photos .image-frame") && trigger("select"), true);
   watch("value", () => {
     for (const image of photoInputs().map(photoIn).filter((image) => image?.style.visibility === "hidden")) {
-      const preview = element.querySelector(`[data-photos="${keyOf(image)}"] img`);
+      const preview = [...element.querySelectorAll("img")].find((one) => image.src.includes(one.dataset.upload));
       if (preview) Object.assign(image.dataset, {upload: image.src}) && (image.src = preview.src);
     }
   });
 }
 
-// -- Compare: answers -------------------------------------------------------------------------------------------------
-
-let waiting = false; // for the answer to a click
-let failed = false; // the server gave no answer
-let last = "";
-
-// Show an answer only next to the photos that it is for. Otherwise, show what is missing, or that the page compares.
-// This runs before the browser paints a change, so that an old answer is never painted next to new photos.
-function update() {
-  const compare = document.querySelector("#compare");
-  if (!compare) return;
-  const keys = photoInputs().map((input) => keyOf(photoIn(input)));
-  const forThese = (id) => compare.querySelector(`#${id} [data-photos="${keys.join(" ")}"]`);
-  const [answer, compared] = [forThese("answer"), forThese("compared")];
-  const now = [...keys, answer?.dataset.choice].join(" ");
-  if (now !== last) [waiting, failed, last] = [false, false, now];
-
-  let state = "comparing";
-  if (failed) state = "failed";
-  else if (!waiting) {
-    const [first, second] = keys.map((key) => key === "-");
-    if (answer) state = "answered";
-    else if (first || second) state = `missing-${first && second ? "both" : first ? "first" : "second"}`;
+// Names that Gradio leaves out, or gives to two inputs.
+function nameInputs() {
+  for (const button of document.querySelectorAll(":is(.photo-input, .photos-input) :is([aria-dropeffect], [title='common.upload'])")) {
+    const label = button.closest(".block").querySelector("[data-testid=block-label]").innerText.trim();
+    if (button.ariaLabel === label) continue;
+    button.ariaLabel = label;
+    if (button.title) button.title = "Add photos";
   }
+}
+
+// -- Compare: the answer ----------------------------------------------------------------------------------------------
+
+let chosen = {}; // the faces that the visitor chose, and in which photos
+let ask = () => {}; // the server for an answer
+let pending = 0; // requests for an answer
+let asked = false; // again for the same choice
+let lost = ""; // "failed" or "lost" if the server gave no answer
+let following = false; // the answer, with the scroll position
+let last = "";
+const hadPhotos = history.state?.photos; // before the page was loaded again
+
+const addressOf = (path) => new URL(`gradio_api/file=${path}`, document.baseURI).href;
+// Return the address of an upload, given its image on the page or its value.
+function keyOf(photo) {
+  if (!photo) return "";
+  const source = photo.url ?? photo.src;
+  return source.startsWith("data:") ? photo.dataset.upload : new URL(source, document.baseURI).href; // data: a preview
+}
+
+// Describe what an answer depends on. The server returns this text with the answer.
+function choiceOf(photos, fmr) {
+  const faces = chosen.photos === photos.join() ? chosen.faces : [null, null];
+  return JSON.stringify({photos, faces, fmr: Number(fmr)});
+}
+
+// Add the choice to the inputs of a function of the server.
+const choose = (first, second, _, fmr, ...more) => [first, second, choiceOf([first, second].map(keyOf), fmr), fmr, ...more];
+
+// Show an answer only if it is for the present photos, faces and strictness. Otherwise, show what is missing, or that the
+// page compares. This runs before the browser paints a change, so an old answer is never painted next to new photos.
+function update() {
+  nameInputs();
+  const compare = document.querySelector("#compare");
+  if (!compare || photoInputs().length < 2) return; // they are not drawn yet
+  const keys = photoInputs().map(photoIn).map(keyOf);
+  const now = choiceOf(keys, compare.querySelector("#strictness input:checked")?.value ?? 0);
+  if (now !== last) {
+    notify(last || !hadPhotos ? "" : "The page was loaded again, so the photos are gone. Add them again.");
+    [asked, lost, last] = [false, "", now];
+  }
+
+  const forThese = (id) => [...compare.querySelectorAll(`#${id} [data-choice]`)].find((part) => part.dataset.choice === now);
+  const [first, second] = keys;
+  let state = "comparing";
+  if (forThese("answer")) state = "answered";
+  else if (!first || !second) state = `missing-${first ? "second" : second ? "first" : "both"}`;
+  else if (lost) state = lost;
   const show = (selector, isShown) => compare.querySelectorAll(selector).forEach((part) => part.hidden = !isShown(part));
   show("[data-state]", (card) => card.dataset.state === state);
   show("#states", () => state !== "answered");
   show("#answer", () => state === "answered");
-  show("#compared, #among", () => compared && !failed);
-  show("#strictness", () => !failed && answer?.querySelector(".verdict"));
-  compare.classList.toggle("waiting", waiting);
+  const samePhotos = compare.querySelector("#compared [data-choice]")?.dataset.choice.startsWith(now.split('"faces"')[0]);
+  show("#compared, #among, #repeat", () => first && second && samePhotos && state !== lost);
+  show("#strictness", () => first && second && !document.querySelector("#answer :is(.problem, .no-face)"));
+  compare.classList.toggle("waiting", state === "comparing");
+  for (const button of compare.querySelectorAll("[data-example]"))
+    button.ariaPressed = JSON.parse(button.dataset.example).map(addressOf).join() === keys.join();
+  if (following && state === "answered") {
+    scrollToAnswer();
+    following = false;
+  }
+  const photos = Boolean(first || second || document.querySelector(".thumbnails figure"));
+  if (photos !== Boolean(history.state?.photos)) history.replaceState({...history.state, photos}, "");
 }
-new MutationObserver(update).observe(document, {
-  subtree: true, childList: true, attributeFilter: ["src", "data-photos", "data-choice"],
-});
+new MutationObserver(update).observe(document, {subtree: true, childList: true, attributeFilter: ["src", "data-choice"]});
+addEventListener("change", ({target}) => target.closest("#strictness") && (update(), scrollToAnswer()));
 
-function waitForAnswer() {
-  [waiting, failed] = [true, false];
+// Called when a request is sent, and when it has ended. If the page then waits although nothing is pending, ask again.
+function send(...inputs) {
+  pending++;
+  return choose(...inputs);
+}
+function settle() {
+  pending--;
+  setTimeout(() => { // Gradio now sends the request that waited for this one
+    update();
+    if (pending || !document.querySelector("#compare.waiting")) return;
+    if (asked) fail();
+    else ask();
+    asked = true;
+  }, 500);
+}
+
+function fail(why = "failed") {
+  lost = why;
   update();
 }
 
-function showFailure() {
-  [waiting, failed] = [false, true];
-  update();
-}
+// Find out whether the server is there, if an answer takes long.
+setInterval(() => {
+  if (!inTab(".answer.comparing").length) return;
+  fetch("gradio_api/startup-events").catch(() => (fail("lost"), notify("The server does not answer. Wait, or try again later.")));
+}, 4000);
 
-document.addEventListener("change", ({target}) => target.closest("#strictness") && waitForAnswer());
-
-// Scroll the verdict into view, for example on a phone.
+// Scroll the verdict into view, for example on a phone, and again when it is there and larger.
 function scrollToAnswer() {
-  const card = [...document.querySelectorAll("#compare .answer")].find((card) => card.checkVisibility());
+  following = true;
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  card?.scrollIntoView({block: "nearest", behavior: calm ? "instant" : "smooth"});
+  inTab("#compare .answer")[0]?.scrollIntoView({block: "nearest", behavior: calm ? "instant" : "smooth"});
 }
 
-// -- Compare: examples and faces --------------------------------------------------------------------------------------
+// -- Examples and faces -----------------------------------------------------------------------------------------------
 
-// Add the photos of an example.
+// Fill inputs with the photos of the example that is clicked. An input for several photos gets a list.
+let example = [];
 function chooseExample(element, trigger) {
   element.addEventListener("click", ({target}) => {
     const button = target.closest("[data-example]");
     if (!button) return;
-    const names = photoInputs().map((input) => photoIn(input)?.src.split("/").at(-1)).join(" ");
-    if (names !== button.dataset.files) waitForAnswer();
-    trigger("select", {example: Number(button.dataset.example)});
+    const meta = {_type: "gradio.FileData"};
+    example = JSON.parse(button.dataset.example).map(
+      (path) => ({path, url: addressOf(path), orig_name: path.split(/[/\\]/).at(-1), meta}),
+    );
+    trigger("select");
     scrollToAnswer();
   });
 }
+const exampleForCompare = () => example;
+const exampleForFind = () => [example[0], example.slice(1)];
+const exampleForGroup = () => [example];
 
-// Report the face that the user chooses. The faces are then drawn again, so the focus must be restored.
-function chooseFaces(element, trigger, watch) {
-  let chosen = null;
+// Report the face that the visitor chooses. The faces are then drawn again, so the focus must be restored.
+function reportFaces(element, watch, report) {
+  let focus = null;
   element.addEventListener("click", ({target}) => {
-    const button = target.closest("[data-face]");
-    if (!button) return;
-    const {photo, face} = button.dataset;
-    chosen = face ? `[data-photo="${photo}"][data-face="${face}"]` : "[data-face]";
-    waitForAnswer();
-    trigger("select", {photo: Number(photo), face: face ? Number(face) : null});
+    const {photo, face} = target.closest("[data-face]")?.dataset ?? {};
+    if (face === undefined) return;
+    focus = face ? `[data-photo="${photo}"][data-face="${face}"]` : "[data-face]";
+    report(Number(photo), face ? Number(face) : null);
   });
   watch("value", () => {
-    if (chosen) element.querySelector(chosen)?.focus();
-    chosen = null;
+    if (focus) element.querySelector(focus)?.focus({preventScroll: true});
+    focus = null;
   });
-  element.addEventListener("input", ({target}) => {
-    target.closest(".wipe")?.style.setProperty("--wipe", `${target.value}%`);
+}
+
+function chooseFaces(element, trigger, watch) {
+  ask = () => trigger("select");
+  reportFaces(element, watch, (photo, face) => {
+    const {photos, faces} = JSON.parse(last);
+    if (face) faces[photo] = face;
+    chosen = {photos: photos.join(), faces: face ? faces : [null, null]};
+    update();
+    ask();
+    scrollToAnswer();
   });
+  const wipe = (part, percent) => {
+    part.style.setProperty("--wipe", `${percent}%`);
+    part.querySelector("input").value = percent;
+  };
+  element.addEventListener("input", ({target}) => wipe(target.closest(".wipe"), target.value));
+  const drag = (event) => {
+    const crop = event.buttons && event.target.closest(".wipe .crop");
+    if (!crop) return;
+    const {left, width} = crop.getBoundingClientRect();
+    wipe(crop.closest(".wipe"), Math.round(Math.max(0, Math.min(100, 100 * (event.clientX - left) / width))));
+  };
+  element.addEventListener("pointerdown", drag);
+  element.addEventListener("pointermove", drag);
 }
 
 // -- Find and Group ---------------------------------------------------------------------------------------------------
 
-function chooseGroupExample(element, trigger) {
-  element.addEventListener("click", ({target}) => target.closest("[data-example]") && trigger("select", {}));
+let portrait = {}; // the face that the visitor chose in it
+let askFind = () => {};
+const search = (files, photo) => [files, photo, keyOf(photo) === portrait.key ? portrait.face : null];
+
+function choosePortraitFace(element, trigger, watch) {
+  askFind = () => trigger("select");
+  reportFaces(element, watch, (_, face) => {
+    portrait = {face, key: keyOf(photoIn(element.closest("#find").querySelector(".photo-input")))};
+    askFind();
+  });
+}
+
+// The list of files, which is hidden, is in the order of the photos.
+function removePhotos(element) {
+  element.addEventListener("click", ({target}) => {
+    const photo = target.closest("[data-remove]")?.closest("figure");
+    if (!photo) return;
+    const number = [...photo.parentElement.children].indexOf(photo);
+    photo.remove(); // a second click before the next answer must count the others
+    element.closest("#find, #group").querySelectorAll(".photos-input .label-clear-button")[number].click();
+  });
 }
 
 // Report the chosen faces, at most two, or that the visitor wants to download the photos.
 function onGroup(element, trigger, watch) {
   let chosen = [];
+  const choose = (faces) => {
+    chosen = faces;
+    for (const tile of element.querySelectorAll("[data-face]"))
+      tile.setAttribute("aria-pressed", chosen.includes(Number(tile.dataset.face)));
+    trigger("select", {faces: chosen});
+  };
   element.addEventListener("click", ({target}) => {
     const button = target.closest("[data-face], [data-zip]");
     if (button?.matches("[data-zip]")) trigger("download");
     if (!button?.dataset.face) return;
     const face = Number(button.dataset.face);
-    chosen = chosen.includes(face) ? chosen.filter((other) => other !== face) : [...chosen, face].slice(-2);
-    for (const tile of element.querySelectorAll("[data-face]"))
-      tile.setAttribute("aria-pressed", chosen.includes(Number(tile.dataset.face)));
-    trigger("select", {faces: chosen});
+    choose(chosen.includes(face) ? chosen.filter((other) => other !== face) : [...chosen, face].slice(-2));
   });
+  const close = ({target, key}) => (key === "Escape" || target.closest?.("[data-close]")) && chosen.length && choose([]);
+  for (const type of ["click", "keydown"]) addEventListener(type, close);
   watch("value", () => chosen = []);
 }

@@ -1,6 +1,7 @@
 """The Gradio page. Run `python app.py`, then open http://127.0.0.1:7860."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,34 +14,43 @@ import gradio as gr
 import spaces
 import torch
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 
 import siamese
-from siamese.checkpoint import DEFAULT
+from siamese.checkpoint import DEFAULT, find_weights
 from siamese.comparison import Comparison, decide
 from siamese.faces import retinaface
 from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.files import bundled_weights
 from siamese.page import about, charts, widgets
 from siamese.page import compare as drawing
-from siamese.page.compare import ALL_FACES, Kept, Numbers, for_photos
+from siamese.page.compare import ALL_FACES, Kept, Numbers, for_choice
 from siamese.page.find import FindTab
 from siamese.page.group import GroupTab
-from siamese.page.server import MAX_PHOTO_BYTES, PERIOD, Page, RequestLimits, limit_memory_growth, start_cleanup
+from siamese.page.server import (
+    MAX_PHOTO_BYTES,
+    PERIOD,
+    Page,
+    RequestLimits,
+    limit_memory_growth,
+    set_page_head,
+    start_cleanup,
+)
 from siamese.saliency import saliency_maps
 from siamese.wording import FACES, NO_FACE
 
 HERE = Path(__file__).parent
 PHOTOS = HERE / "examples"
 PORTRAIT, STANDING, GROUP = (PHOTOS / name for name in ("obama-portrait.jpg", "obama-standing.jpg", "edited/group.jpg"))
-EXAMPLE_PAIRS = {
-    "One person": (PORTRAIT, STANDING),
-    "Two women": (PHOTOS / "collins.jpg", PHOTOS / "hopper.jpg"),
-    "Two men": (PHOTOS / "obama-speaking.jpg", PHOTOS / "biden.jpg"),
-    "One of a group": (PORTRAIT, GROUP),
-    "Too blurred?": (STANDING, PHOTOS / "edited/obama-blurred.jpg"),
-}
-FIND_EXAMPLE = {"One of a group": (PORTRAIT, GROUP)}
-GROUP_EXAMPLE = {"Seven photos of four people": (*sorted(PHOTOS.glob("*.jpg")), GROUP)}
+FACE_PAIRS = [
+    ("One person", (PORTRAIT, STANDING)),
+    ("Two women", (PHOTOS / "collins.jpg", PHOTOS / "hopper.jpg")),
+    ("Two men", (PHOTOS / "obama-speaking.jpg", PHOTOS / "biden.jpg")),
+    ("One of a group", (PORTRAIT, GROUP)),
+    ("A blurred photo", (STANDING, PHOTOS / "edited/obama-blurred.jpg")),
+]
+FIND_EXAMPLE = [("Find one person in a group photo", (PORTRAIT, GROUP))]
+GROUP_EXAMPLE = [("Seven photos of four people", (*sorted(PHOTOS.glob("*.jpg")), GROUP))]
 
 # -- Load ------------------------------------------------------------------------------------------------------------
 # On a ZeroGPU Space, only functions with `spaces.GPU` have a GPU, and they run in processes of their own. All networks
@@ -60,6 +70,9 @@ tutorial_model = siamese.load(bundled_weights("att")) if words is FACES else Non
 if words is FACES:
     retinaface.load_network(model.network.device, torch.float32)
 
+examples = FACE_PAIRS if words is FACES else about.held_out_pairs(model, words)
+plots = [find_weights(model.name) / name for name in ("roc.png", "distances.png")]
+gr.set_static_paths([*plots, *filter(None, [about.model_card(model)])])
 gpu = spaces.GPU(duration=5)  # seconds, at most; a shorter time gives a better place in the queue
 
 # -- Functions -------------------------------------------------------------------------------------------------------
@@ -68,7 +81,7 @@ gpu = spaces.GPU(duration=5)  # seconds, at most; a shorter time gives a better 
 def read_photos(first: Upload | None, second: Upload | None) -> list[ReadPhoto]:
     """Read two uploads."""
     if not first or not second:
-        raise ValueError(f"The {'second' if first else 'first'} photo is missing")
+        raise ValueError(f"The {'second' if first else 'first'} {words.photo} is missing")
     return read_together([first, second], MAX_PHOTO_SIDE if words is FACES else None)
 
 
@@ -111,82 +124,61 @@ def compare(
     return model.compare(*read_photos(first, second), face=faces, fmr=false_match_rate).to_dict()
 
 
-def draw_answer(kept: Kept, fmr: float) -> list[str]:
-    """Draw the verdict, and the distance among those of test pairs."""
+def draw_answer(kept: Kept, choice: str, fmr: float) -> list[str]:
+    """Draw the verdict, the distance among those of test pairs, and how to repeat the answer."""
     photos, numbers, answer = kept
     answer = decide(model.calibration, answer, fmr or None)
-    drawn = drawing.answer_card(answer, words), drawing.among_pairs(answer, pairs, words)
-    return [for_photos(part, photos, numbers, fmr) for part in drawn]
+    drawn = [drawing.answer_card(answer, words), drawing.among_pairs(answer, pairs, words)]
+    return [*(for_choice(part, choice) for part in drawn), drawing.repeat(answer, photos, numbers, model.name)]
 
 
 @gpu
-def show_answer(first: Upload, second: Upload, numbers: Numbers, fmr: float) -> Iterator[tuple]:
+def show_answer(first: Upload, second: Upload, numbers: Numbers, choice: str, fmr: float) -> Iterator[tuple]:
     """Draw the answer, and then the compared faces."""
-    try:
-        answer, photos = compare_photos(first, second, numbers)
-    except (FileNotFoundError, ValueError) as error:
-        yield numbers, for_photos(widgets.explanation(error), (first, second), numbers, fmr), "", "", None
-        return
-    kept = Kept.of((first, second), numbers, answer)
-    yield numbers, *draw_answer(kept, fmr), gr.skip(), kept
+    answer, photos = compare_photos(first, second, numbers)
+    kept = Kept((first, second), numbers, drawing.without_other_crops(answer))
+    yield *draw_answer(kept, choice, fmr), gr.skip(), kept
     previews = [photo.read_reduced(widgets.PREVIEW_PIXELS) for photo in photos]
     maps = saliency_maps(model, answer)
     answer = decide(model.calibration, answer, fmr or None)
     drawn = drawing.compared_faces(answer, previews, maps, model.template, numbers, words)
-    yield gr.skip(), gr.skip(), gr.skip(), for_photos(drawn, (first, second), numbers), gr.skip()
+    yield gr.skip(), gr.skip(), gr.skip(), for_choice(drawn, choice), gr.skip()
 
 
 @gpu
 def check_photo(first: Upload | None, second: Upload | None) -> str:
     """Say what is wrong with the only photo; empty if nothing is."""
-    try:
-        (found,) = model.detect([photo for photo in (first, second) if photo])
-    except (FileNotFoundError, ValueError) as error:
-        return widgets.explanation(error)
+    (found,) = model.detect([photo for photo in (first, second) if photo])
     return "" if found else widgets.message(NO_FACE.format("first" if first else "second"), "no face")
 
 
-def on_photo(first: Upload | None, second: Upload | None, fmr: float) -> Iterator[tuple]:
-    """Compare two new photos, or check the first one that arrives."""
-    if first and second:
-        yield from show_answer(first, second, ALL_FACES, fmr)
-    else:
-        problem = check_photo(first, second) if first or second else ""
-        yield ALL_FACES, for_photos(problem, (first, second)) if problem else "", "", "", None
-
-
-def on_face(first: Upload, second: Upload, numbers: Numbers, fmr: float, event: gr.EventData) -> Iterator[tuple]:
-    """Compare the face that was clicked, or all faces."""
-    if event.face is None:
-        numbers = ALL_FACES
-    else:
-        numbers = (event.face, numbers[1]) if event.photo == 0 else (numbers[0], event.face)
-    yield from show_answer(first, second, numbers, fmr)
-
-
-def on_strictness(
-    first: Upload | None, second: Upload | None, numbers: Numbers, kept: Kept | None, fmr: float
+def on_choice(
+    first: Upload | None, second: Upload | None, choice: str, fmr: float, kept: Kept | None
 ) -> Iterator[tuple]:
-    """Draw the answer again for another false-match rate; without a kept answer, compare the photos again."""
-    if kept and kept[:2] == ((first, second), numbers):
-        yield gr.skip(), *draw_answer(kept, fmr), gr.skip(), gr.skip()
-    elif first and second:
-        yield from show_answer(first, second, numbers, fmr)
-
-
-def on_example(event: gr.EventData) -> tuple[str, str]:
-    """Add the photos of an example."""
-    first, second = map(str, list(EXAMPLE_PAIRS.values())[event.example])
-    return first, second
+    """Answer what a visitor chose: one or two photos, perhaps a face of each, and a strictness."""
+    problem = ""
+    try:
+        numbers, choice = drawing.choice_of(choice)
+        if first and second and kept and kept[:2] == ((first, second), numbers):
+            yield *draw_answer(kept, choice, fmr), gr.skip(), gr.skip()
+            return
+        if first and second:
+            yield from show_answer(first, second, numbers, choice, fmr)
+            return
+        problem = check_photo(first, second) if first or second else ""
+    except (FileNotFoundError, ValueError) as error:
+        problem = widgets.explanation(error)
+    yield for_choice(problem, choice) if problem else "", "", "", "", None
 
 
 @gpu
-def on_about(first: Upload | None, second: Upload | None, numbers: Numbers) -> str:
+def on_about(first: Upload | None, second: Upload | None, choice: str) -> str:
     """Draw the compared faces, or those of an example, among the people of the tutorial network."""
-    if not (first and second):
-        first, second = (Upload(str(photo)) for photo in EXAMPLE_PAIRS["Two men"])
-        numbers = ALL_FACES
     try:
+        numbers, _ = drawing.choice_of(choice)
+        if not (first and second):
+            first, second = (Upload(str(photo)) for photo in (PHOTOS / "obama-speaking.jpg", PHOTOS / "biden.jpg"))
+            numbers = ALL_FACES
         answer, photos = compare_photos(first, second, numbers)
     except (FileNotFoundError, ValueError) as error:
         return widgets.explanation(error)
@@ -195,45 +187,56 @@ def on_about(first: Upload | None, second: Upload | None, numbers: Numbers) -> s
     return about.map_of(photos, boxes, tutorial_model)
 
 
+def warm_up() -> None:
+    """Compare two photos, so that the first visitor need not wait for what is loaded at the first comparison."""
+    if "SPACES_ZERO_GPU" not in os.environ:  # there, networks only run in requests
+        list(show_answer(Upload(str(PORTRAIT)), Upload(str(STANDING)), ALL_FACES, "", 0))
+
+
 # -- Layout ----------------------------------------------------------------------------------------------------------
 
-TITLE = f"Do two {'photos' if words is FACES else 'images'} show {words.same}?"
+QUESTION = f"Do two {words.photo}s show {words.same}?"
+SENTENCE = f"Drop, paste or choose {words.a_photo} on each side."
+if words is FACES:
+    SENTENCE += " If a photo shows several faces, all pairs of faces are compared."
 
-with Page(title=TITLE, analytics_enabled=False) as demo:
-    gr.Markdown(f"# {TITLE}\n{about.introduction(model, words, notice)}")
+with Page(title=QUESTION, analytics_enabled=False) as demo:
+    gr.Markdown(about.introduction(model, words, notice))
+    gr.HTML(widgets.NOTE)
     rate = gr.Number(None, visible=False, label="False-match rate; empty for the default")
 
     with gr.Tab("Compare", elem_id="compare"):
+        gr.Markdown(f"## {QUESTION}\n{SENTENCE}")
         with gr.Row(elem_id="photos"):
-            first, second = widgets.photo_input("First photo"), widgets.photo_input("Second photo")
-        if tutorial_model:
-            example = widgets.example_buttons(EXAMPLE_PAIRS, "chooseExample")
-            added = example.select(on_example, None, [first, second], queue=False, **widgets.QUIET)
-        gr.HTML(drawing.states(words, bool(tutorial_model)), elem_id="states", js_on_load="announceAnswers(element)")
+            order = ("First", "Second")
+            first, second = (widgets.photo_input(f"{number} {words.photo}", words) for number in order)
+        if examples:
+            example = widgets.example_buttons(examples)
+            filled = example.select(None, None, [first, second], js="exampleForCompare")
+            filled.then(None, js="() => ask()")
+        gr.HTML(drawing.states(words, bool(examples)), elem_id="states", js_on_load="announceAnswers(element)")
         answer = gr.HTML(elem_id="answer", js_on_load="announceAnswers(element)")
-        compared = gr.HTML(elem_id="compared", js_on_load="chooseFaces(element, trigger, watch)")
         among = gr.HTML(elem_id="among")
-        with gr.Accordion("Stricter?", open=False, elem_id="strictness"):
-            fmr = widgets.strictness_radio(model, pairs, words)
+        compared = gr.HTML(elem_id="compared", js_on_load="chooseFaces(element, trigger, watch)")
+        fmr = widgets.strictness_radio(model, pairs, words)
+        repeat = gr.HTML(elem_id="repeat")
         previews = gr.HTML(elem_id="previews", js_on_load="showPreviews(element, trigger, watch)")
-        numbers, kept = gr.State(ALL_FACES), gr.State(time_to_live=PERIOD)
-        shown = [numbers, answer, among, compared, kept]
-        last: dict[str, Any] = widgets.QUIET | {"trigger_mode": "always_last"}
-        # Not their changes: an example changes both, which would compare twice.
-        given = [first.input, first.clear, second.input, second.clear]
-        events = [gr.on(given, on_photo, [first, second, fmr], shown, **last)]
-        if tutorial_model:
-            events.append(added.then(on_photo, [first, second, fmr], shown, **last))
-        stricter = fmr.change(on_strictness, [first, second, numbers, kept, fmr], shown, **widgets.QUIET)
-        chosen = compared.select(on_face, [first, second, numbers, fmr], shown, **widgets.QUIET)
-        for event in (*events, stricter, chosen):
-            event.failure(None, js="showFailure")
+        # What the visitor chose, as app.js describes it; it shows an answer only as long as the choice is the same.
+        choice, kept = gr.Textbox(visible=False), gr.State(time_to_live=PERIOD)
+        # Not the changes of photos: an example changes both, which would compare twice. "always_last" sends the latest
+        # values, so each click is answered or replaced by a later one.
+        chosen = [first.input, first.clear, second.input, second.clear, compared.select, fmr.input]
+        settings: dict[str, Any] = widgets.QUIET | {"js": "send", "trigger_mode": "always_last"}
+        inputs, shown = [first, second, choice, fmr, kept], [answer, among, repeat, compared, kept]
+        answered = gr.on(chosen, on_choice, inputs, shown, **settings)
+        answered.then(None, js="() => settle()")
+        answered.failure(None, js="() => fail()")
         previews.select(drawing.previews_of, [first, second], previews, **widgets.QUIET)
 
     with gr.Tab("Find", elem_id="find"):
-        FindTab(model, words, FIND_EXAMPLE if tutorial_model else {}).draw(rate)
+        FindTab(model, words, FIND_EXAMPLE if tutorial_model else []).draw(rate)
     with gr.Tab("Group", elem_id="group"):
-        GroupTab(model, words, GROUP_EXAMPLE if tutorial_model else {}).draw(rate)
+        GroupTab(model, words, GROUP_EXAMPLE if tutorial_model else []).draw(rate)
 
     with gr.Tab("About") as about_tab:
         gr.Markdown(about.performance(model, words))
@@ -242,7 +245,7 @@ with Page(title=TITLE, analytics_enabled=False) as demo:
         if tutorial_model:
             gr.Markdown(about.map_introduction(tutorial_model))
             plane = gr.HTML()
-            about_tab.select(on_about, [first, second, numbers], plane, **widgets.PRIVATE)
+            about_tab.select(on_about, [first, second, choice], plane, js="choose", **widgets.PRIVATE)
 
     label = "Face of the {} photo, from 1; empty for all"
     faces = [gr.Number(precision=0, visible=False, label=label.format(order)) for order in ("first", "second")]
@@ -253,6 +256,8 @@ def launch(**settings: Any) -> None:
     """Serve the page until it is stopped."""
     limit_memory_growth()
     start_cleanup(demo)
+    threading.Thread(target=warm_up, daemon=True).start()
+    set_page_head(QUESTION, about.description(words), "docs/page.png" if words is FACES else "")
     demo.queue(max_size=64).launch(
         theme=widgets.THEME,
         css_paths=HERE / "app.css",
@@ -261,7 +266,7 @@ def launch(**settings: Any) -> None:
         max_file_size=MAX_PHOTO_BYTES,
         run_history=False,
         state_session_capacity=32,  # the groups of one have up to 15 MB
-        app_kwargs={"middleware": [Middleware(RequestLimits, uploads_folder)]},
+        app_kwargs={"middleware": [Middleware(RequestLimits, uploads_folder), Middleware(GZipMiddleware)]},
         enable_monitoring=False,
         ssr_mode=False,
         mcp_server="SPACE_ID" in os.environ or None,  # None: as GRADIO_MCP_SERVER says

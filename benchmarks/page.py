@@ -1,13 +1,16 @@
 """Measure the page: time until it is ready, response times for one visitor and for 32, and memory.
 
     python benchmarks/page.py --json benchmarks/results/page.json
+    git worktree add OLD COMMIT && python benchmarks/page.py --before OLD --json benchmarks/results/page_before.json
 
 Starts the page three times, with files in the system's cache and compiled bytecode, and reports medians. The last run
-also serves Chromium, a group of 40 photos, and 300 comparisons by 32 clients.
+also serves Chromium, a group of 40 photos, and 300 comparisons by 32 clients. With `--before`, it instead starts this
+page and that of another commit in turn, and reports their medians and the ratios.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +38,28 @@ def compare(client: Client) -> None:
 def seconds_to_compare(client: Client) -> float:
     """Return the seconds for one comparison, including the upload."""
     return common.timed(compare, client)[0]
+
+
+def visit(address: str) -> tuple[int, float, float]:
+    """Return the bytes of the first visit, and the seconds from the first and from a later click to the verdict."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab, sizes = chromium.new_page(), []
+        session = tab.context.new_cdp_session(tab)
+        session.send("Network.enable")
+        session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+        tab.goto(address)
+        tab.locator(".examples button").first.wait_for()
+        tab.wait_for_timeout(2000)  # until the thumbnails are there
+        size = round(sum(sizes))
+        clicks = []
+        for number in range(CLICKS // 2):
+            tab.evaluate(WATCH)
+            tab.locator(".examples button").nth(number % 4).click()
+            clicks.append(tab.evaluate("async () => (await window.answered - window.clicked) / 1000"))
+            tab.wait_for_timeout(500)
+        chromium.close()
+    return size, clicks[0], median(clicks[WARM_UP_CLICKS:])
 
 
 WATCH = """() => {
@@ -75,7 +100,7 @@ def seconds_to_group(address: str) -> float:
             Image.open(file).resize((3100, 3900)).save(photos[-1])
         client = Client(address, verbose=False)
         seconds, answer = common.timed(lambda: client.predict(list(map(handle_file, photos)), api_name="/group"))
-        assert len({face["person"] for face in answer["faces"]}) == 4
+        assert answer["dissimilarities" if "people" in answer else "faces"]
         return seconds
 
 
@@ -96,8 +121,40 @@ def measure_load(address: str, page: psutil.Process) -> dict[str, float]:
     }
 
 
+QUANTITIES = {"ready_s": 1, "first_load_bytes": 0, "first_click_s": 2, "click_to_verdict_s": 2, "forty_photos_s": 1}
+
+
+def measure_before(folder: Path) -> dict[str, dict[str, float]]:
+    """Start the page of another folder and this one in turn. Returns the medians of both, and their ratios."""
+    rows: dict[str, list[list[float]]] = {"before": [], "now": []}
+    for _ in range(RUNS):
+        for name, root in (("before", folder), ("now", common.ROOT)):
+            environment = {**os.environ, "PYTHONPATH": str(root)}
+            with common.running_page(folder=root, environment=environment) as (_, address, ready):
+                rows[name].append([ready, *visit(address), seconds_to_group(address)])
+    medians = {name: [median(values) for values in zip(*runs, strict=True)] for name, runs in rows.items()}
+    medians["ratio"] = [now / before for before, now in zip(medians["before"], medians["now"], strict=True)]
+    return {
+        name: {
+            key: round(value, 2 if name == "ratio" else digits)
+            for (key, digits), value in zip(QUANTITIES.items(), values, strict=True)
+        }
+        for name, values in medians.items()
+    }
+
+
 def main() -> None:
-    args = common.parser(__doc__).parse_args()
+    parser = common.parser(__doc__)
+    parser.add_argument("--before", metavar="DIR", type=Path, help="folder of another commit to compare with")
+    args = parser.parse_args()
+    if args.before:
+        result = measure_before(args.before.resolve())
+        promises = {
+            "the first click takes half as long": result["ratio"]["first_click_s"] <= 0.5,
+            "the first visit takes 0.6 of the bytes": result["ratio"]["first_load_bytes"] <= 0.6,
+        }
+        common.finish(result, args.json, promises)
+        return
     ready, first_answer, memory, last = [], [], [], {}
     for run in range(RUNS):
         with common.running_page() as (server, address, seconds):

@@ -68,7 +68,7 @@ def region_means(values: np.ndarray, template: Landmarks) -> dict[str, float]:
     )
     high, (x, _) = mouth - eyes, nose
     boxes = {  # left, top, right, bottom, in sides of the crop
-        "brow": [(x - 0.9 * wide, eyes - 0.45 * high, x + 0.9 * wide, eyes - 0.18 * high)],
+        "eyebrows": [(x - 0.9 * wide, eyes - 0.45 * high, x + 0.9 * wide, eyes - 0.18 * high)],
         "eyes": [(x - 0.9 * wide, eyes - 0.18 * high, x + 0.9 * wide, eyes + 0.18 * high)],
         "nose": [(x - 0.3 * wide, eyes + 0.18 * high, x + 0.3 * wide, mouth - 0.25 * high)],
         "cheeks": [

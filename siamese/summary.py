@@ -24,7 +24,7 @@ DIVERGED_DISTANCE = 10  # margins: mean distance of impostor pairs
 FACE_LIMITATIONS = (
     "Expect more errors for twins and siblings, for faces in profile, for small, blurred or covered faces, and for "
     "groups of people with few photos in the training set.",
-    "A photo of a photo is not detected.",
+    "A photo of a printed photo or of a screen is accepted as a real face.",
     "Do not use it to identify strangers, or as the only basis of an important decision.",
 )
 IMAGE_LIMITATIONS = (

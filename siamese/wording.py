@@ -19,20 +19,24 @@ NO_FACES_HINT = "To compare them as images of things, {}."
 OTHER_CLASSES = (
     "Threshold and probability are those of the classes of the {}. For other things, train on your own images."
 )
-TOO_POOR = "The faces are too poor to be called the same person at this strictness, whatever their distance."
-FOUND: dict[Verdict, str] = {"same": "Found", "unsure": "Perhaps found", "different": "Probably not in the photos"}
+TOO_POOR = "At this strictness the answer cannot be the same, whatever the distance: the evidence is too weak."
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words for what a network compares: an item shows one of many, and similar items are a group of groups."""
+    """Words for what a network compares: an item shows one of many, and similar items are a group of groups.
+
+    A visitor brings photos of it, and a portrait to search for.
+    """
 
     item: str
     one: str
     many: str
     group: str
     groups: str
+    photo: str
+    portrait: str
 
     @property
     def same(self) -> str:
@@ -42,26 +46,32 @@ class Vocabulary:
     def different(self) -> str:
         return f"different {self.many}"
 
+    @property
+    def a_photo(self) -> str:
+        return f"{'an' if self.photo[0] in 'aeiou' else 'a'} {self.photo}"
 
-FACES = Vocabulary("face", "person", "people", "person", "people")
-IMAGES = Vocabulary("image", "class", "classes", "group", "groups")
+
+FACES = Vocabulary("face", "person", "people", "person", "people", "photo", "portrait")
+IMAGES = Vocabulary("image", "thing", "things", "group", "groups", "image", "sample image")
 
 
-def describe_verdict(verdict: Verdict, probability: float, fmr: float | None, words: Vocabulary) -> str:
-    """Return a verdict in words, given P(same) and the requested false-match rate."""
+def describe_verdict(
+    verdict: Verdict, probability: float, fmr: float | None, words: Vocabulary, strictness: str = ""
+) -> str:
+    """Return a verdict in words, given P(same) and the requested false-match rate, or its name such as "strict"."""
     if verdict == "no face":
         return "No face was found"
     if verdict == "unsure":
         if fmr and probability >= VERDICT_PROBABILITY:
-            return f"Similar, but not enough for a false-match rate of {one_in(fmr)}"
-        return f"Could be {words.same} or {words.different}"
+            return f"Similar, but not enough for {strictness or f'a false-match rate of {one_in(fmr)}'}"
+        return "Not sure"
     certainty = "Very likely" if max(probability, 1 - probability) >= VERY_LIKELY else "Probably"
     return f"{certainty} {words.same if verdict == 'same' else words.different}"
 
 
 def describe_probability(verdict: Verdict, probability: float, words: Vocabulary) -> str:
     """Return how likely the verdict is, such as "over 99.9% likely the same person"."""
-    likely = words.different if verdict == "different" else words.same
+    likely = f"to be {words.different}" if verdict == "different" else words.same
     return f"{describe_chance(verdict, probability)} likely {likely}"
 
 

@@ -1,7 +1,9 @@
 """The API of the page, and what the page keeps of its visitors."""
 
+import gzip
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -24,6 +26,7 @@ from .conftest import EXAMPLES, ROOT, alike
 
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
 PAIR_OF_ONE = EXAMPLES / "obama-portrait.jpg", EXAMPLES / "obama-speaking.jpg"
+CHOICE = '{"faces": [null, null]}'  # as app.js sends it
 UPLOADS = [Upload(str(photo)) for photo in PAIR]
 
 
@@ -35,6 +38,20 @@ def client(page):
 def test_compare_returns_the_fields_of_a_comparison(client, model):
     answer = client.predict(*map(handle_file, PAIR), api_name="/compare")
     assert alike(answer, model.compare(*PAIR).to_dict())
+
+
+def test_the_document_is_compressed_and_names_the_page_in_links(page):
+    request = urllib.request.Request(page, headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request) as response:
+        assert response.headers["content-encoding"] == "gzip"
+        document = gzip.decompress(response.read()).decode()
+    tags = dict(re.findall(r'<meta property="(og:\w+|description)" name="[^"]*" content="([^"]*)">', document))
+    assert tags.keys() == {"description", "og:title", "og:description", "og:type"}
+    assert "Gradio" not in "".join(tags.values())
+    assert document.count('property="og:title"') == 1
+    assert "Siamese" in tags["description"]
+    assert '<link rel="icon" href="data:image/svg' in document
+    assert "data:image/jpeg;base64" not in document  # thumbnails are files
 
 
 def test_compare_rejects_uploads_that_are_not_photos(client, tmp_path):
@@ -227,11 +244,10 @@ def test_api_description_has_all_arguments_and_results(client):
 
 
 WATCH_A_SESSION = """
-import contextlib, json, sys, time
+import contextlib, json, re, sys, time, urllib.request
 from pathlib import Path
 
 import app
-from gradio.processing_utils import move_files_to_cache
 from gradio_client import Client, handle_file
 from siamese.page.server import start_cleanup
 
@@ -251,8 +267,10 @@ def kept_sessions():
 
 
 def example_is_served():
-    photo = app.first.postprocess(str(app.PORTRAIT))
-    return Path(move_files_to_cache(photo, app.first, postprocess=True)["path"]).exists()
+    example = re.search(r"gradio_api/file=[^\"]+-[^\"]+", app.example.value)[0]
+    for part in (example, f"gradio_api/file={app.PORTRAIT}"):
+        urllib.request.urlopen(f"{app.demo.local_url}{part}")
+    return True
 
 
 app.launch(prevent_thread_lock=True, quiet=True)
@@ -331,8 +349,8 @@ def test_environment_variable_selects_the_weights(trained, monkeypatch):
     monkeypatch.setenv("SIAMESE_WEIGHTS", str(trained))
     app = runpy.run_path(str(ROOT / "app.py"))
     assert alike(app["compare"](*UPLOADS), siamese.load(trained).compare(*PAIR).to_dict())
-    (_, card, *_), (*_, compared, _) = app["show_answer"](*UPLOADS, (None, None), 0.0)
-    assert "class" in card
+    (card, *_), (*_, compared, _) = app["on_choice"](*UPLOADS, CHOICE, 0.0, None)
+    assert "thing" in card
     assert "crop" in compared
 
 
@@ -346,7 +364,7 @@ def test_deleted_photos_are_explained(monkeypatch, tmp_path):
     monkeypatch.delenv("SIAMESE_WEIGHTS", raising=False)
     app = runpy.run_path(str(ROOT / "app.py"))
     gone = Upload(str(tmp_path / "gone.jpg"))
-    ((_, card, *_),) = app["show_answer"](gone, UPLOADS[1], (None, None), 0.0)
+    ((card, *_),) = app["on_choice"](gone, UPLOADS[1], CHOICE, 0.0, None)
     assert "deleted" in card
     assert "gone" not in card
 

@@ -58,33 +58,38 @@ def test_about_shows_an_example_on_the_map_if_there_are_no_photos(tab):
 
 def test_find_marks_the_person_of_the_portrait(tab):
     tab.get_by_role("tab", name="Find").click()
-    expect(tab.locator(ANSWER)).to_contain_text("Add a portrait")
+    expect(tab.locator(ANSWER)).to_contain_text("Add a portrait and")
     inputs = tab.locator("#find input[type=file]")
     inputs.last.set_input_files([EXAMPLES / "edited" / "group.jpg", EXAMPLES / "collins.jpg"])
     expect(tab.locator(ANSWER)).to_contain_text("Add a portrait.")
     expect(tab.locator("#find .thumbnails img")).to_have_count(2)
     inputs.first.set_input_files(EXAMPLES / "biden.jpg")
-    expect(tab.locator("#find .verdict")).to_have_text("Found")
+    expect(tab.locator("#find .verdict")).to_have_text("Found in 1 of 2 photos")
     expect(tab.locator(ANSWER)).to_contain_text("group.jpg")
-    expect(tab.locator("#find .box")).to_have_count(5)
-    boxes = tab.locator("#find .box").evaluate_all("boxes => boxes.map(box => [box.innerText, box.matches('.best')])")
-    assert [text for text, is_best in boxes if is_best] == [">99.9%"]
-    assert all(float(text.strip("<%")) < 5 for text, is_best in boxes if not is_best)
-    photo, best = (tab.locator(f"#find {part}").first.bounding_box() for part in (".photo", ".best"))
+    expect(tab.locator("#find .searched .box")).to_have_count(5)
+    script = "boxes => boxes.map(box => [box.title, box.matches('.match.best'), box.matches('.match, .best')])"
+    boxes = tab.locator("#find .searched .box").evaluate_all(script)
+    assert [text for text, is_best, _ in boxes if is_best] == [">99.9%"]
+    assert all(float(text.strip("<%")) < 5 for text, _, is_marked in boxes if not is_marked)
+    expect(tab.locator("#find figure.match figcaption")).to_have_text(">99.9% group.jpg")
+    expect(tab.get_by_text("collins.jpg").last).to_be_hidden()
+    tab.get_by_text("1 other photo").click()
+    expect(tab.get_by_text("collins.jpg").last).to_be_visible()
+    photo, best = (tab.locator(f"#find {part}").first.bounding_box() for part in (".searched .photo", ".best"))
     assert best["x"] > photo["x"] + 0.75 * photo["width"]  # the last of four parts
     inputs.first.set_input_files(EXAMPLES / "hopper.jpg")
     expect(tab.locator("#find .best")).to_have_attribute("style", re.compile(r"^left: \d\.\d%"))  # the first part
-    expect(tab.locator("#find .best")).to_have_text(">99.9%")
+    expect(tab.locator("#find .best")).to_have_attribute("title", ">99.9%")
 
 
 def test_find_example_and_a_portrait_without_a_face(tab, tmp_path):
     tab.get_by_role("tab", name="Find").click()
     tab.locator("#find [data-example]").click()
-    expect(tab.locator("#find .verdict")).to_have_text("Found")
+    expect(tab.locator("#find .verdict")).to_have_text("Found in 1 of 1 photo")
     Image.effect_noise((300, 300), 80).save(tmp_path / "noise.png")
     tab.get_by_label("Remove image").locator("visible=true").first.click()
     tab.locator("#find input[type=file]").first.set_input_files(tmp_path / "noise.png")
-    expect(tab.locator("#find .problem")).to_contain_text("no face was found in the portrait")
+    expect(tab.locator("#find .problem")).to_contain_text("No face was found in the portrait")
     expect(tab.locator("#find .box")).to_have_count(0)
 
 
@@ -103,26 +108,27 @@ def test_photos_are_grouped_by_person(tab, tmp_path):
     expect(tab.locator(ANSWER)).to_contain_text("Add up to 40 photos")
     tab.locator("input[type=file]").last.set_input_files([*photos, tmp_path / "song.png"])
     expect(tab.locator(".verdict >> visible=true")).to_have_text("4 people")
-    expect(tab.locator(ANSWER)).to_contain_text("9 faces in 9 photos")
+    expect(tab.locator(ANSWER)).to_contain_text("9 faces · 9 photos")
     expect(tab.locator("#group .thumbnails img")).to_have_count(9)
+    expect(tab.locator("#group .thumbnails figure")).to_have_count(10)
     expect(tab.locator(ANSWER)).to_contain_text("song.png is not an image")
     for row in range(4):
         captions = tab.locator(".person").nth(row).locator("figcaption")
         names = captions.evaluate_all("captions => captions.map(caption => caption.title)")
         assert len({name.replace(".", "-").partition("-")[0] for name in names}) == 1
     with tab.expect_download() as download:
-        tab.get_by_role("link", name="Download the numbers").click()
+        tab.get_by_role("link", name="Download the dissimilarities").click()
     rows = list(csv.reader(download.value.path().read_text().splitlines()))
     assert sorted(rows[0][2:]) == sorted(photo.name for photo in photos)
     assert len({(row[1], re.split("[-.]", row[0])[0]) for row in rows[1:]}) == len({row[1] for row in rows[1:]}) == 4
     at = {name: number for number, name in enumerate(rows[0])}
     expected = siamese.load().compare(EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg").dissimilarity
     assert float(rows[at["biden.jpg"] - 1][at["collins.jpg"]]) == pytest.approx(expected, abs=0.02)
-    tab.locator("#group").get_by_role("button", name="Stricter?").click()
+    tab.locator("#group").get_by_role("button", name="Strictness").click()
     tab.locator("#group").get_by_role("radio", name="Very strict").check()
     calibration = siamese.load().calibration
     threshold = calibration.distance_at(calibration.needed(1e-5, 9))
-    expect(tab.locator(ANSWER)).to_contain_text(f"at most {threshold:.2f}")
+    expect(tab.locator("#group .people")).to_contain_text(f"at most {threshold:.2f}")
 
 
 def test_two_faces_of_a_group_are_compared_and_the_photos_downloaded(tab):
@@ -147,12 +153,13 @@ def test_two_faces_of_a_group_are_compared_and_the_photos_downloaded(tab):
         expect(tab.locator(f"#pair .{verdict}")).to_be_visible()
         expect(tab.locator('#group [aria-pressed="true"]')).to_have_count(2)
     answer = siamese.load().compare(EXAMPLES / "obama-portrait.jpg", EXAMPLES / "biden.jpg")
-    expect(tab.locator("#pair")).to_contain_text(f"Dissimilarity: {answer.dissimilarity:.2f}")
+    expect(tab.locator("#pair")).to_contain_text(f"Dissimilarity {answer.dissimilarity:.2f}")
     face_of("obama-standing.jpg").click()
     face_of("obama-portrait.jpg").click()
     expect(tab.locator("#pair .same")).to_be_visible()
-    face_of("obama-portrait.jpg").click()
+    tab.keyboard.press("Escape")
     expect(tab.locator("#pair .answer")).to_have_count(0)
+    expect(tab.locator('#group [aria-pressed="true"]')).to_have_count(0)
     with tab.expect_download() as download:
         tab.get_by_role("button", name="Download the photos by person").click()
     assert download.value.suggested_filename == "photos-by-person.zip"
@@ -175,6 +182,10 @@ def test_too_many_photos_are_explained(tab, tmp_path):
     tab.locator("input[type=file]").last.set_input_files(photos)
     expect(tab.locator(ANSWER)).to_contain_text("41 photos")
     expect(tab.locator(ANSWER)).to_contain_text("Remove 1")
+    expect(tab.locator(ANSWER)).to_contain_text("siamese group")
+    tab.get_by_role("button", name="Remove 7.png", exact=True).click()
+    expect(tab.locator("#group .thumbnails figure")).to_have_count(40)
+    expect(tab.locator(ANSWER)).to_contain_text("No face was found")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -189,7 +200,7 @@ def test_accessibility_and_width(browser, page, two, scheme, width):
         tab.get_by_role("tab", name=name).click()
         if name == "Find":
             tab.locator("#find [data-example]").click()
-            expect(tab.locator("#find .verdict")).to_have_text("Found")
+            expect(tab.locator("#find .verdict")).to_contain_text("Found in")
         elif name == "Group":
             tab.locator("input[type=file]").last.set_input_files([two, EXAMPLES / "collins.jpg"])
             expect(tab.locator(".verdict >> visible=true")).to_have_text("2 people")

@@ -120,11 +120,11 @@ def test_a_chosen_face_clears_the_card_until_the_answer_is_there(slow_tab):
 
 def test_another_strictness_is_answered(slow_tab):
     slow_tab.locator(".examples button").first.click()
-    slow_tab.get_by_role("button", name="Stricter?").click()
-    for name, fmr in (("Very strict", "1e-05"), ("Everyday", "0")):
+    slow_tab.get_by_role("button", name="Strictness").click()
+    for name, fmr in (("Very strict", "0.00001"), ("Everyday", "0")):
         slow_tab.get_by_role("radio", name=name).check()
         shown = slow_tab.locator("#answer [data-choice]")
-        expect(shown).to_have_attribute("data-choice", re.compile(f"{fmr}$"))
+        expect(shown).to_have_attribute("data-choice", re.compile(f'"fmr":{fmr}}}$'))
         expect(slow_tab.locator(VERDICT)).to_be_visible()
 
 

@@ -405,7 +405,7 @@ def test_command_line_prints_errors_in_one_line(tmp_path, siamese):
         ((A, tmp_path / "none.jpg"), "there is no file"),
         ((A, __file__), "is not an image"),
         ((A, B, "--weights", tmp_path), "holds no trained network"),
-        ((A,), "required: b"),
+        ((A,), "give two photos"),
     ):
         run = siamese("compare", *arguments)
         assert (run.returncode, run.stdout) == (2, "")

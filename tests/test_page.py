@@ -22,6 +22,7 @@ def test_shares_in_words():
     assert charts.share(0, 1000) == "none is"
     assert charts.share(0.12, 1000) == "12% are"
     assert charts.share(1 / 3123, 10**6) == "1 in 3,100 is"
+    assert charts.share(1 / 3e7, 3 * 10**7) == "only 1 is"
     assert charts.share(0.999, 10**6) == "nearly all are"
     assert charts.share(1.0, 10**6) == "all are"
 

@@ -1,5 +1,10 @@
 """HTML of the Compare tab."""
 
+import html
+import json
+import re
+import shlex
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +17,7 @@ from siamese.page.uploads import Upload
 from siamese.saliency import region_means
 from siamese.wording import FACES
 
-from .conftest import EXAMPLES
+from .conftest import EXAMPLES, alike
 from .html_checks import WellFormed
 
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
@@ -38,18 +43,18 @@ def test_answer_shows_its_numbers(model, answer):
         (lambda photo: photo.filter(ImageFilter.GaussianBlur(7)), "sharper"),
         (lambda photo: photo.resize((48, 60)), "larger"),
         (lambda photo: ImageEnhance.Brightness(photo).enhance(0.2), "brighter"),
-        (lambda photo: photo, "large, sharp and from the front"),
+        (lambda photo: photo, "large, sharp and turned to the camera"),
     ],
     ids=["blurred", "small", "dark", "good"],
 )
 def test_advice_depends_on_the_cause(model, change, wish):
     photo = Image.open(PAIR[0]).convert("RGB")
-    assert wish in compare.advice(model.compare(change(photo), PAIR[1]))
+    assert wish in compare.advice(model.compare(change(photo), PAIR[1]), FACES)
 
 
 def test_advice_about_a_covered_face(answer):
     covered = replace(answer.faces[0], covered=("mouth",))
-    assert "mask" in compare.advice(replace(answer, faces=(covered, answer.faces[1])))
+    assert "not covered" in compare.advice(replace(answer, faces=(covered, answer.faces[1])), FACES)
 
 
 def test_a_missing_threshold_is_not_drawn(model):
@@ -61,9 +66,37 @@ def test_a_missing_threshold_is_not_drawn(model):
     assert "up to" not in drawn
 
 
-def test_html_is_marked_with_its_photos():
-    drawn = compare.for_photos("card", (Upload("/tmp/gradio/abc/a.jpg"), None), (None, 2), 0.001)
-    assert drawn == '<div data-photos="abc -" data-choice="(None, 2) 0.001">card</div>'
+def test_a_choice_is_returned_as_it_was_sent():
+    sent = json.dumps({"photos": ['a"b'], "faces": [None, 2], "fmr": 0.001})
+    numbers, mark = compare.choice_of(sent)
+    assert numbers == (None, 2)
+    page = WellFormed(compare.for_choice("card", mark))
+    assert page.texts == ["card"]
+    assert html.unescape(mark) == sent
+    assert '"' not in mark
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"faces": 1}', '{"faces": [1]}', '{"faces": ["x", 1]}'])
+def test_a_choice_of_another_form_is_refused(text):
+    with pytest.raises(ValueError, match="not one of this page"):
+        compare.choice_of(text)
+
+
+@pytest.mark.parametrize("fmr", [None, 1e-3])
+@pytest.mark.parametrize("chosen", [(None, None), (None, 2)])
+def test_the_lines_that_repeat_an_answer_give_it(model, siamese, fmr, chosen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source, name in ((PAIR[0], "it's.jpg"), (EXAMPLES / "edited" / "group.jpg", "b.jpg")):
+        shutil.copy(source, name)
+    answer = model.compare("it's.jpg", "b.jpg", face=chosen, fmr=fmr)
+    drawn = compare.repeat(answer, [Upload("/x/it's.jpg"), Upload("/x/b.jpg")], chosen, model.name)
+    python, shell, shown = (html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", drawn, re.DOTALL))
+    names: dict = {}
+    exec(python, names)
+    assert alike(names["answer"].to_dict(), answer.to_dict())
+    run = siamese(*shlex.split(shell)[1:], "--json")
+    assert json.loads(run.stdout)["score"] == pytest.approx(answer.score)
+    assert alike(json.loads(shown), answer.to_dict())
 
 
 def test_less_alike_parts_are_only_drawn_for_other_verdicts(model, answer):
@@ -85,7 +118,7 @@ def test_less_alike_parts_are_only_drawn_for_other_verdicts(model, answer):
 
 @pytest.mark.parametrize(
     ("region", "x", "y"),
-    [("brow", 0.35, 0.35), ("eyes", 0.35, 0.46), ("nose", 0.5, 0.62), ("cheeks", 0.3, 0.65), ("mouth", 0.5, 0.82)],
+    [("eyebrows", 0.35, 0.35), ("eyes", 0.35, 0.46), ("nose", 0.5, 0.62), ("cheeks", 0.3, 0.65), ("mouth", 0.5, 0.82)],
 )
 def test_a_hot_spot_is_named_by_its_region(region, x, y):
     rows, columns = np.mgrid[0:112, 0:112] / 112
@@ -94,14 +127,17 @@ def test_a_hot_spot_is_named_by_its_region(region, x, y):
     assert max(means, key=means.get) == region
     assert compare.describe_maps([spot, spot], TEMPLATE).startswith(f"Most alike: {region}")
     assert compare.describe_maps([-spot, -spot], TEMPLATE).startswith(f"Least alike: {region}")
-    assert compare.describe_maps([0 * spot, 0 * spot], TEMPLATE) == "No part stands out."
+    assert compare.describe_maps([0 * spot, 0 * spot], TEMPLATE) == ""
 
 
-def test_a_network_without_heat_maps_shows_the_crops_only(answer):
+def test_maps_are_only_drawn_if_a_part_stands_out(answer):
     photos = [(Image.open(file).convert("RGB"), 1) for file in PAIR]
-    maps = [np.zeros((112, 112), np.float32)] * 2
-    drawn = [compare.compared_faces(answer, photos, each, TEMPLATE, compare.ALL_FACES, FACES) for each in (maps, None)]
-    for html in drawn:
-        WellFormed(html)
-        assert 'class="wipe"' in html
-    assert ['class="heat"' in html for html in drawn] == [True, False]
+    faint, clear = ([np.full((112, 112), value, np.float32)] * 2 for value in (0.02, 0.5))
+    drawn = [
+        compare.compared_faces(answer, photos, maps, TEMPLATE, compare.ALL_FACES, FACES)
+        for maps in (clear, faint, None)
+    ]
+    for one in drawn:
+        WellFormed(one)
+        assert 'class="wipe"' in one
+    assert ['class="heat"' in one for one in drawn] == [True, False, False]

@@ -31,9 +31,11 @@ def three(model):
 
 def test_uploads_with_the_same_name_get_names_of_their_own():
     files = [Upload(f"/{folder}.jpg") for folder in ("a/x", "b/x", "c/x (2)", "d/x", "e/y")]
-    names = [name for name, _ in widgets.named(files)]
+    names = [name for name, _ in widgets.named(files, FACES, "find")]
     assert names == ["x.jpg", "x (2).jpg", "x (2) (2).jpg", "x (3).jpg", "y.jpg"]
-    assert [file for _, file in widgets.named(files)] == files
+    assert [file for _, file in widgets.named(files, FACES, "find")] == files
+    with pytest.raises(ValueError, match=r"41 photos.* Remove 1.*siamese group"):
+        widgets.named([Upload("/x.jpg")] * 41, FACES, "group")
 
 
 # --- a group
@@ -47,11 +49,11 @@ def test_file_names_are_escaped(model):
     assert "<img src=x" not in drawn
 
 
-def test_matrix_is_dark_for_similar_faces(model, three):
+def test_matrix_is_opaque_for_similar_faces(model, three):
     picture = grouping.matrix(three.faces(), grouping.distances(three.z), model.calibration.threshold)
     side = picture.width // 4
-    sums = [[sum(picture.getpixel((side * (x + 1) + 3, side * (y + 1) + 3))) for x in range(3)] for y in range(3)]
-    assert sums[0][0] == sums[0][2] < sums[0][1] == sums[1][0]
+    alpha = [[picture.getpixel((side * (x + 1) + 3, side * (y + 1) + 3))[3] for x in range(3)] for y in range(3)]
+    assert alpha[0][0] == alpha[0][2] > alpha[0][1] == alpha[1][0]
 
 
 def test_archive_has_each_photo_in_the_folder_of_each_of_its_people(model, three):
@@ -86,7 +88,7 @@ def widgets_table(drawn: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("fmr", [None, 1e-3])
 def test_pair_agrees_with_a_comparison_of_the_photos(model, three, fmr):
-    tab = grouping.GroupTab(model, FACES, {})
+    tab = grouping.GroupTab(model, FACES, [])
 
     class Click:
         faces = (0, 1)
@@ -97,7 +99,7 @@ def test_pair_agrees_with_a_comparison_of_the_photos(model, three, fmr):
         drawn = tab.on_pair(three, fmr or 0, Click)
         WellFormed(drawn)
         assert f'class="answer {answer.verdict}"' in drawn
-        assert abs(float(re.search(r"Dissimilarity: ([\d.]+)", drawn)[1]) - answer.dissimilarity) < 0.011
+        assert abs(float(re.search(r"Dissimilarity <b>([\d.]+)", drawn)[1]) - answer.dissimilarity) < 0.011
 
 
 # --- a search
@@ -146,7 +148,25 @@ def test_drawn_search_has_a_box_for_each_face_and_marks_the_best(model):
     assert 'class="answer same"' in card
     assert drawn.count('class="box') == 5
     assert drawn.count("best") == 1
-    assert drawn.index("group.jpg") < drawn.index("biden.jpg")
+    assert drawn.index("group.jpg") < drawn.index("<details>") < drawn.index("biden.jpg")
+    assert "1 of 2" in card
+
+
+def test_each_face_of_a_portrait_can_be_searched_for(model):
+    """Which of the four faces of the portrait decides whose photo matches."""
+    tab = finding.FindTab(model, FACES, [])
+    names = ("hopper", "obama-standing", "collins", "biden")
+    boxes = [face.box for face in model.detect([GROUP])[0]]
+    order = sorted(range(4), key=lambda face: boxes[face][0])  # from left to right
+    for name, face in zip(names, order, strict=True):
+        query, drawn = tab.query(Upload(str(GROUP)), face + 1)
+        WellFormed(drawn)
+        assert drawn.count('aria-pressed="true"') == 1
+        photos = PhotoCollection(model, [(other, EXAMPLES / f"{other}.jpg") for other in names])
+        assert [match.photo for match in find(query, photos, model=model).matches] == [name]
+    assert tab.query(Upload(str(PAIR[0])), None) == (Upload(str(PAIR[0])), "")
+    with pytest.raises(ValueError, match="No face"):
+        tab.query(Image.new("RGB", (300, 300)), None)
 
 
 # --- the faces of photos in memory

@@ -144,10 +144,10 @@ def test_answers_in_words():
 
     assert verdict("same", 0.999) == "Very likely the same person"
     assert verdict("same", 0.9) == "Probably the same person"
-    assert verdict("unsure", 0.5) == "Could be the same person or different people"
+    assert verdict("unsure", 0.5) == "Not sure"
     assert "1 in 1,000" in verdict("unsure", 0.9, 1e-3)
     assert verdict("different", 0.2) == "Probably different people"
-    assert verdict("different", 0.001, words=wording.IMAGES) == "Very likely different classes"
+    assert verdict("different", 0.001, words=wording.IMAGES) == "Very likely different things"
     assert wording.describe_probability("different", 0.0001, wording.FACES).startswith("over 99.9% ")
     assert wording.percent(0.99951) == "over 99.9%"
     assert wording.percent(0.00049) == "under 0.1%"

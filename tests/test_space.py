@@ -237,8 +237,8 @@ def test_dry_run_lists_what_a_deployment_sends(server, folder, siamese, monkeypa
 def test_examples_of_the_page_are_deployed():
     import app
 
-    examples = app.EXAMPLE_PAIRS | app.FIND_EXAMPLE | app.GROUP_EXAMPLE
-    examples = {photo.relative_to(ROOT).as_posix() for photos in examples.values() for photo in photos}
+    examples = app.FACE_PAIRS + app.FIND_EXAMPLE + app.GROUP_EXAMPLE
+    examples = {photo.relative_to(ROOT).as_posix() for _, photos in examples for photo in photos}
     assert examples <= space.plan("USER/SPACE").files.keys()
 
 

@@ -41,7 +41,7 @@ def quality_causes(face: Face, drawn: bool) -> list[Cause]:
     gray = np.asarray(face.crop.convert("L"), dtype=float)[margin:-margin, margin:-margin]
     if face.detection.size < SMALL_FACE_PIXELS:
         causes.append("small")
-    elif sharpness(gray) < BLURRED_SHARPNESS:
+    if sharpness(gray) < BLURRED_SHARPNESS:
         causes.append("blurred")
     if gray.mean() < DARK_GRAY_LEVEL:
         causes.append("dark")
@@ -58,7 +58,7 @@ def quality_warnings(face: Face, photo: str) -> list[str]:
     sentences: dict[Cause, str] = {
         "covered": f"seems to be covered around the {' and the '.join(face.covered)}.",
         "drawn": "seems to be drawn, and the network was made for photos.",
-        "small": f"is small: {face.detection.size:.0f} pixels.",
+        "small": f"is small (about {face.detection.size:.0f} pixels wide).",
         "blurred": "is blurred.",
         "dark": "is very dark.",
         "turned": "is turned far to the side.",

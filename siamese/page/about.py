@@ -1,8 +1,10 @@
 """The About tab: a description of the network, and a map of the embeddings of the tutorial network."""
 
 import colorsys
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -15,6 +17,7 @@ from siamese.model import Model
 from siamese.record import Plane, Record
 from siamese.wording import FACES, IMAGES, Vocabulary, one_in
 
+PAPER = "https://proceedings.neurips.cc/paper/1993/hash/288cc0ff022877bd3df94bc9360b9c5d-Abstract.html"
 LFW = "http://vis-www.cs.umass.edu/lfw/"
 LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
 FIW = "[FIW](https://arxiv.org/abs/1604.02182)"
@@ -35,16 +38,53 @@ Portraits of Barack Obama and Joe Biden by the [White House](https://www.whiteho
 """
 
 
+def description(words: Vocabulary) -> str:
+    """Say in one sentence what a Siamese network measures."""
+    return f"A Siamese network measures how different two {words.item}s are"
+
+
+def model_card(model: Model) -> Path | None:
+    """Return the card of converted weights in a folder, which names nobody; None for other networks."""
+    card = (find_weights(model.name) / "README.md").resolve()
+    return card if model.record.source and card.is_file() else None
+
+
 def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
-    """Say what happens to uploads, and what every visitor should know about the network."""
-    paragraphs = ["Your photos are deleted within the hour and are not shared."]
+    """Say what the network measures, what happens to uploads, and what every visitor should know."""
+    links = {"paper": PAPER}
+    if model.revision:
+        links["model card"] = f"https://huggingface.co/{model.name}"
+    elif card := model_card(model):
+        links["model card"] = f"gradio_api/file={card}"
+    if space := os.environ.get("SPACE_ID"):
+        links["code"] = f"https://huggingface.co/spaces/{space}/tree/main"
+    linked = ", ".join(f"[{name}]({address})" for name, address in sorted(links.items()))
+    paragraphs = [
+        f"# Siamese: compare {words.item}s",
+        f"{description(words)} ({linked}). {words.photo.capitalize()}s are kept about half an hour, never shared.",
+    ]
     if notice:
         paragraphs.append(f"> **Note:** {notice}")
+    record, notes = model.record, []
     if words is IMAGES:
-        known = f"{len(model.record.people.training)} {words.many}"
-        trained = "trained" if model.record.settings else "calibrated"
-        paragraphs.append(f"This network was {trained} on images of {known}. Expect errors with other images.")
+        made = "Trained" if record.settings else "Calibrated"
+        known = f"{len(record.people.training)} {record.identities}"
+        notes.append(f"{made} on images of {known}; not reliable for others.")
+    if record.settings:
+        notes += [f"**Warning:** {sentence}" for sentence in summary.warnings(record)]
+    paragraphs += [f"> {' '.join(notes)}"] if notes else []
     return "\n\n".join(paragraphs)
+
+
+def held_out_pairs(model: Model, words: Vocabulary) -> list[tuple[str, Sequence[Path]]]:
+    """Return pairs of held-out images of a result folder, with their captions; empty if it has none."""
+    if model.revision:
+        return []
+    return [
+        (caption.capitalize(), (first, first.with_name(first.name.replace("first", "second"))))
+        for kind, caption in (("genuine", words.same), ("impostor", words.different))
+        for first in sorted(find_weights(model.name).resolve().glob(f"example-{kind}-*-first.webp"))
+    ]
 
 
 def performance(model: Model, words: Vocabulary) -> str:
@@ -62,10 +102,10 @@ def plots(model: Model, words: Vocabulary) -> str:
         ("roc.png", "ROC curve", "The share of matches that are found at each false-match rate."),
         ("distances.png", "Dissimilarities of test pairs", f"Genuine pairs show {words.same}, impostor pairs do not."),
     ):
-        if (file := find_weights(model.name) / name).is_file():
-            with Image.open(file) as plot:
-                figures += f"""
-  <figure><img src="{data_uri(plot)}" alt="{title}"><figcaption>{title}. {caption}</figcaption></figure>"""
+        if (file := (find_weights(model.name) / name).resolve()).is_file():
+            figures += f"""
+  <figure><img src="gradio_api/file={file}" alt="{title}" loading="lazy"><figcaption>{title}. {caption}</figcaption>
+  </figure>"""
     return f'<div class="plots">{figures}</div>'
 
 
@@ -76,7 +116,7 @@ def background(model: Model, words: Vocabulary) -> str:
     )
     paragraphs = [
         "## How it works",
-        f"{finds}The network **{model.id}** turns each {words.item} into a list of numbers, its embedding. The "
+        f"{finds}The network, called {model.id}, turns each {words.item} into a list of numbers, its embedding. The "
         "dissimilarity is the Euclidean distance between two embeddings.",
         _card_section(model, "Network"),
         _card_section(model, "Training data"),
@@ -130,13 +170,12 @@ def _operating_points(model: Model) -> str:
         f"| {one_in(point.fmr)} | {model.calibration.distance_at(point.score):.2f} | {point.fnmr:.1%} |"
         for point in model.calibration.operating_points
     )
-    return f"| false-match rate | threshold, for good photos | matches missed |\n|---|---|---|\n{rows}"
+    return f"| false-match rate | threshold, for good {model.words.photo}s | matches missed |\n|---|---|---|\n{rows}"
 
 
 def _card_section(model: Model, heading: str) -> str:
     """Return a section of the model card of converted weights, with its heading; empty if there is none."""
-    card = find_weights(model.name) / "README.md"
-    if not (model.record.source and card.is_file()):
+    if not (card := model_card(model)):
         return ""
     section = re.search(rf"^## {heading}\n+(.*?)\s*(?=^## |\Z)", card.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     return f"## {heading}\n\n{section[1]}" if section else ""

@@ -38,17 +38,17 @@ def scale(pairs: PairDistances, distance: float, threshold: float | None, words:
     line, label, said = "", "", ""
     if threshold is not None:
         line = f'<i class="limit" style="left: {limit}"></i>'
-        label = f'<p class="at" style="--at: {limit}"><span>“same” up to {threshold:.2f}</span></p>'
-        said = f' It is "same" up to {threshold:.2f}.'
+        label = f'<p class="at" style="--at: {limit}"><span>same {words.one} up to {threshold:.2f}</span></p>'
+        said = f" It is {words.same} up to {threshold:.2f}."
     return f"""
-<p class="number at" style="--at: {here}"><span>Dissimilarity: <b>{distance:.2f}</b>{beyond}</span></p>
+<p class="number at" style="--at: {here}"><span>this pair: <b>{distance:.2f}</b>{beyond}</span></p>
 <div class="scale" role="img" aria-label='Dissimilarity {distance:.2f} on a scale from 0 to {end:.2f}.{said}
   Behind it, the distribution for test pairs of {words.same} and of {words.different}.'>
   <svg viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true">{curves}</svg>
   {line}<i class="here" style="left: {here}"></i>
 </div>
 <div aria-hidden="true">{label}
-  <p class="ends"><span>0 (alike)</span><span>{end:.2f} (unlike)</span></p>
+  <p class="ends"><span>0 identical</span><span>{end:.2f} different</span></p>
   <p class="key"><span class="genuine">{words.same}</span><span class="impostor">{words.different}</span></p>
 </div>"""
 
@@ -66,21 +66,27 @@ def rank(pairs: PairDistances, distance: float, words: Vocabulary) -> str:
     """Return sentences that compare a distance with those of genuine and of impostor pairs."""
     genuine, impostor = int(pairs.genuine.sum()), int(pairs.impostor.sum())
     return (
-        f"Of {genuine:,} test pairs of {words.same}, {share(1 - pairs.tmr_at(distance), genuine)} less alike than "
-        f"this pair. Of {impostor:,} test pairs of {words.different}, {share(pairs.fmr_at(distance), impostor)} more "
-        "alike."
+        f"Of {rounded(genuine)} test pairs of {words.same}, {share(1 - pairs.tmr_at(distance), genuine)} less alike "
+        f"than this pair. Of {rounded(impostor)} test pairs of {words.different}, "
+        f"{share(pairs.fmr_at(distance), impostor)} more alike."
     )
 
 
+def rounded(count: int) -> str:
+    """Return a number of pairs as "3,000" or "29.6 million"."""
+    return f"{count / 1e6:.3g} million" if count >= 1e6 else f"{count:,}"
+
+
 def share(value: float, count: int) -> str:
-    """Return a share of `count` pairs as words, with the verb: "12% are", "1 in 3,000 is", "none is"."""
-    if value * count < 0.5:
+    """Return a share of `count` pairs as words, with the verb: "12% are", "1 in 3,000 is", "only 2 are", "none is"."""
+    number = round(value * count)
+    if not number:
         return "none is"
     if 0.01 <= value <= 0.995:
         return f"{value:.0%} are"
     if value > 0.5:
         return "all are" if value == 1 else "nearly all are"
-    return f"{rate(value)} is"
+    return f"{rate(value)} is" if number >= 10 else f"only {number} {'is' if number == 1 else 'are'}"
 
 
 def rate(value: float) -> str:

@@ -1,26 +1,49 @@
 """The Find tab: search several photos for the person of a portrait."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from siamese import images, wording
 from siamese.comparison import verdict_of
+from siamese.faces.detection import Box
 from siamese.model import Model
 from siamese.page import widgets
 from siamese.page.uploads import Upload
 from siamese.search.embedding import PhotoCollection, Progress
 from siamese.search.find import Match, Matches, find
-from siamese.wording import Vocabulary
+from siamese.wording import Vocabulary, counted
+
+FACE_MARGIN = 0.6  # of a face that is searched for, in its sides
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of an upload around a face, so that this face is the main one of the image."""
+
+    upload: Upload
+    box: Box  # in pixels of the upload
+
+    def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]:
+        """Read it like `siamese.images.read_reduced`."""
+        image, reduced = self.upload.read_reduced(min_long_side)
+        left, top, right, bottom = (edge / reduced for edge in self.box)
+        x, y = FACE_MARGIN * (right - left), FACE_MARGIN * (bottom - top)
+        edges = max(left - x, 0), max(top - y, 0), min(right + x, image.width), min(bottom + y, image.height)
+        left, top, right, bottom = map(round, edges)
+        return image.crop((left, top, right, bottom)), reduced
 
 
 class FindTab:
     """The tab and its functions. An example is a caption with a portrait and photos to search."""
 
-    def __init__(self, model: Model, words: Vocabulary, example: Mapping[str, Sequence[Path]]):
-        self.model, self.words, self.example = model, words, example
+    def __init__(self, model: Model, words: Vocabulary, examples: Sequence[tuple[str, Sequence[Path]]]):
+        self.model, self.words, self.examples = model, words, examples
 
     def find(self, files: list[Upload] | None, portrait: Upload | None, false_match_rate: float | None = None) -> dict:
         """Find the person of a portrait among the faces in up to 40 photos.
@@ -41,93 +64,149 @@ class FindTab:
         return self.search(files, portrait, false_match_rate).to_dict()
 
     def search(
-        self, files: Sequence[Upload], portrait: Upload, fmr: float | None, progress: Progress = lambda *_: None
+        self,
+        files: Sequence[Upload],
+        portrait: Upload | Region,
+        fmr: float | None,
+        progress: Progress = lambda *_: None,
     ) -> Matches:
         """Search all faces of the photos."""
-        photos = PhotoCollection(self.model, widgets.named(files), progress=progress)
+        photos = PhotoCollection(self.model, widgets.named(files, self.words, "find"), progress=progress)
         return find(portrait, photos, model=self.model, fmr=fmr, limit=max(len(photos), 1))
 
     def on_change(
         self,
         files: list[Upload] | None,
         portrait: Upload | None,
+        face: float | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Iterator[tuple]:
-        """Search the photos for the person of the portrait."""
+        """Check the portrait, and search the photos for its person, or for the face that was chosen, from 1."""
         drawn = widgets.thumbnails(files or [])
-        if not portrait or not files:
-            yield self.hint(portrait, files), drawn
+        yield self.hint(portrait, files) if not portrait else widgets.WAITING, "", drawn, ""
+        if not portrait:
             return
-        yield widgets.message("Searching…", "comparing"), drawn
         try:
-            found = self.search(files, portrait, None, widgets.report(progress))
-            yield answer(found, self.words), photos(found, dict(widgets.named(files)))
+            query, chooser = self.query(portrait, face)
+            yield gr.skip(), chooser, gr.skip(), gr.skip()
+            if files:
+                found = self.search(files, query, None, widgets.report(progress, self.words))
+                uploads = dict(widgets.named(files, self.words, "find"))
+                yield answer(found, self.words), gr.skip(), gr.skip(), photos(found, uploads)
+            else:
+                yield self.hint(portrait, files), gr.skip(), gr.skip(), gr.skip()
         except (FileNotFoundError, ValueError) as error:
-            yield widgets.explanation(error), "" if isinstance(error, FileNotFoundError) else drawn
+            yield widgets.explanation(error), "", gr.skip(), ""
+
+    def query(self, portrait: Upload, face: float | None) -> tuple[Upload | Region, str]:
+        """Return what to search for, and the portrait with its faces as buttons if there are several.
+
+        Raises:
+            FileNotFoundError, ValueError: if the portrait cannot be read or shows no face.
+        """
+        (faces,) = self.model.detect([portrait])
+        if not faces:
+            raise ValueError(f"No face was found in the {self.words.portrait}. Use one in which the face is large")
+        if len(faces) == 1:
+            return portrait, ""
+        number = min(max(int(face or 1), 1), len(faces))
+        image, reduced = images.read_reduced(portrait, widgets.PREVIEW_PIXELS)
+        drawn = widgets.faces_to_choose(image, reduced, faces, 0, number, "the portrait")
+        box = faces[number - 1].box
+        assert box, "the face was detected"
+        return Region(
+            portrait, box
+        ), f'<div class="seen"><p>Click the face to search for.</p><div class="group-photos">{drawn}</div></div>'
 
     def hint(self, portrait: Upload | None, files: list[Upload] | None) -> str:
         """Say what is missing."""
-        photos = "the photos to search"
-        return widgets.message(f"Add {photos if portrait else 'a portrait' if files else f'a portrait, and {photos}'}.")
+        wanted = [] if portrait else [f"a {self.words.portrait}"]
+        wanted += [] if files else [f"the {self.words.photo}s to look through"]
+        return widgets.message(f"Add {wording.listed(wanted)}.")
 
     def draw(self, rate: gr.Number) -> None:
         """Draw the tab, and connect its functions. Only the API uses `rate`, a false-match rate."""
+        words = self.words
+        gr.Markdown(
+            f"## Find one {words.one} in many {words.photo}s\nAdd a {words.portrait} and up to {widgets.MAX_PHOTOS} "
+            f"{words.photo}s to look through."
+        )
         with gr.Row():
-            portrait, files = widgets.photo_input("Portrait"), widgets.photos_input("Photos to search")
-        example = widgets.example_buttons(self.example, "chooseGroupExample") if self.example else None
-        best = gr.HTML(self.hint(None, None), js_on_load="announceAnswers(element)")
-        boxes = gr.HTML()
-        search = widgets.gpu_for_files(self.on_change), [files, portrait], [best, boxes]
-        settings = widgets.PRIVATE_GROUP | {"show_progress_on": best, "trigger_mode": "always_last"}
+            portrait = widgets.photo_input(words.portrait.capitalize(), words)
+            with gr.Column():
+                files = widgets.photos_input(f"{words.photo.capitalize()}s to look through")
+                drawn = gr.HTML(js_on_load="removePhotos(element)")
+        example = widgets.example_buttons(self.examples) if self.examples else None
+        chooser = gr.HTML(js_on_load="choosePortraitFace(element, trigger, watch)")
+        best = gr.HTML(self.hint(None, None), js_on_load="announceAnswers(element)", elem_classes="progress")
+        found = gr.HTML()
+        face = gr.Number(visible=False, label="Face of the portrait")
+        settings: dict[str, Any] = widgets.PRIVATE_GROUP | {"show_progress_on": best, "trigger_mode": "always_last"}
         # Not their changes: an example changes both, which would search twice.
-        given = [portrait.input, portrait.clear, files.upload, files.delete, files.clear]
-        gr.on(given, *search, **settings)
+        given = [portrait.input, portrait.clear, files.upload, files.delete, files.clear, chooser.select]
+        search, shown = widgets.gpu_for_files(self.on_change), [best, chooser, drawn, found]
+        gr.on(given, search, [files, portrait, face], shown, js="search", **settings)
         if example:
-            ((first, *others),) = (map(str, photos) for photos in self.example.values())
-            added = example.select(lambda: (first, others), None, [portrait, files], queue=False, **widgets.QUIET)
-            added.then(*search, **settings)
+            filled = example.select(None, None, [portrait, files], js="exampleForFind")
+            filled.then(None, js="() => askFind()")
         widgets.publish(widgets.gpu_for_files(self.find), "find", [files, portrait, rate], widgets.PRIVATE_GROUP)
 
 
-def answer(found: Matches, words: wording.Vocabulary) -> str:
-    """Draw the closest face next to the portrait, or say that there is none."""
+def answer(found: Matches, words: Vocabulary) -> str:
+    """Draw the closest face next to the portrait, and say in how many photos the person is."""
     if not found.ranked:
-        return widgets.message(" ".join((f"The photos show no {words.item}.", *found.warnings)), "no face")
-    best = found.ranked[0]
-    state = verdict_of(best.match, best.probability)
+        return widgets.message(" ".join((f"The {words.photo}s show no {words.item}.", *found.warnings)), "no face")
+    best, matches = found.ranked[0], {face.photo for face in found.matches}
+    state = "same" if matches else verdict_of(False, best.probability)
+    chance = wording.percent(best.probability)
+    if matches:
+        searched = counted(len({face.photo for face in found.ranked}), words.photo)
+        verdict = f"Found in {len(matches)} of {searched}"
+        where = f"match up to {found.threshold:.2f} · best: {best.photo}, {chance} likely"
+    else:
+        verdict = "Perhaps found" if state == "unsure" else "Not found"
+        where = f"the closest {words.item}, in {best.photo}: {chance} likely {words.same}"
     return widgets.card(
         state,
         [
-            (found.portraits[0].crop, f"The {words.item} of the portrait"),
+            (found.portraits[0].crop, f"The {words.item} of the {words.portrait}"),
             (best.face.crop, f"The most likely {words.item}"),
         ],
-        wording.FOUND[state],
-        f"<p>The most likely {words.item} is in {escape(best.photo)}: "
-        f"<b>{wording.percent(best.probability)}</b> likely {words.same}.</p>",
+        verdict,
+        f'<p class="numbers">Dissimilarity <b>{best.dissimilarity:.2f}</b> · {escape(where)}</p>',
         widgets.problems(found.warnings),
     )
 
 
 def photos(found: Matches, uploads: Mapping[str, Upload]) -> str:
-    """Draw the photos with a box and a likelihood for each face, the photo with the closest face first."""
-    order = dict.fromkeys(face.photo for face in found.ranked)
-    return f'<div class="searched">{"".join(_photo(found, name, uploads[name]) for name in order)}</div>'
+    """Draw the photos with a box for each face: the matches, or the best one without a match, and the others folded."""
+    order = list(dict.fromkeys(face.photo for face in found.ranked))
+    shown = max(len({face.photo for face in found.matches}), 1)
+    order.sort(key=lambda name: not any(face.photo == name for face in found.matches))  # stable
+    figures = [_photo(found, name, uploads[name]) for name in order]
+    others = counted(len(figures) - shown, f"other {found.words.photo}")
+    folded = f'<details><summary>{others}</summary><div class="searched">{"".join(figures[shown:])}</div></details>'
+    return f'<div class="searched">{"".join(figures[:shown])}</div>{folded if figures[shown:] else ""}'
 
 
 def _photo(found: Matches, name: str, file: Upload) -> str:
-    image, reduced = images.read_reduced(file, widgets.PREVIEW_PIXELS)
+    image, reduced = images.read_reduced(file, widgets.PREVIEW_PIXELS // 2)
     faces = [face for face in found.ranked if face.photo == name]
     boxes = "".join(
-        f'<span class="box {verdict_of(face.match, face.probability)} {"best" if face is found.ranked[0] else ""}" '
-        f'style="{place}"><span>{escape(_likelihood(face))}</span></span>'
+        f'<span class="box {"match" if face.match else ""} {"best" if face is found.ranked[0] else ""}" '
+        f'style="{place}" title="{_likelihood(face)}"></span>'
         for face in reversed(faces)  # the closest one on top
         if (place := widgets.place_box(face.box, image, reduced))
     )
     alt = ", ".join(f"{found.words.item} {face.number}: {_likelihood(face)}" for face in faces)
     drawn = widgets.img(image, f"{name} with the likelihood of each {found.words.item}; {alt}", "JPEG")
-    return widgets.figure(f'<div class="photo">{drawn}{boxes}</div>', name)
+    state = "match" if any(face.match for face in faces) else ""
+    return (
+        f'<figure class="{state}"><div class="photo">{drawn}{boxes}</div><figcaption><b>{_likelihood(faces[0])}</b> '
+        f"{escape(name)}</figcaption></figure>"
+    )
 
 
 def _likelihood(face: Match) -> str:
-    """Return a probability that fits above a box."""
+    """Return a probability that fits into a caption."""
     return wording.percent(face.probability, under="<", over=">")

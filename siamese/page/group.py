@@ -28,8 +28,8 @@ TILE_PIXELS = 84  # faces of a group
 class GroupTab:
     """The tab and its functions. An example is a caption with photos."""
 
-    def __init__(self, model: Model, words: Vocabulary, example: Mapping[str, Sequence[Path]]):
-        self.model, self.words, self.example = model, words, example
+    def __init__(self, model: Model, words: Vocabulary, examples: Sequence[tuple[str, Sequence[Path]]]):
+        self.model, self.words, self.examples = model, words, examples
 
     def group(self, files: list[Upload] | None, false_match_rate: float | None = None) -> dict:
         """Find the faces in up to 40 photos, and group them by person.
@@ -46,7 +46,7 @@ class GroupTab:
         """
         if not files:
             raise ValueError("The photos are missing")
-        photos = PhotoCollection(self.model, widgets.named(files), MAX_GROUPED_FACES)
+        photos = PhotoCollection(self.model, widgets.named(files, self.words, "group"), MAX_GROUPED_FACES)
         people = group(photos, model=self.model, fmr=false_match_rate)
         rows = [face.row for _, faces in groups_of(people, self.words) for face in faces]
         return people.to_dict() | {"dissimilarities": distances(photos.z[rows]).tolist()}
@@ -62,23 +62,21 @@ class GroupTab:
             yield "", None, self.show(None, None, fmr), ""
             return
         try:
-            photos = widgets.named(files)
+            photos = widgets.named(files, self.words, "group")
         except ValueError as error:
-            yield "", None, widgets.explanation(error), ""
+            yield widgets.thumbnails(files), None, widgets.explanation(error), ""
             return
-        yield widgets.thumbnails(files), None, widgets.message("Finding faces…", "comparing"), ""
-        found = PhotoCollection(self.model, photos, MAX_GROUPED_FACES, widgets.report(progress))
+        yield widgets.thumbnails(files), None, widgets.WAITING, ""
+        found = PhotoCollection(self.model, photos, MAX_GROUPED_FACES, widgets.report(progress, self.words))
         yield gr.skip(), found, self.show(files, found, fmr), ""
 
     def show(self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float) -> str:
         """Draw the faces by person."""
-        if files and found:
+        if files and found is not None:
             return draw_people(group(found, model=self.model, fmr=fmr or None), found, self.words)
         if files:
             return widgets.message(f"{widgets.DELETED}.", "problem")
-        return widgets.message(
-            f"Add up to {widgets.MAX_PHOTOS} photos to group the {self.words.item}s by {self.words.group}."
-        )
+        return widgets.message(f"Add up to {widgets.MAX_PHOTOS} {self.words.photo}s.")
 
     def on_pair(self, found: PhotoCollection | None, fmr: float, event: gr.EventData) -> str:
         """Compare the two faces that are chosen."""
@@ -95,7 +93,8 @@ class GroupTab:
             compared.verdict,
             [(face.face.crop, f"{self.words.item.capitalize()} in {face.photo}") for (face,) in chosen],
             wording.describe_verdict(compared.verdict, compared.probability, compared.fmr, self.words),
-            f"<p>{chance.capitalize()}. Dissimilarity: {compared.dissimilarity:.2f}</p>",
+            f'<p class="numbers">Dissimilarity <b>{compared.dissimilarity:.2f}</b> · {chance}</p>'
+            '<button type="button" data-close aria-label="Close">×</button>',
         )
 
     def on_archive(self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float) -> str:
@@ -104,26 +103,28 @@ class GroupTab:
             if not files or not found:
                 raise FileNotFoundError
             people = group(found, model=self.model, fmr=fmr or None)
-            file = write_archive(archive(people, dict(widgets.named(files)), self.words))
+            file = write_archive(archive(people, dict(widgets.named(files, self.words, "group")), self.words))
         except (FileNotFoundError, ValueError) as error:
             raise gr.Error(f"{widgets.reason(error)}.", print_exception=False) from error
         return f'<a href="gradio_api/file={quote(str(file))}" download>Download</a>'
 
     def draw(self, rate: gr.Number) -> None:
         """Draw the tab, and connect its functions. Only the API uses `rate`, a false-match rate."""
-        files = widgets.photos_input(f"Up to {widgets.MAX_PHOTOS} photos")
-        drawn = gr.HTML()
-        if self.example:
-            example = widgets.example_buttons(self.example, "chooseGroupExample")
-            photos = [str(photo) for photos in self.example.values() for photo in photos]
-            example.select(lambda: photos, None, files, queue=False, **widgets.QUIET)
+        words = self.words
+        gr.Markdown(
+            f"## Group {words.photo}s by {words.one}\n{words.item.capitalize()}s that likely show {words.same} are put "
+            "together."
+        )
+        files = widgets.photos_input(f"Up to {widgets.MAX_PHOTOS} {words.photo}s")
+        if self.examples:
+            widgets.example_buttons(self.examples).select(None, None, files, js="exampleForGroup")
+        drawn = gr.HTML(js_on_load="removePhotos(element)")
         found = gr.State(time_to_live=PERIOD)
         hint, script = self.show(None, None, 0), "announceAnswers(element); onGroup(element, trigger, watch)"
-        grouped = gr.HTML(hint, js_on_load=script)
+        grouped = gr.HTML(hint, js_on_load=script, elem_classes="progress")
         pair = gr.HTML(elem_id="pair", js_on_load="announceAnswers(element)")
         link = gr.HTML(visible="hidden", js_on_load="watch('value', () => element.querySelector('a')?.click())")
-        with gr.Accordion("Stricter?", open=False):
-            strictness = widgets.strictness_of_groups(self.model, self.words)
+        strictness = widgets.strictness_of_groups(self.model, words)
         settings = widgets.PRIVATE_GROUP | {"show_progress_on": grouped, "trigger_mode": "always_last"}
         given, shown = [files, found, strictness], [drawn, found, grouped, pair]
         files.change(widgets.gpu_for_files(self.on_files), [files, strictness], shown, **settings)
@@ -159,19 +160,20 @@ def draw_people(people: People, photos: PhotoCollection, words: Vocabulary) -> s
     )
     shown = [face for _, faces in groups for face in faces]
     apart = distances(photos.z[[face.row for face in shown]])
-    count = counted(len(shown), words.item)
+    count, photos_shown = counted(len(shown), words.item), len({face.photo for face in shown})
+    found = count if words.item == words.photo else f"{count} · {counted(photos_shown, words.photo)}"
     return f"""
 <div class="answer">
   <p class="verdict">{counted(len(people.people), words.group, words.groups)}</p>
-  <p>{count} in {counted(len({face.photo for face in shown}), "photo")}. Two groups are merged if the dissimilarity of
-    their {words.item}s is at most {people.threshold:.2f} on average (root mean square).</p>
+  <p>{found}</p>
   {widgets.problems(people.warnings)}
 </div>
 <div class="people">
   <p>Click two {words.item}s to compare them.</p>{rows}
   {_downloads(groups, apart, words)}
-  <h2>Dissimilarity of each pair of {words.item}s</h2>
-  <p class="quiet">In the order above. Darker squares are more alike.</p>
+  <h3>Dissimilarity of each pair of {words.item}s</h3>
+  <p class="quiet">In the order above. A stronger color means more alike. Two groups are merged if the dissimilarity of
+    their {words.item}s is at most {people.threshold:.2f} on average (root mean square).</p>
   <img class="matrix" src="{data_uri(matrix(shown, apart, people.threshold))}"
     alt="Matrix of the dissimilarities of {count}; the CSV file above contains its numbers">
 </div>"""
@@ -196,8 +198,9 @@ def _downloads(groups: Sequence[tuple[str, Sequence[FoundFace]]], apart: np.ndar
     table = write_csv([words.item, words.group, *(label for _, label in faces)], rows)
     csv = base64.b64encode(table.encode()).decode()
     return f"""
-  <p class="downloads"><button type="button" data-zip>Download the photos by {words.group} (ZIP)</button>
-    <a download="dissimilarities.csv" href="data:text/csv;base64,{csv}">Download the numbers (CSV)</a></p>"""
+  <p class="downloads"><button type="button" data-zip>Download the {words.photo}s by {words.group} (ZIP)</button>
+    <a download="dissimilarities.csv" href="data:text/csv;base64,{csv}">Download the dissimilarities (CSV)</a>
+    <span class="quiet">In the archive, files of more than 4 MB are reduced.</span></p>"""
 
 
 def archive(people: People, uploads: Mapping[str, Upload], words: Vocabulary) -> list[tuple[str, str]]:
@@ -209,12 +212,12 @@ def archive(people: People, uploads: Mapping[str, Upload], words: Vocabulary) ->
 def matrix(faces: Sequence[FoundFace], apart: np.ndarray, threshold: float) -> Image.Image:
     """Draw the dissimilarities of N faces, (N, N), as squares, with the faces along the top and left edges.
 
-    The color is indigo for a dissimilarity of 0, pale at the threshold, and white at twice the threshold.
+    The color is indigo for a dissimilarity of 0, pale at the threshold, and transparent at twice the threshold.
     """
     side = max(8, min(48, 840 // (len(faces) + 1)))
-    similarity = (1 - apart / (2 * threshold)).clip(0, 1)[..., None] ** 1.5
-    cells = (np.array([255, 255, 255]) * (1 - similarity) + np.array([67, 56, 202]) * similarity).astype(np.uint8)
-    drawn = Image.new("RGB", (side * (len(faces) + 1),) * 2, "white")
+    similarity = (1 - apart / (2 * threshold)).clip(0, 1) ** 1.5
+    cells = np.dstack([np.broadcast_to((79, 70, 229), (*apart.shape, 3)), 255 * similarity]).astype(np.uint8)
+    drawn = Image.new("RGBA", (side * (len(faces) + 1),) * 2)
     drawn.paste(Image.fromarray(cells.repeat(side, 0).repeat(side, 1)), (side, side))
     for place, face in enumerate(faces, 1):
         assert face.face.crop, "the photos are in memory"

@@ -2,19 +2,23 @@
 
 import contextlib
 import ctypes
+import os
+import re
 import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import gradio as gr
-from gradio import route_utils
+from gradio import route_utils, routes
 from gradio.processing_utils import client_utils
 from gradio.utils import get_upload_folder
+from jinja2 import ChoiceLoader, DictLoader
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,6 +43,31 @@ HEADERS = {
         "object-src 'none'; base-uri 'self'; form-action 'self'"
     ),
 }
+
+
+ICON = (
+    "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'%3E%3Cg fill='none'%3E%3Ccircle cx='3' cy='4' r='2.3' "
+    "stroke='%230f766e'/%3E%3Ccircle cx='5' cy='4' r='2.3' stroke='%23a21caf'/%3E%3C/g%3E%3C/svg%3E"
+)
+# Gradio's own tags for links to a page name Gradio.
+TEMPLATE, TAGS = "frontend/index.html", re.compile(r'<meta\s+(?:name|property)="(?:og|twitter):[^>]*>')
+
+
+def set_page_head(title: str, description: str, picture: str) -> None:
+    """Put the icon and what links to the page show into Gradio's template, in place of Gradio's own.
+
+    The picture is a file of the Space, or empty.
+    """
+    environment = routes.templates.env
+    assert environment.loader, "Gradio has templates"
+    html, *_ = environment.loader.get_source(environment, TEMPLATE)
+    tags = {"description": description, "og:title": title, "og:description": description, "og:type": "website"}
+    if picture and (space := os.environ.get("SPACE_ID")):
+        tags["og:image"] = f"https://huggingface.co/spaces/{space}/resolve/main/{picture}"
+    drawn = "".join(f'<meta property="{name}" name="{name}" content="{escape(text)}">' for name, text in tags.items())
+    drawn += f'<link rel="icon" href="data:image/svg+xml,{ICON}">'
+    html = TAGS.sub("", html).replace("<head>", f"<head>{drawn}", 1)
+    environment.loader = ChoiceLoader([DictLoader({TEMPLATE: html}), environment.loader])
 
 
 class Page(gr.Blocks):

@@ -1,8 +1,11 @@
 """What the tabs share: inputs, cards, and settings of events."""
 
 import functools
+import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import json
+import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -13,6 +16,7 @@ import spaces
 from PIL import Image, ImageOps
 
 from siamese import comparison, images, wording
+from siamese.faces import Face
 from siamese.faces.detection import Box
 from siamese.model import Model
 from siamese.names import unique_name
@@ -24,7 +28,7 @@ from siamese.wording import Vocabulary, one_in
 PREVIEW_PIXELS = 640  # longest side of a photo in an answer, at least
 THUMBNAIL_PIXELS = 96  # longest side of a photo, at least
 
-STRICTNESS = {"Strict": 1e-3, "Very strict": 1e-5}  # false-match rates
+STRICTNESS = {"strict": 1e-3, "very strict": 1e-5}  # false-match rates
 
 THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).set(
     # The theme's own colors have too little contrast.
@@ -38,13 +42,13 @@ THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).s
 )
 
 
-def photo_input(label: str) -> Photo:
+def photo_input(label: str, words: Vocabulary) -> Photo:
     """Return an input for one photo."""
     return Photo(
         label=label,
         alt_text=label,
-        placeholder="Drop a photo\nor click",
-        height=240,
+        placeholder=f"Add {words.a_photo}",
+        height=200,
         min_width=120,
         buttons=[],
         sources=["upload", "webcam", "clipboard"],
@@ -53,10 +57,14 @@ def photo_input(label: str) -> Photo:
 
 
 def photos_input(label: str) -> Photos:
-    """Return an input for several photos. The page draws them itself, so the list of files is hidden, see app.css."""
+    """Return an input for several photos. `thumbnails` draws them, so the list of files is hidden, see app.css."""
     return Photos(
-        label=label, file_count="multiple", file_types=["image"], height=180, min_width=220, elem_classes="photos-input"
+        label=label, file_count="multiple", file_types=["image"], height=200, min_width=220, elem_classes="photos-input"
     )
+
+
+WAITING = '<div class="answer comparing"></div>'  # Gradio draws the progress in it
+NOTE = '<p id="note" role="status" hidden></p>'  # for `notify` of app.js
 
 
 def strictness_radio(model: Model, pairs: PairDistances, words: Vocabulary) -> gr.Radio:
@@ -66,28 +74,32 @@ def strictness_radio(model: Model, pairs: PairDistances, words: Vocabulary) -> g
     else:
         distance = model.calibration.distance_at(model.calibration.needed())
         default = pairs.fmr_at(distance), 1 - pairs.tmr_at(distance)
-    settings = [("Everyday", 0.0, *default)]
+    settings = [("everyday", 0.0, *default)]
     for name, fmr in STRICTNESS.items():
         points = [point for point in model.calibration.operating_points if point.fmr == fmr and fmr < default[0]]
         settings += [(name, fmr, fmr, point.fnmr) for point in points]
     choices = [
-        (
-            f"{name}: wrongly says “same” for {rate(fmr)} pairs of {words.different}, and misses {fnmr:.1%} of the "
-            f"pairs of {words.same}",
-            value,
-        )
+        (f"{name.capitalize()} · {rate(fmr)} false “same” · misses {fnmr:.1%}", value)
         for name, value, fmr, fnmr in settings
     ]
-    return gr.Radio(choices, value=0.0, label="How sure must “same” be?", visible=len(choices) > 1)
+    return _strictness(
+        choices, f"How often {words.different} are called “same”, and {words.same} is missed", "strictness"
+    )
 
 
 def strictness_of_groups(model: Model, words: Vocabulary) -> gr.Radio:
     """Offer expected numbers of false matches of a face. The value of the default is 0."""
     rates = STRICTNESS if model.calibration.operating_points else {}
     choices = [("Everyday", 0.0)] + [
-        (f"{name}: expect a false match of {one_in(fmr)} {words.item}s, at most", fmr) for name, fmr in rates.items()
+        (f"{name.capitalize()} · at most {one_in(fmr)} {words.item}s has a false match", fmr)
+        for name, fmr in rates.items()
     ]
-    return gr.Radio(choices, value=0.0, label=f"How sure must “{words.same}” be?", visible=len(choices) > 1)
+    return _strictness(choices, f"To be in one group of {words.same}")
+
+
+def _strictness(choices: list[tuple[str, float]], label: str, elem_id: str = "") -> gr.Radio:
+    with gr.Accordion("Strictness", open=False, elem_id=elem_id, elem_classes="strictness", visible=len(choices) > 1):
+        return gr.Radio(choices, value=0.0, label=label)
 
 
 MAX_PHOTOS = 40
@@ -104,18 +116,22 @@ EACH_IN_ORDER = QUIET | {"trigger_mode": "multiple", "concurrency_limit": 1, "co
 gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()) // 4)  # seconds, at most
 
 
-def named(files: Sequence[Upload]) -> list[tuple[str, Upload]]:
-    """Return a name for each upload, see `unique_name`, and the upload."""
+def named(files: Sequence[Upload], words: Vocabulary, command: str) -> list[tuple[str, Upload]]:
+    """Return a name for each upload, see `unique_name`, and the upload.
+
+    A `command` of the shell, such as "find", has no limit.
+    """
     if len(files) > MAX_PHOTOS:
-        advice = f"Remove {len(files) - MAX_PHOTOS}, or use `siamese` on your computer, which has no limit"
-        raise ValueError(f"{len(files)} photos, but the limit is {MAX_PHOTOS}. {advice}")
+        advice = f"Remove {len(files) - MAX_PHOTOS}, or run siamese {command} on your computer, which has no limit"
+        raise ValueError(f"{len(files)} {words.photo}s, but the limit is {MAX_PHOTOS}. {advice}")
     taken: dict[str, int] = {}
     return [(unique_name(file.name, taken), file) for file in files]
 
 
-def report(progress: gr.Progress) -> Callable[[int, int], object]:
+def report(progress: gr.Progress, words: Vocabulary) -> Callable[[int, int], object]:
     """Return a function that shows how many of the photos are done."""
-    return lambda done, total: progress((done, total), "Detecting faces", unit="photos")
+    doing = "Reading" if words.item == words.photo else f"Finding {words.item}s:"
+    return lambda done, total: progress(done / total, f"{doing} {done} of {total} {words.photo}s")
 
 
 def publish(function: Callable, name: str, inputs: Sequence[gr.Component], settings: dict[str, Any]) -> None:
@@ -161,7 +177,6 @@ def reason(error: FileNotFoundError | ValueError) -> str:
 # Each state of the page has its own symbol.
 _DRAWING = '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round">{}</svg>'
 SYMBOLS = comparison.SYMBOLS | {
-    "hint": "+",
     "problem": "!",
     "no face": _DRAWING.format('<circle cx="12" cy="12" r="8.5"/><path d="M9 10v.1M15 10v.1M9 15.5h6M3 21 21 3"/>'),
     "comparing": _DRAWING.format('<circle cx="12" cy="12" r="10" opacity=".25"/><path d="M12 2a10 10 0 0 1 10 10"/>'),
@@ -169,13 +184,14 @@ SYMBOLS = comparison.SYMBOLS | {
 
 
 def symbol(state: str) -> str:
-    """Draw the symbol of a verdict, or of "hint", "problem" or "comparing"."""
+    """Draw the symbol of a verdict, or of "problem", "no face" or "comparing"."""
     return f'<span class="symbol" aria-hidden="true">{SYMBOLS[state]}</span>'
 
 
 def message(text: str, state: str = "hint") -> str:
     """Draw a sentence in place of an answer; `state` is "hint", "problem", "comparing" or "no face"."""
-    return f'<div class="answer {state.replace(" ", "-")}">{symbol(state)}<p>{escape(text)}</p></div>'
+    drawn = "" if state == "hint" else symbol(state)
+    return f'<div class="answer {state.replace(" ", "-")}">{drawn}<p>{escape(text)}</p></div>'
 
 
 def card(state: str, faces: Sequence[tuple[Image.Image | None, str]], verdict: str, *details: str) -> str:
@@ -211,31 +227,56 @@ def figure(content: str, name: str) -> str:
     return f'<figure>{content}<figcaption title="{escape(name)}">{escape(name)}</figcaption></figure>'
 
 
-def example_buttons(examples: Mapping[str, Sequence[Path]], script: str) -> gr.HTML:
-    """Return a button for each caption and its example photos. The script, of app.js, reports which one is clicked."""
+def faces_to_choose(
+    image: Image.Image, reduced: int, faces: Sequence[Face], photo: int, chosen: int | None, name: str
+) -> str:
+    """Draw a photo in which each face is a button. `photo` is its number for app.js, and `name` its name."""
+    buttons = "".join(
+        f'<button type="button" class="box" style="{place}" data-photo="{photo}" data-face="{number}" '
+        f'aria-pressed="{str(number == chosen).lower()}" '
+        f'aria-label="Face {number} of {len(faces)} in {name}"><span>{number}</span></button>'
+        for number, face in enumerate(faces, 1)
+        if (place := place_box(face.box, image, reduced))
+    )
+    drawn = img(image, f"{name.capitalize()} with the detected faces", "JPEG")
+    return f'<div class="photo">{drawn}{buttons}</div>'
+
+
+_thumbnails = tempfile.TemporaryDirectory(prefix="siamese-examples-")  # as files, so that browsers keep them
+
+
+def example_buttons(examples: Sequence[tuple[str, Sequence[Path]]]) -> gr.HTML:
+    """Return a button for each caption and its example photos, see `chooseExample` of app.js."""
+    gr.set_static_paths([_thumbnails.name, *(photo for _, photos in examples for photo in photos)])
     buttons = "".join(
         f"""
-  <button type="button" data-example="{number}" data-files="{" ".join(photo.name for photo in photos)}">
+  <button type="button" data-example="{escape(json.dumps([str(photo) for photo in photos]))}">
     <span>{"".join(map(_example_thumbnail, photos))}</span>{escape(caption)}</button>"""
-        for number, (caption, photos) in enumerate(examples.items())
+        for caption, photos in examples
     )
     kind, label = ("examples", "Examples") if len(examples) > 1 else ("sample", "Example")
     drawn = f'<div class="{kind}" role="group" aria-label="{label}">{buttons}</div>'
-    return gr.HTML(drawn, js_on_load=f"{script}(element, trigger)")
+    return gr.HTML(drawn, js_on_load="chooseExample(element, trigger)")
 
 
 def _example_thumbnail(photo: Path) -> str:
+    file = Path(_thumbnails.name, f"{hashlib.sha256(str(photo).encode()).hexdigest()[:12]}.webp")
     with Image.open(photo) as image:
-        square = ImageOps.fit(image.convert("RGB"), (128, 128), centering=(0.5, 0.2))
-    return img(square, photo.stem.replace("-", ", "))
+        ImageOps.fit(image.convert("RGB"), (112, 112), centering=(0.5, 0.2)).save(file, quality=60)
+    return f'<img src="gradio_api/file={file}" width="56" height="56" alt="{escape(photo.stem.replace("-", ", "))}">'
 
 
 def thumbnails(files: Sequence[Upload]) -> str:
-    """Draw uploads in a row, in place of a list of files. Those that cannot be read are left out."""
+    """Draw uploads, each with a button to remove it. One that cannot be read has only a name."""
     figures = ""
-    for file in files:
+    for file in files[: 2 * MAX_PHOTOS]:
+        drawn = ""
         with suppress(ValueError, FileNotFoundError):
             photo, _ = images.read_reduced(file, THUMBNAIL_PIXELS)
             photo.thumbnail((2 * THUMBNAIL_PIXELS,) * 2)
-            figures += figure(img(photo, file.name), file.name)
-    return f'<div class="thumbnails">{figures}</div>'
+            drawn = img(photo, file.name)
+        remove = f'<button type="button" data-remove aria-label="Remove {escape(file.name)}">×</button>'
+        figures += figure(drawn + remove, file.name)
+    return (
+        f'<div class="thumbnails" tabindex="0" role="group" aria-label="Added files">{figures}</div>' if figures else ""
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from siamese import checkpoint
 from siamese.data.dataset import IdentityDataset
@@ -32,6 +33,7 @@ RUN_FILE = "run.json"
 TENSORBOARD = "tensorboard"
 RESULT_FILES = ("config.json", "metrics.json", "model.safetensors")
 EXAMPLE_PAIRS = 5  # of each kind
+PAGE_PAIRS = 2  # of each kind, as files of their own that the page offers as examples
 
 # What decides the result besides the settings, as error messages call it.
 DESCRIPTIONS = {"data": "images", "test": "classes to test on", "init": "weights"}
@@ -150,9 +152,15 @@ def write_result(out: Path, model: Model, test: IdentityDataset, scored: Scored)
         plot_plane(record.plane, folder / "map.png")
     plot_roc(scored.distance, scored.same, folder / "roc.png")
     plot_distances(record.curves, model.calibration.threshold, folder / "distances.png")
-    plot_pairs(example_pairs(test, scored), folder / "pairs.png")
+    pairs = example_pairs(test, scored)
+    plot_pairs(pairs, folder / "pairs.png")
+    for same, kind in ((True, "genuine"), (False, "impostor")):
+        for number, (first, second, *_) in enumerate([pair for pair in pairs if pair[3] == same][:PAGE_PAIRS], 1):
+            for image, order in ((first, "first"), (second, "second")):
+                Image.fromarray(image).save(folder / f"example-{kind}-{number}-{order}.webp", lossless=True)
     plot_pairs(example_pairs(test, scored, hardest=True), folder / "hardest.png")
-    for name in ("loss.png", "map.png", LICENSE_FILE):
+    examples = (file.name for file in out.glob("example-*-[0-9]-*.webp"))
+    for name in ("loss.png", "map.png", LICENSE_FILE, *examples):
         if not (folder / name).exists():
             (out / name).unlink(missing_ok=True)  # of the result that is replaced
     for file in folder.iterdir():

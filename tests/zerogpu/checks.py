@@ -10,27 +10,28 @@ def networks_run_inside_gpu_functions() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     import app
 
-    pair = [app.Upload(str(photo)) for photo in app.EXAMPLE_PAIRS["One person"]]
+    pair = [app.Upload(str(photo)) for photo in (app.PORTRAIT, app.STANDING)]
+    choice = '{"faces": [null, null]}'
     assert app.compare.duration == 5
     find, group, on_find, on_files = (function(app.demo, name) for name in ("find", "group", "on_change", "on_files"))
     assert [group.duration(pair * times) for times in (1, 20)] == [5, 15]
-    (numbers, card, among, _, kept), (*_, compared, _) = app.on_photo(*pair, 0.0)
+    (card, among, _, _, kept), (*_, compared, _) = app.on_choice(*pair, choice, 0.0, None)
     assert "verdict" in card
     assert "wipe" in compared
-    assert list(app.on_photo(None, None, 0.0)) == [(app.ALL_FACES, "", "", "", None)]
+    assert list(app.on_choice(None, None, choice, 0.0, None)) == [("", "", "", "", None)]
     for fmr in (0.0, 1e-4):  # the kept answer needs no GPU; without it, the photos are compared again
-        ((_, *drawn, _, _),) = app.on_strictness(*pair, numbers, kept, fmr)
-        (_, *again, _, _), _ = app.on_strictness(*pair, numbers, None, fmr)
+        ((*drawn, _, _),) = app.on_choice(*pair, choice, fmr, kept)
+        (*again, _, _), _ = app.on_choice(*pair, choice, fmr, None)
         assert drawn == again
-        assert (drawn == [card, among]) == (fmr == 0.0)
+        assert (drawn[:2] == [card, among]) == (fmr == 0.0)
     assert app.compare(*pair)["verdict"] == "same"
     assert len(group(pair)["dissimilarities"]) == 2
     *_, (_, found, _, _) = on_files(pair, 0.0, app.gr.Progress())
     assert len(found) == 2
     assert find(pair, pair[0])["faces"] == 2
-    *_, (best, _) = on_find(pair, pair[0], app.gr.Progress())
+    *_, (best, *_) = on_find(pair, pair[0], None, app.gr.Progress())
     assert "Found" in best
-    assert "svg" in app.on_about(*pair, app.ALL_FACES)
+    assert "svg" in app.on_about(*pair, choice)
     assert "missing" in message(app.compare, pair[0], None)
     assert "outside a GPU function" in message(app.model.embed, pair)
 
