@@ -267,7 +267,7 @@ def kept_sessions():
 
 
 def example_is_served():
-    example = re.search(r"gradio_api/file=[^\"]+-[^\"]+", app.example.value)[0]
+    example = re.search(r'gradio_api/file=[^"]+-[^"]+', app.example.value)[0]
     for part in (example, f"gradio_api/file={app.PORTRAIT}"):
         urllib.request.urlopen(f"{app.demo.local_url}{part}")
     return True

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from siamese import find, load
+from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.search import embedding, scan
 from siamese.search.index import Index, IndexWriter
 from siamese.search.update import update_index
@@ -316,7 +317,7 @@ def test_faces_of_large_rotated_photos_are_those_of_detect(tmp_path):
     exif[0x0112] = 6  # to be rotated by 90 degrees
     (tmp_path / "photos").mkdir()
     large.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "photos" / "large.jpg", exif=exif)
-    assert max(large.size) >= 2 * embedding.MAX_PHOTO_SIDE
+    assert max(large.size) >= 2 * MAX_PHOTO_SIDE
     update_index(model, tmp_path / "photos", tmp_path / "index")
     (expected,) = model.detect([tmp_path / "photos" / "large.jpg"])[0]
     with Index(tmp_path / "index", model) as index:

@@ -53,7 +53,7 @@ def test_advice_depends_on_the_cause(model, change, wish):
 
 
 def test_advice_about_a_covered_face(answer):
-    covered = replace(answer.faces[0], covered=("mouth",))
+    covered = replace(answer.faces[0], covered=("mouth",), causes=("covered",))
     assert "not covered" in compare.advice(replace(answer, faces=(covered, answer.faces[1])), FACES)
 
 

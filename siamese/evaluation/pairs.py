@@ -23,6 +23,7 @@ PAIRS_PER_BLOCK = 1 << 9
 VALUES_AT_ONCE = 1 << 20  # of pixels that a network gets on a CPU, so that the activations fit into its caches
 MAX_CONFUSIONS = 10
 MIN_CONFUSION_PAIRS = 4  # a share of fewer pairs says little
+MIN_CONFUSION_SHARE = 0.01
 MAX_PLANE_IMAGES = 500  # of the training people, and of the held-out people
 PLANE_DECIMALS = 3
 
@@ -62,14 +63,15 @@ class Scored(NamedTuple):
     def confused(self, threshold: float, names: Sequence[str]) -> list[Confusion]:
         """Return the pairs of people that a threshold confuses most, worst first.
 
-        At most `MAX_CONFUSIONS`, each with a share above 0 and at least `MIN_CONFUSION_PAIRS` impostor pairs.
+        At most `MAX_CONFUSIONS`, each with `MIN_CONFUSION_PAIRS` impostor pairs or more, and `MIN_CONFUSION_SHARE` of
+        them confused.
         """
         first, second = np.sort(self.people[~self.same], axis=1).T
         couples, couple = np.unique(first * len(names) + second, return_inverse=True)  # couple: (impostor pairs,)
         pairs = np.bincount(couple, minlength=len(couples))
         matches = np.bincount(couple[self.distance[~self.same] <= threshold], minlength=len(couples))
         share = np.where(pairs >= MIN_CONFUSION_PAIRS, matches / pairs, 0)
-        worst = [row for row in np.argsort(-share, kind="stable")[:MAX_CONFUSIONS] if share[row]]
+        worst = [row for row in np.argsort(-share, kind="stable")[:MAX_CONFUSIONS] if share[row] >= MIN_CONFUSION_SHARE]
         return [
             Confusion(names[number // len(names)], names[number % len(names)], float(share[row]), int(pairs[row]))
             for row, number in zip(worst, couples[worst].tolist(), strict=True)
