@@ -249,6 +249,7 @@ from pathlib import Path
 
 import app
 from gradio_client import Client, handle_file
+from siamese.page import widgets
 from siamese.page.server import start_cleanup
 
 folder, secret, *pair = map(Path, sys.argv[1:])
@@ -257,6 +258,8 @@ folder, secret, *pair = map(Path, sys.argv[1:])
 def kept_files():
     kept = []
     for file in folder.rglob("*"):
+        if file.parent == Path(widgets._thumbnails.name):  # of the examples
+            continue
         with contextlib.suppress(OSError):  # a folder, or deleted just now
             kept += [file.name] if file.read_bytes() else []
     return kept
