@@ -5,10 +5,10 @@
 It needs `pip install pytorch-metric-learning`, and grocery.zip in DIR, see grocery.py. scikit-learn's digits are
 trained on 0 to 6 and tested on 7 to 9, the groceries are split as by `siamese train --seed 0`. Its loops are those of
 its documentation: `MPerClassSampler` with four images per class (16 for the digits), batches of 64, Adam, and a linear
-layer of 128 numbers on top of the network. The networks are a ConvNet of four blocks from scratch, and for the
-groceries `weights/images`. Both get two losses: its `ContrastiveLoss`, and `MultiSimilarityLoss` with
-`MultiSimilarityMiner`. The pretrained network gets the image size, the number of epochs and the augmentation of
-`siamese train --finetune`, and a tenth of the learning rate for its own layers.
+layer of 128 numbers on top of the network. For the digits this is a ConvNet of four blocks from scratch, with its
+`ContrastiveLoss` and with `MultiSimilarityLoss` and `MultiSimilarityMiner`. For the groceries it is `weights/images`
+with the second of them; it gets the image size, the number of epochs and the augmentation of `siamese train
+--finetune`, and a tenth of the learning rate for its own layers.
 """
 
 import tempfile
@@ -37,7 +37,7 @@ from siamese.training.run import train
 DIM, BATCH, LR = 128, 64, 1e-3
 PER_CLASS = (4, 8, 16, 32)  # images in a batch; few classes need more of them to fill it
 SCRATCH_EPOCHS, FINETUNED_EPOCHS = 20, 8
-SCRATCH_SIDES, FINETUNED_SIDE = {"digits": 16, "groceries": 64}, 128  # pixels
+SCRATCH_SIDE, FINETUNED_SIDE = 16, 128  # pixels
 LOSSES: dict[str, Callable[[], tuple[nn.Module, nn.Module | None]]] = {
     "ContrastiveLoss": lambda: (ContrastiveLoss(), None),
     "MultiSimilarityLoss": lambda: (MultiSimilarityLoss(), MultiSimilarityMiner()),
@@ -130,13 +130,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         digits = Path(folder, "digits")
         write_digits(digits, HELD_OUT["7 to 9"])
-        for data, source in (("digits", digits), ("groceries", args.data / "grocery.zip")):
-            add(data, "siamese train", partial(ours, source, False))
-            for loss in LOSSES:
-                add(data, f"ConvNet, {loss}", partial(theirs, source, loss, SCRATCH_SIDES[data], False))
-        add("groceries", "siamese train --finetune", partial(ours, source, True))
+        add("digits", "`siamese train`", partial(ours, digits, False))
         for loss in LOSSES:
-            add("groceries", f"weights/images, {loss}", partial(theirs, source, loss, FINETUNED_SIDE, True))
+            add("digits", f"ConvNet, {loss}", partial(theirs, digits, loss, SCRATCH_SIDE, False))
+        groceries, loss = args.data / "grocery.zip", "MultiSimilarityLoss"
+        add("groceries", "`siamese train`", partial(ours, groceries, False))
+        add("groceries", "`siamese train --finetune`", partial(ours, groceries, True))
+        add("groceries", f"`weights/images`, {loss}", partial(theirs, groceries, loss, FINETUNED_SIDE, True))
     result["threads"] = torch.get_num_threads()
     common.finish(result, args.json, {})
 
