@@ -211,6 +211,24 @@ def test_deleted_archives_and_photos_are_forgotten(photos, model, place):
     assert (result.forgotten, result.faces, result.notes) == (5, 11, [])
 
 
+def test_a_damaged_archive_keeps_its_faces(photos, model, place):
+    file = Path(shutil.make_archive(str(photos / "all"), "zip", photos / "1"))
+    content = file.read_bytes()
+    for source, faces in ((file, 4), (photos, 16)):
+        shutil.rmtree(place, ignore_errors=True)
+        file.write_bytes(content)
+        assert update_index(model, source, place).faces == faces
+        file.write_bytes(content.replace(b"PK\x01\x02", b"PK\0\0"))  # the list of its members
+        if source == file:
+            with pytest.raises(ValueError, match="zip archive"):
+                update_index(model, source, place)
+        else:
+            result = update_index(model, source, place)
+            assert (result.forgotten, [path for path, _ in result.problems]) == (0, ["all.zip"])
+        with Index(place, model) as index:
+            assert len(index) == faces
+
+
 def test_faces_follow_photos_that_are_moved_touched_or_copied(photos, model, place, monkeypatch):
     update_index(model, photos, place)
     before = content(place, model)
@@ -424,6 +442,12 @@ def test_indexes_are_listed_and_deleted(photos, model, trained, siamese, tmp_pat
     assert siamese("index", "--forget", default_place(photos, model)).returncode == 0
     assert [file.name for file in default_place(photos, model).iterdir()] == ["notes.txt"]
     assert siamese("index").stdout == ""
+    blocked = tmp_path / "cache" / "siamese" / "indexes" / "a-blocked-one"  # of another version, and not in use
+    blocked.mkdir()
+    sqlite3.connect(blocked / "faces.sqlite").execute("CREATE TABLE other (value)").connection.close()
+    assert "damaged" in siamese("index").stdout
+    assert siamese("index", "--forget", blocked).returncode == 0
+    assert not blocked.exists()
     run = siamese("index", "--forget", photos)
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert len(list(photos.glob("*/*.png"))) == 12
