@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from siamese import find, load
-from siamese.search import embedding, scan
+from siamese import model as networks
+from siamese.faces.detection import MAX_PHOTO_SIDE
+from siamese.search import scan
 from siamese.search.index import Index, IndexWriter
 from siamese.search.update import update_index
 
@@ -99,7 +101,7 @@ def killed(place, source, trained, name: str, count: int) -> None:
         return method(*arguments)
 
     setattr(IndexWriter, name, call)
-    embedding.PHOTOS_AT_ONCE = 8
+    networks.PHOTOS_AT_ONCE = 8
     update_index(load(trained, device="cpu"), source, place)
 
 
@@ -149,7 +151,7 @@ def interrupt_after(method, count):
 def full_disk(place, source, trained, message) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))
-    embedding.PHOTOS_AT_ONCE = 8
+    networks.PHOTOS_AT_ONCE = 8
     try:
         update_index(load(trained, device="cpu"), source, place)
     except OSError as error:
@@ -316,7 +318,7 @@ def test_faces_of_large_rotated_photos_are_those_of_detect(tmp_path):
     exif[0x0112] = 6  # to be rotated by 90 degrees
     (tmp_path / "photos").mkdir()
     large.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "photos" / "large.jpg", exif=exif)
-    assert max(large.size) >= 2 * embedding.MAX_PHOTO_SIDE
+    assert max(large.size) >= 2 * MAX_PHOTO_SIDE
     update_index(model, tmp_path / "photos", tmp_path / "index")
     (expected,) = model.detect([tmp_path / "photos" / "large.jpg"])[0]
     with Index(tmp_path / "index", model) as index:
