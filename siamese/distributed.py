@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
 
 from siamese.checkpoint import pick_device
 
 T = TypeVar("T")
+LOG_INTERVAL = 30  # seconds between two lines of a progress bar that is not on a terminal
 
 
 def join(device: str) -> torch.device:
@@ -41,6 +44,13 @@ def join(device: str) -> torch.device:
 def is_main_process() -> bool:
     """Return whether this process writes files and prints."""
     return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def progress_bar(*args: Any, shown: bool = True, **options: Any) -> tqdm:
+    """Return a progress bar on stderr, if it is `shown` and this is the main process. See `tqdm` for the options."""
+    if not sys.stderr.isatty():
+        options |= {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
+    return tqdm(*args, disable=not (shown and is_main_process()), **options)
 
 
 def broadcast_object(value: T) -> T:

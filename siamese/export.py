@@ -40,8 +40,6 @@ def to_onnx(model: Model, file: Path) -> float:
     import onnxruntime  # noqa: F401 (fail before the slow export)
     import onnxscript  # noqa: F401 (torch.onnx needs it)
 
-    if file.is_dir() or not file.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {file}: give the name of a file in an existing folder")
     network = deepcopy(model.network).cpu()
     images = np.random.default_rng(0).integers(0, 256, (3, *network.input_shape), dtype=np.uint8)
     content = _export(network, images, _metadata(model))

@@ -1,7 +1,9 @@
-"""Atomic writes, the cache folder, and the files that come with the package."""
+"""Files that are written, the cache folder, and the files that come with the package."""
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
@@ -9,6 +11,7 @@ ONNX_FILE = "model.onnx"  # of an imported network
 # pairs.png and hardest.png are not published: they show images of the data set.
 PLOT_FILES = ("loss.png", "roc.png", "distances.png", "map.png")
 LICENSE_FILE = "LICENSE"  # if the weights have one of their own
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # The files beside the code that an installed package and a Space need. Every folder that may hold a user's own photos
 # is listed by file. hatch_build.py reads this.
@@ -54,13 +57,51 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     """Write a file completely or not at all, through a temporary file beside it that `write` gets the path of.
 
     If the process is killed, or the disk is full, the previous version of the file stays intact.
+
+    Raises:
+        OSError: if it cannot be written, see `write_error`.
     """
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         write(part)
         os.replace(part, target)
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError if the disk is full
-        kept = "; the previous version is kept" if target.exists() else ""
-        raise OSError(f"cannot write {target}{kept}; is the disk full? ({str(error).splitlines()[0]})") from error
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError):  # from torch.save if the disk is full
+            error = OSError(errno.ENOSPC, str(error).splitlines()[0])
+        raise write_error(target, error, kept="The previous version is kept." if target.exists() else "") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a file that must not exist yet, completely or not at all, see `check_new_file`."""
+    check_new_file(file)
+    write_atomically(file, lambda part: part.write_bytes(text.encode()))
+
+
+def write_error(place: Path, error: OSError, elsewhere: str = "choose another place", kept: str = "") -> OSError:
+    """Return an error that says why a file or folder cannot be written, and what to do.
+
+    Args:
+        place: the file or folder.
+        error: the reason.
+        elsewhere: what to do if the disk is not full.
+        kept: a sentence for the user if it is.
+    """
+    advice = f"is the disk full? {kept}".rstrip() if error.errno in FULL_DISK else elsewhere
+    return OSError(f"cannot write {place} ({error.strerror or error}); {advice}")
+
+
+def check_new_file(file: Path | None) -> None:
+    """Raise a ValueError if a file that will be written exists, because nothing is overwritten, or has no folder."""
+    if file and os.path.lexists(file):
+        raise ValueError(f"cannot write {file}, because it exists; delete it, or give another name")
+    if file and not file.parent.is_dir():
+        raise ValueError(f"cannot write {file}; give the name of a file in an existing folder")
+
+
+def check_new_folder(folder: Path | None) -> None:
+    """Raise a ValueError if a folder that will be written exists and is not empty."""
+    if folder and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"cannot write {folder}, because it is not empty; give a new folder")

@@ -235,13 +235,12 @@ class Model:
         self.calibration.needed(fmr)
         pairs = [_check_pair(number, pair) for number, pair in enumerate(pairs, 1)]
         photos = {_key(photo): photo for pair in pairs for photo in pair}
-        keys, compared = list(photos), {}
-        batches = [keys[start : start + PHOTOS_AT_ONCE] for start in range(0, len(keys), PHOTOS_AT_ONCE)]
-        prepared = in_threads(lambda batch: self._prepare([photos[key] for key in batch]), batches)
-        for batch, ready in zip(batches, prepared, strict=True):
-            compared |= zip(batch, ready, strict=True)
+        compared: list[_Compared] = []
+        for batch in in_threads(self._prepare, list(photos.values())):
+            compared += batch
             progress(len(compared), len(photos))
-        return [self._answer((compared[_key(a)], compared[_key(b)]), (None, None), fmr) for a, b in pairs]
+        of = dict(zip(photos, compared, strict=True))
+        return [self._answer((of[_key(a)], of[_key(b)]), (None, None), fmr) for a, b in pairs]
 
     def _prepare(self, photos: Sequence[images.ImageSource]) -> list[_Compared]:
         """Embed the faces that are compared, without their crops. Photos that cannot be read do not stop the others."""
@@ -297,20 +296,21 @@ class Model:
         )
 
 
-def in_threads(work: Callable[[T], R], batches: Iterable[T]) -> Iterator[R]:
-    """Yield the result of each batch, in the given order, from several threads.
+def in_threads(work: Callable[[Sequence[T]], R], photos: Sequence[T]) -> Iterator[R]:
+    """Yield the result of each batch of `PHOTOS_AT_ONCE` photos, in the given order, from several threads.
 
     Each thread reads its own batch and runs the networks on it. So files are read while the networks run, and all
     cores are busy, although the networks are too small to be split among several threads.
     """
-    threads, remaining = torch.get_num_threads(), iter(batches)
+    batches = (photos[start : start + PHOTOS_AT_ONCE] for start in range(0, len(photos), PHOTOS_AT_ONCE))
+    threads = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(MAX_THREADS, cores)
     running: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
         while True:
-            running += [pool.submit(work, batch) for batch in islice(remaining, 2 * workers - len(running))]
+            running += [pool.submit(work, batch) for batch in islice(batches, 2 * workers - len(running))]
             if not running:
                 return
             yield running.popleft().result()

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from siamese.distributed import (
     is_main_process,
     join,
     local_slice,
+    progress_bar,
     share_batches,
     sum_gradients,
 )
@@ -139,3 +141,14 @@ def test_device_name_with_several_processes_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="--device cuda:1"):
         join("cuda:1")
+
+
+def test_a_progress_bar_that_is_no_terminal_has_few_lines(capsys):
+    with progress_bar(total=30) as bar:
+        for _ in range(30):
+            time.sleep(0.02)
+            bar.update()
+    assert 1 <= capsys.readouterr().err.count("\r") <= 2
+    with progress_bar(total=1, shown=False) as bar:
+        bar.update()
+    assert capsys.readouterr().err == ""

@@ -106,7 +106,7 @@ def test_wrong_embeddings_are_not_written(tmp_path, monkeypatch):
 
 def test_refusals(tmp_path, siamese, monkeypatch):
     for weights, file, reason in (
-        (ATT, tmp_path, f"cannot write {tmp_path}"),
+        (ATT, tmp_path, f"cannot write {tmp_path}, because it exists"),
         (ATT, tmp_path / "none" / "a.onnx", "existing folder"),
         (tmp_path / "none", tmp_path / "a.onnx", "there is no folder"),
     ):

@@ -211,6 +211,24 @@ def test_deleted_archives_and_photos_are_forgotten(photos, model, place):
     assert (result.forgotten, result.faces, result.notes) == (5, 11, [])
 
 
+def test_a_damaged_archive_keeps_its_faces(photos, model, place):
+    file = Path(shutil.make_archive(str(photos / "all"), "zip", photos / "1"))
+    content = file.read_bytes()
+    for source, faces in ((file, 4), (photos, 16)):
+        shutil.rmtree(place, ignore_errors=True)
+        file.write_bytes(content)
+        assert update_index(model, source, place).faces == faces
+        file.write_bytes(content.replace(b"PK\x01\x02", b"PK\0\0"))  # the list of its members
+        if source == file:
+            with pytest.raises(ValueError, match="zip archive"):
+                update_index(model, source, place)
+        else:
+            result = update_index(model, source, place)
+            assert (result.forgotten, [path for path, _ in result.problems]) == (0, ["all.zip"])
+        with Index(place, model) as index:
+            assert len(index) == faces
+
+
 def test_faces_follow_photos_that_are_moved_touched_or_copied(photos, model, place, monkeypatch):
     update_index(model, photos, place)
     before = content(place, model)
@@ -424,6 +442,12 @@ def test_indexes_are_listed_and_deleted(photos, model, trained, siamese, tmp_pat
     assert siamese("index", "--forget", default_place(photos, model)).returncode == 0
     assert [file.name for file in default_place(photos, model).iterdir()] == ["notes.txt"]
     assert siamese("index").stdout == ""
+    blocked = tmp_path / "cache" / "siamese" / "indexes" / "a-blocked-one"  # of another version, and not in use
+    blocked.mkdir()
+    sqlite3.connect(blocked / "faces.sqlite").execute("CREATE TABLE other (value)").connection.close()
+    assert "damaged" in siamese("index").stdout
+    assert siamese("index", "--forget", blocked).returncode == 0
+    assert not blocked.exists()
     run = siamese("index", "--forget", photos)
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert len(list(photos.glob("*/*.png"))) == 12
@@ -495,7 +519,7 @@ def test_links_that_the_system_refuses_are_one_sentence(photos, model, place, tm
 # --- What is shown
 
 
-def test_control_characters_in_names_do_not_reach_the_terminal(photos, trained, siamese, digits):
+def test_control_characters_in_names_do_not_reach_the_terminal(photos, trained, siamese, digits, tmp_path):
     forged = "\x1b[2K\n  match  over 99.9%  0.000  b.png"
     shutil.copy(photos / "0" / "0.png", photos / forged)
     (photos / "\x1b]0;title\x07.png").write_bytes(b"no image")
@@ -512,6 +536,38 @@ def test_control_characters_in_names_do_not_reach_the_terminal(photos, trained, 
         assert "\x07" not in output
         assert not any(line.startswith("  match  over 99.9%  0.000  b.png") for line in output.splitlines())
         assert r"\x1b" in output
+    files = tmp_path / "found.html", tmp_path / "people.csv"
+    siamese("find", digits / "0" / "0.png", photos, "--html", files[0], *network)
+    siamese("group", photos, "--csv", files[1], *network)
+    for file in files:
+        assert r"\x1b[2K\n  match" in file.read_text("utf-8")
+        assert "\x1b" not in file.read_text("utf-8")
+
+
+def test_no_file_of_the_user_is_overwritten(photos, trained, siamese, tmp_path):
+    """It is said before the photos are read."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("mine")
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nothing")
+    (tmp_path / "pairs.csv").write_text(f"{photos}/0/0.png,{photos}/0/1.png\n")
+    portrait, network = photos / "0" / "0.png", ("--weights", trained)
+    for command in (
+        ("find", portrait, photos, "--html"),
+        ("group", photos, "--csv"),
+        ("group", photos, "--copy"),
+        ("group", photos, "--link"),
+        ("embed", photos, "--out"),
+        ("compare", "--pairs", tmp_path / "pairs.csv", "--csv"),
+    ):
+        for name in ("pairs.csv", "folder", "gone.csv", "none/out"):
+            if command[-1] not in ("--html", "--csv") and name in ("gone.csv", "none/out"):
+                continue  # a folder is made with its parents
+            run = siamese(*command, tmp_path / name, *network)
+            assert (run.returncode, run.stderr.count("\n"), run.stdout) == (2, 1, "")
+            assert str(tmp_path / name) in run.stderr
+    assert not (tmp_path / "cache").exists()
+    assert (tmp_path / "folder" / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "gone.csv", "pairs.csv", "photos"]
 
 
 def test_photos_that_cannot_be_read_are_in_every_answer(photos, model, trained, siamese, digits):

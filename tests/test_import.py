@@ -252,7 +252,7 @@ def test_wrong_arguments_are_refused(lfw, tmp_path, siamese, monkeypatch):
     (tmp_path / "full" / "file").touch()
     before = sorted(tmp_path.rglob("*"))
     for network, out, options, reason in (
-        (file, "full", [], "other files"),
+        (file, "full", [], "not empty"),
         (tmp_path / "junk.onnx", "out", [], "cannot run"),
         (tmp_path / "none.onnx", "out", [], "none.onnx"),
         (file, "out", ["--mean", 1, 2], "one or three"),

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from siamese import find, load
+from siamese import model as networks
 from siamese.faces.detection import MAX_PHOTO_SIDE
-from siamese.search import embedding, scan
+from siamese.search import scan
 from siamese.search.index import Index, IndexWriter
 from siamese.search.update import update_index
 
@@ -100,7 +101,7 @@ def killed(place, source, trained, name: str, count: int) -> None:
         return method(*arguments)
 
     setattr(IndexWriter, name, call)
-    embedding.PHOTOS_AT_ONCE = 8
+    networks.PHOTOS_AT_ONCE = 8
     update_index(load(trained, device="cpu"), source, place)
 
 
@@ -150,7 +151,7 @@ def interrupt_after(method, count):
 def full_disk(place, source, trained, message) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))
-    embedding.PHOTOS_AT_ONCE = 8
+    networks.PHOTOS_AT_ONCE = 8
     try:
         update_index(load(trained, device="cpu"), source, place)
     except OSError as error:

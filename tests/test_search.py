@@ -203,6 +203,7 @@ FACE = FoundFace(0, "a/b.jpg", 1, Face(None, Detection((1.0, 2.0, 3.0, 4.0), (),
 def test_csv_cells_are_no_formulas():
     text = write_csv(["=a"], [["+1"], ["-1"], ["@x"], ["ok"], [-1], [1.5]])
     assert [row[0] for row in csv.reader(text.splitlines())] == ["'=a", "'+1", "'-1", "'@x", "ok", "-1", "1.5"]
+    assert write_csv(["a"], [["b\r\n\x1b[2K\t"], ["\t=1"]]).splitlines() == ['"a"', r'"b\r\n\x1b[2K\t"', r'"\t=1"']
     names = ["a;=1+1;.jpg", "\uff1d1+1.jpg", " =1.jpg", 'a"b.jpg']
     lines = write_csv(["name"], [[name] for name in names]).splitlines()
     assert lines == ['"name"', '"a;=1+1;.jpg"', '"\'\uff1d1+1.jpg"', '"\' =1.jpg"', '"a""b.jpg"']

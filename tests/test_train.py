@@ -1,5 +1,6 @@
 """Training end to end with the tutorial recipe: the result folder, interruptions, and errors."""
 
+import errno
 import resource
 import shutil
 import signal
@@ -415,6 +416,25 @@ def test_write_atomically_keeps_the_previous_version(tmp_path):
     with pytest.raises(OSError, match="no space left"):
         write_atomically(file, fail)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (RuntimeError("unexpected pos 64 vs 0"), True),  # of torch.save
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (OSError(errno.EROFS, "Read-only file system"), False),
+    ],
+)
+def test_only_a_full_disk_is_called_full(tmp_path, error, is_full):
+    def fail(part):
+        raise error
+
+    with pytest.raises(OSError, match="cannot write") as raised:
+        write_atomically(tmp_path / "file", fail)
+    assert ("disk full" in str(raised.value)) == is_full
+    assert str(error.args[-1]) in str(raised.value)
 
 
 def test_only_the_same_run_is_resumed(tmp_path):

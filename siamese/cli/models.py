@@ -25,6 +25,7 @@ from siamese.cli.common import (
     load_model,
     show_progress,
 )
+from siamese.files import check_new_file, write_new
 from siamese.names import printable
 
 if TYPE_CHECKING:
@@ -81,12 +82,13 @@ def _compare(args: argparse.Namespace) -> int:
 def _compare_pairs(args: argparse.Namespace) -> int:
     if any(args.face):
         raise ValueError("--face is for two photos")
+    check_new_file(args.csv)
     pairs = _read_pairs(args.pairs)
     model = load_model(args.weights, args.device)
     with show_progress() as progress:
         answers = model.compare_many(pairs, fmr=args.fmr, progress=progress)
     if args.csv:
-        args.csv.write_text(_answers_csv(pairs, answers), "utf-8", newline="")
+        write_new(args.csv, _answers_csv(pairs, answers))
     if args.json:
         rows = zip(pairs, answers, strict=True)
         print(json.dumps([{"photos": pair, **answer.to_dict()} for pair, answer in rows], allow_nan=False))
@@ -150,6 +152,7 @@ def _export(args: argparse.Namespace) -> None:
     """
     from siamese.export import to_onnx
 
+    check_new_file(args.onnx)
     difference = to_onnx(load_model(args.weights, "cpu"), args.onnx)
     print(f"Written to {args.onnx}. Its embeddings differ from PyTorch's by at most {difference:.0e}.")
 

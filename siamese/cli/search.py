@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siamese.cli.common import Commands, add_command, add_fmr, add_network, load_model, show_progress
+from siamese.files import check_new_file, check_new_folder, write_new
 from siamese.names import printable
 
 if TYPE_CHECKING:
@@ -120,11 +121,12 @@ def _find(args: argparse.Namespace) -> None:
     from siamese.search.find import find
     from siamese.search.output import find_photos, matches_html
 
+    check_new_file(args.html)
     model = load_model(args.weights, args.device)
     with _open(args.photos, model) as index:
         found = find(args.portraits, index, model=model, fmr=args.fmr, limit=args.limit)
         if args.html:
-            args.html.write_text(matches_html(found, index.source), "utf-8")
+            write_new(args.html, matches_html(found, index.source))
             try:
                 find_photos(index.source, [face.photo for face in found.ranked])
             except (FileNotFoundError, ValueError) as error:
@@ -146,12 +148,15 @@ def _group(args: argparse.Namespace) -> None:
     from siamese.search.output import people_csv, write_folders
     from siamese.search.people import group
 
+    target = args.copy or args.link
+    check_new_file(args.csv)
+    check_new_folder(target)
     model = load_model(args.weights, args.device)
     with _open(args.photos, model) as index:
         people, source = group(index, model=model, fmr=args.fmr), index.source
     if args.csv:
-        args.csv.write_text(people_csv(people), "utf-8", newline="")
-    if target := args.copy or args.link:
+        write_new(args.csv, people_csv(people))
+    if target:
         write_folders(people, source, target, link=bool(args.link))
     if args.json:
         print(json.dumps(people.to_dict()))

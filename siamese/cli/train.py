@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from siamese.cli.common import DEVICE_HELP, WEIGHTS_HELP, Commands, add_command, load_model
+from siamese.files import check_new_file, write_new
 from siamese.training.config import TrainConfig
 
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person or thing'
@@ -110,6 +111,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from siamese.evaluation.lfw import evaluate_lfw
     from siamese.hub.card import metrics_table
 
+    check_new_file(args.json)
     model = load_model(args.weights, args.device)
     if lfw := find_lfw(args.data):
         result = evaluate_lfw(model, lfw, args.folds)
@@ -125,4 +127,4 @@ def _evaluate(args: argparse.Namespace) -> None:
         people = ", ".join(map(str, result.names[:5]))
         print(metrics_table(f"not trained on: {people}{more}", result.test))
     if args.json:
-        args.json.write_text(result.to_json())
+        write_new(args.json, result.to_json())

@@ -17,11 +17,10 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from siamese.data.att import find_att
 from siamese.data.folders import LabelledFiles, limit_list, list_people, natural_order, print_note
-from siamese.distributed import is_main_process
+from siamese.distributed import is_main_process, progress_bar
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import detect
 from siamese.files import cache_folder
@@ -190,7 +189,7 @@ def load_dataset(
         except (ValueError, FileNotFoundError) as error:
             problems.append(f"{people.names[person]}: {error}")
 
-    bar = tqdm(desc="reading", total=count, unit=" images", delay=2, disable=not (progress and is_main_process()))
+    bar = progress_bar(desc="reading", total=count, unit=" images", delay=2, shown=progress)
     with ThreadPoolExecutor() as readers, bar:
         for start in range(0, count, IMAGES_PER_BATCH):  # a million tasks at once would take much memory
             for _ in readers.map(read, range(start, min(start + IMAGES_PER_BATCH, count))):

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
-from tqdm import tqdm
 
 from siamese import images
 from siamese.calibration import LOWEST_SCORE, VERDICT_PROBABILITY, Calibration
 from siamese.data.lfw import Lfw, LfwPair
+from siamese.distributed import progress_bar
 from siamese.evaluation import calibrate, metrics
 from siamese.evaluation.lfw import score_lfw
 from siamese.evaluation.pairs import Scored
@@ -245,7 +245,7 @@ def embed_degraded(
     """Embed photographs and their degraded versions. The face is detected anew in each version."""
     network, names = model.network, (UNTOUCHED, *degradations)
     result: DegradedFeatures = {name: {} for name in names}
-    for file, content in tqdm(lfw.read(files), total=len(files), unit=" images", desc="degrading"):
+    for file, content in progress_bar(lfw.read(files), total=len(files), unit=" images", desc="degrading"):
         photo = images.read(content)
         (faces,) = find_faces([photo], network.device)
         if not faces:

@@ -25,7 +25,7 @@ from siamese.evaluation.plots import plot_roc
 from siamese.faces import detect
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import TEMPLATE
-from siamese.files import ONNX_FILE
+from siamese.files import ONNX_FILE, check_new_folder
 from siamese.hub.card import imported_card
 from siamese.model import Model
 from siamese.network import MAX_EMBEDDING_DIM, SiameseNetwork
@@ -151,8 +151,7 @@ def import_onnx(
 def new_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder, which becomes `out` at the end. After an error, nothing is left."""
     out = out.resolve()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"{out} has other files; choose a new folder as --out")
+    check_new_folder(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         folder = Path(temporary, out.name)

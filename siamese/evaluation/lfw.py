@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from siamese import images
 from siamese.calibration import LOWEST_SCORE, VERDICT_PROBABILITY, Calibration
 from siamese.data.lfw import LFW_ALIASES, Lfw, LfwPair
+from siamese.distributed import progress_bar
 from siamese.evaluation import metrics
 from siamese.evaluation.calibrate import fit_calibration, measure_operating_points
 from siamese.evaluation.folder import known_seen
@@ -91,7 +91,7 @@ def embed_main_faces(
     """Return the embedding (D,) and the quality of each photo by its name, see `Model.embed_with_quality`."""
     z: dict[str, np.ndarray] = {}
     quality: dict[str, float] = {}
-    waiting = iter(tqdm(files, total=total, unit=" images", desc="embedding"))
+    waiting = iter(progress_bar(files, total=total, unit=" images", desc="embedding"))
     while batch := list(islice(waiting, EMBEDDED_TOGETHER)):
         photos = []
         for name, content in batch:

@@ -14,7 +14,7 @@ from PIL import Image
 from siamese import images
 from siamese.faces import Face
 from siamese.faces.detection import Box
-from siamese.model import PHOTOS_AT_ONCE, Model, Progress, in_threads
+from siamese.model import Model, Progress, in_threads
 from siamese.search.scan import Photo
 
 Block = tuple[np.ndarray, np.ndarray]  # (B,) rows, and their (B, D) float32 embeddings
@@ -44,14 +44,13 @@ def embed_photos(model: Model, sources: Sequence[images.ImageSource]) -> list[Ph
 
 def embed_files(model: Model, photos: Sequence[Photo]) -> Iterator[list[tuple[Photo, PhotoFaces]]]:
     """Embed photos in several threads, batch by batch, in the given order."""
-    batches = [photos[start : start + PHOTOS_AT_ONCE] for start in range(0, len(photos), PHOTOS_AT_ONCE)]
-    return in_threads(partial(_embed_batch, model), batches)
+    return in_threads(partial(_embed_batch, model), photos)
 
 
 def _embed_batch(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, PhotoFaces]]:
     files = [_File(photo) for photo in photos]
     return [
-        (file.photo, replace(result, problem=result.problem.replace("the file", "it", 1), sha256=file.sha256))
+        (file.photo, replace(result, sha256=file.sha256))
         for file, result in zip(files, embed_photos(model, files), strict=True)
     ]
 

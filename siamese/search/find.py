@@ -15,7 +15,7 @@ from siamese.calibration import LOWEST_SCORE
 from siamese.checkpoint import default_model
 from siamese.faces import Face, quality_warnings
 from siamese.model import Model
-from siamese.search.embedding import Block, FoundFace, embed_photos
+from siamese.search.embedding import Block, FoundFace
 from siamese.search.people import squared_distances
 from siamese.search.update import Photos, open_photos
 from siamese.wording import FACES, Vocabulary, counted
@@ -156,33 +156,32 @@ def embed_portraits(model: Model, portraits: Sequence[images.ImageSource]) -> tu
     likelihood ratios, with fewer false matches.
 
     Raises:
-        ValueError: if no portrait shows a face, or some show other people than the first.
+        FileNotFoundError, ValueError: if a portrait cannot be read, none shows a face, or some show other people than
+            the first.
     """
-    rows, faces, names, warnings = [], [], [], []
-    for number, (portrait, photo) in enumerate(zip(portraits, embed_photos(model, portraits), strict=True), 1):
+    found = model.detect(portraits)
+    z, faces = model.embed_faces([each[0] for each in found if each])
+    names, warnings = [], []
+    for number, (portrait, each) in enumerate(zip(portraits, found, strict=True), 1):
         name = f"Portrait {number}" if len(portraits) > 1 else "The portrait"
-        is_path = isinstance(portrait, str | PathLike)
-        if photo.problem:
-            images.read(portrait)  # raises the error
-        if not photo.faces:
+        if not each:
             warnings.append(f"{name} shows no face and is left out.")
             continue
-        if len(photo.faces) > 1:
-            warnings.append(f"{name} shows {len(photo.faces)} faces; the largest near the middle is searched for.")
+        if len(each) > 1:
+            warnings.append(f"{name} shows {len(each)} faces; the largest near the middle is searched for.")
         if model.align == "faces":
-            warnings += quality_warnings(photo.faces[0], name.lower())
-        rows.append(photo.z[0])
-        faces.append(photo.faces[0])
+            warnings += quality_warnings(faces[len(names)], name.lower())
+        is_path = isinstance(portrait, str | PathLike)
         names.append(f"{name} ({images.shorten(Path(portrait).name)})" if is_path else name)
-    if not rows:
+    if not faces:
         raise ValueError("no face was found in the portrait; use a photo in which the face is large and well lit")
-    if others := _strangers(model, np.stack(rows), faces):
+    if others := _strangers(model, z, faces):
         shown = ", ".join(names[other] for other in others)
         raise ValueError(
             f"the portraits show {model.words.different}: {shown}; {names[0]} looks like none of them. Search for each "
             f"{model.words.group} alone"
         )
-    query = np.mean(rows, axis=0)
+    query = z.mean(axis=0)
     if model.network.unit:
         query = query / np.linalg.norm(query)
     return query.astype(np.float32), faces, warnings

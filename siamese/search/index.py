@@ -25,7 +25,7 @@ import numpy as np
 
 from siamese.faces import Face
 from siamese.faces.detection import Detection
-from siamese.files import cache_folder
+from siamese.files import cache_folder, check_new_folder, write_error
 from siamese.model import Model
 from siamese.names import unique_name
 from siamese.search.checks import DATABASE, SCHEMA, VECTORS, check_files, check_tables, check_values, has_locks
@@ -38,7 +38,7 @@ FORMAT = "1"
 HEADER_BYTES = 128  # of vectors.npy
 BLOCK_ROWS = 1 << 14  # embeddings that are read at once: 12 MB for the face network
 OTHER_PLACE = "choose a folder on a local disk with --out, or set XDG_CACHE_HOME to one"
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+KEPT = "What was written before is kept. Run again to continue"
 
 
 class Index:
@@ -217,21 +217,18 @@ class Index:
             if "locked" in text:
                 raise OSError(f"{self.folder} is in use by another run; wait until that has finished") from error
             if any(words in text for words in ("full", "disk I/O", "unable to open", "readonly")):
-                raise OSError(self._not_written(text, "full" in text or "disk I/O" in text)) from error
+                code = errno.ENOSPC if "full" in text or "disk I/O" in text else errno.EACCES
+                raise write_error(self.folder, OSError(code, text), OTHER_PLACE, KEPT) from error
             raise ValueError(self._damaged(text)) from error
         except OSError as error:
             if error.errno is None:  # a sentence already
                 raise
-            raise OSError(self._not_written(error.strerror or str(error), error.errno in FULL_DISK)) from error
+            raise write_error(self.folder, error, OTHER_PLACE, KEPT) from error
         except (AttributeError, IndexError, KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
             raise ValueError(self._damaged("a value is missing or not valid")) from error
 
     def _damaged(self, reason: str) -> str:
         return f"{self.folder} is damaged ({reason}); delete it and run `siamese embed` again"
-
-    def _not_written(self, reason: str, is_full: bool) -> str:
-        advice = "is the disk full? What was written before is kept. Run again to continue" if is_full else OTHER_PLACE
-        return f"cannot write {self.folder} ({reason}); {advice}"
 
 
 class IndexWriter(Index):
@@ -250,8 +247,8 @@ class IndexWriter(Index):
 
     def __init__(self, folder: Path, model: Model, source: Path):
         self.folder, self.dimension, self.source = folder, model.network.embedding_dim, source
-        if not is_index(folder) and folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"{folder} has other files; choose a new folder for the index")
+        if not is_index(folder):
+            check_new_folder(folder)
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True)
             check_files(self.folder)

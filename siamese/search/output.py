@@ -15,14 +15,14 @@ from pathlib import Path
 from PIL import Image
 
 from siamese import images, wording
-from siamese.names import unique_name
+from siamese.files import check_new_folder, write_error
+from siamese.names import printable, unique_name
 from siamese.search.find import Match, Matches
-from siamese.search.index import FULL_DISK
 from siamese.search.people import People
 from siamese.search.scan import Photo, find_photo
 from siamese.wording import counted
 
-FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
+FORMULA_STARTS = tuple("=+-@＝＋－＠")
 THUMBNAIL_PIXELS = 160
 MARGIN = 0.3  # around a face in a thumbnail, in sides of its box
 STYLE = """
@@ -35,7 +35,10 @@ img { border-radius: 8px; display: block; margin-bottom: 0.4rem }
 
 
 def write_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Return a CSV table. Texts that a spreadsheet would run as a formula get an apostrophe in front."""
+    """Return a CSV table.
+
+    Control characters are escaped. Texts that a spreadsheet would run as a formula get an apostrophe in front.
+    """
     file = io.StringIO()
     # All texts are in quotes, because a spreadsheet may take another character than the comma between the cells.
     csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows(
@@ -64,7 +67,8 @@ def matches_html(found: Matches, source: Path) -> str:
     item = found.words.item.capitalize()
     items = "".join(
         f'<li class="{"match" if face.match else ""}"><img src="{_thumbnail(face, source)}" alt="{item}" width="160">'
-        f"<b>{wording.percent(face.probability)}</b> · {face.dissimilarity:.3f}<br>{escape(face.photo)}</li>\n"
+        f"<b>{wording.percent(face.probability)}</b> · {face.dissimilarity:.3f}<br>"
+        f"{escape(printable(face.photo))}</li>\n"
         for face in found.ranked
     )
     return f"""<!doctype html>
@@ -99,8 +103,7 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
     target = target.resolve()
     if target.is_relative_to(source):
         raise ValueError(f"{target} is inside the folder of the photos, and would be searched next time; give another")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} is not empty; give a new folder")
+    check_new_folder(target)
     photos = find_photos(source, dict.fromkeys(face.photo for faces in people.people for face in faces))
     if link and (archived := next((photo.path for photo in photos.values() if photo.member), None)):
         raise ValueError(f"{archived} is in a zip archive and cannot be linked; use --copy")
@@ -119,10 +122,7 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError):
-            advice = (
-                "use --copy" if link else "is the disk full?" if error.errno in FULL_DISK else "give another folder"
-            )
-            raise OSError(f"cannot write {target} ({error.strerror or error}); {advice}") from error
+            raise write_error(target, error, "use --copy" if link else "choose another place") from error
         raise
 
 
@@ -177,4 +177,7 @@ def _thumbnail(face: Match, source: Path) -> str:
 
 
 def _harmless(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" ").startswith(FORMULA_STARTS) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) else text

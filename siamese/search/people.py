@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +110,7 @@ def partition(
     Good faces are clustered, see `cluster`, up to the distance at which two of quality 1 have the score `needed`. Faces
     of a quality below `PROJECTED_QUALITY` look alike whoever they show, and would join clusters of different people. So
     each of them is added at the end to the closest cluster, if its score at their root mean square distance is high
-    enough, and is left over otherwise. Two faces of one photo are different people, see `find_rivals`.
+    enough and no face in it is a rival, see `find_rivals`. Otherwise it is left over.
 
     Args:
         z: (N, D) float32 embeddings.
@@ -129,21 +129,13 @@ def partition(
     people = [good[rows].tolist() for rows in clusters]
     left_over = poor.tolist()
     if people and left_over:
-        person_of = {row: person for person, rows in enumerate(people) for row in rows}
-        rows_of = _rows_of_photos(photos)
-
-        def rivals(row: int) -> list[int]:
-            others = rows_of[photos[row]]
-            return others[squared_distances(z[[row]], z[others])[0] > copy_distance**2].tolist()
-
-        taken = {row: [person_of[rival] for rival in rivals(row) if rival in person_of] for row in left_over}
-        closest, score = _closest_people(z, quality, calibration, people, poor, taken)
+        closest, score = _closest_people(z, quality, calibration, people, poor)
         left_over = []
         for number in np.argsort(-score, kind="stable").tolist():
-            row, person = int(poor[number]), int(closest[number])
-            if score[number] >= needed and all(person_of.get(rival) != person for rival in rivals(row)):
-                people[person].append(row)
-                person_of[row] = person
+            row, person = int(poor[number]), people[closest[number]]
+            same_photo = np.array(person)[photos[person] == photos[row]]
+            if score[number] >= needed and (squared_distances(z[[row]], z[same_photo]) <= copy_distance**2).all():
+                person.append(row)
             else:
                 left_over.append(row)
     return sorted(map(sorted, people), key=lambda rows: (-len(rows), rows[0])), sorted(left_over)
@@ -158,7 +150,8 @@ def find_rivals(z: np.ndarray, photos: np.ndarray, copy_distance: float) -> list
         copy_distance: up to which two faces can be one person twice: in a mirror, or in a photo of a photo.
     """
     rivals: list[list[int]] = [[] for _ in z]
-    for rows in _rows_of_photos(photos).values():
+    order = np.argsort(photos, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(photos[order])) + 1):
         if len(rows) > 1:
             apart = squared_distances(z[rows], z[rows]) > copy_distance**2
             np.fill_diagonal(apart, False)
@@ -167,25 +160,14 @@ def find_rivals(z: np.ndarray, photos: np.ndarray, copy_distance: float) -> list
     return rivals
 
 
-def _rows_of_photos(photos: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the rows of each photo, given the photo of each row."""
-    order = np.argsort(photos, kind="stable")
-    numbers, starts = np.unique(photos[order], return_index=True)
-    return dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=False))
-
-
 def _closest_people(
     z: np.ndarray,
     quality: np.ndarray,
     calibration: Calibration,
     people: Sequence[Sequence[int]],
     poor: np.ndarray,
-    taken: Mapping[int, Sequence[int]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each of the P poor rows the closest person, (P,) int, and the score of their distance, (P,).
-
-    `taken` are the people that each poor row cannot be.
-    """
+    """Return for each of the P poor rows the closest person, (P,) int, and the score of their distance, (P,)."""
     means = np.stack([z[rows].mean(axis=0) for rows in people])  # (G, D)
     spread = np.array([np.square(z[rows] - mean).sum(1).mean() for rows, mean in zip(people, means, strict=True)])
     typical = np.array([np.median(quality[rows]) for rows in people])
@@ -193,8 +175,6 @@ def _closest_people(
     for start in range(0, len(poor), BLOCK_FACES):
         block = slice(start, start + BLOCK_FACES)
         squares = squared_distances(z[poor[block]], means) + spread  # the mean squared distance from all faces
-        for line, row in zip(squares, poor[block].tolist(), strict=True):
-            line[taken[row]] = np.inf
         closest[block] = squares.argmin(axis=1)
         distance[block] = np.sqrt(squares.min(axis=1))
     return closest, calibration.score(distance, np.stack([quality[poor], typical[closest]], axis=1))

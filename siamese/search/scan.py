@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import posixpath
 import stat
 import time
 import zipfile
@@ -32,11 +33,11 @@ class Photo:
     member: zipfile.ZipInfo | None = None  # in the zip archive
 
     def read(self) -> bytes:
-        """Return the content. Raises a ValueError that calls the photo "it" if that is not possible."""
+        """Return the content. Raises a ValueError if that is not possible."""
         try:
             if self.member is None:
-                return read_file(Path(self.file), "it")
-            return read_member(_open_archive(Path(self.file))[0], self.member, "it")
+                return read_file(Path(self.file), "the file")
+            return read_member(_open_archive(Path(self.file))[0], self.member, "the file")
         except FileNotFoundError as error:
             raise ValueError("it was deleted before it was read") from error
         except OSError as error:
@@ -55,7 +56,6 @@ class Listing:
 
     photos: list[Photo] = field(default_factory=list)  # sorted by path
     problems: list[tuple[str, str]] = field(default_factory=list)  # (path, sentence) of what could not be read
-    unread: list[str] = field(default_factory=list)  # folders and archives that could not be opened
     filled: set[str] = field(default_factory=set)  # folders that hold anything, also unread ones; "" is the outer one
     others: int = 0  # number of files that are no photos
     raw: Counter[str] = field(default_factory=Counter)  # suffixes of those that are RAW files, as .NEF
@@ -81,10 +81,10 @@ def scan(source: Path) -> Listing:
     if source.is_dir():
         os.scandir(source).close()  # raises PermissionError
         _walk(source, found)
-    elif zipfile.is_zipfile(source):
-        _list_archive(source, "", found)
     else:
-        raise ValueError(f"{source} is neither a folder nor a zip archive")
+        _list_archive(source, "", found)
+        if found.problems:
+            raise ValueError(f"{source} is neither a folder nor a complete zip archive")
     found.photos.sort(key=lambda photo: photo.path)
     return found
 
@@ -118,21 +118,20 @@ def _walk(root: Path, found: Listing) -> None:
     seen: set[str] = set()
     folders, links = deque([("", os.path.realpath(root))]), deque[tuple[str, str]]()
     while folders or links:  # all real folders first, so that a photo has the same path in each run
-        prefix, folder = folders.popleft() if folders else links.popleft()
+        outer, folder = folders.popleft() if folders else links.popleft()
         if folder in seen:
             continue
         seen.add(folder)
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            found.problems.append((prefix.rstrip("/"), f"the folder cannot be opened ({error.strerror})"))
-            found.unread.append(prefix.rstrip("/"))
+            found.problems.append((outer, f"the folder cannot be opened ({error.strerror})"))
             continue
         for entry in entries:
             if is_system(entry.name, os.path.basename(folder)):
                 continue
-            path = prefix + entry.name
-            found.filled.add(prefix.rstrip("/"))
+            path = posixpath.join(outer, entry.name)
+            found.filled.add(outer)
             if (shown := os.fsencode(path).decode(errors="replace")) != path:
                 found.problems.append((shown, "its name is not in UTF-8; rename it"))
                 continue
@@ -145,9 +144,9 @@ def _walk(root: Path, found: Listing) -> None:
             if not stat.S_ISDIR(status.st_mode):
                 _add_file(path, entry.path, status, found)
             elif is_link:
-                links.append((f"{path}/", os.path.realpath(entry.path)))
+                links.append((path, os.path.realpath(entry.path)))
             else:
-                folders.append((f"{path}/", entry.path))
+                folders.append((path, entry.path))
 
 
 def _is_junction(entry: os.DirEntry[str]) -> bool:
@@ -158,7 +157,7 @@ def _is_junction(entry: os.DirEntry[str]) -> bool:
 
 def _add_file(path: str, file: str, status: os.stat_result, found: Listing) -> None:
     if path.lower().endswith(ARCHIVE_SUFFIX):
-        _list_archive(Path(file), f"{path}/", found)
+        _list_archive(Path(file), path, found)
     elif not _is_photo(path):
         _count_other(path, found)
     elif not stat.S_ISREG(status.st_mode):
@@ -167,21 +166,20 @@ def _add_file(path: str, file: str, status: os.stat_result, found: Listing) -> N
         found.photos.append(Photo(path, status.st_size, status.st_mtime_ns, file))
 
 
-def _list_archive(file: Path, prefix: str, found: Listing) -> None:
+def _list_archive(file: Path, path: str, found: Listing) -> None:
     try:
         if not file.is_file():
             raise zipfile.BadZipFile
         members = _open_archive(file)[1]
     except ZIP_ERRORS:
-        found.problems.append((prefix.rstrip("/"), "it is not a complete zip archive"))
-        found.unread.append(prefix.rstrip("/"))
+        found.problems.append((path, "it is not a complete zip archive"))
         return
     for name, member in members.items():
         parts = PurePosixPath(name).parts
         if any(is_system(part, folder) for part, folder in zip(parts, ("", *parts), strict=False)):
             continue
         if _is_photo(name):
-            found.photos.append(Photo(prefix + name, member.file_size, member.CRC, str(file), member))
+            found.photos.append(Photo(posixpath.join(path, name), member.file_size, member.CRC, str(file), member))
         else:
             _count_other(name, found)
 

@@ -69,7 +69,7 @@ def _describe(folder: Path) -> StoredIndex:
             check_tables(db, folder)
             source = Path(db.execute("SELECT value FROM settings WHERE name = 'source'").fetchone()[0])
     except (sqlite3.Error, ValueError, TypeError) as error:
-        problem = "in use" if "locked" in str(error) else "damaged"
+        problem = "in use" if isinstance(error, sqlite3.Error) and "locked" in str(error) else "damaged"
     return StoredIndex(
         folder, source, problem, sum(file.st_size for file in status), max(file.st_mtime for file in status)
     )

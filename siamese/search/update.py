@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from siamese import images
-from siamese.model import Model
-from siamese.search.embedding import PhotoCollection, PhotoFaces, Progress, embed_files
+from siamese.model import Model, Progress
+from siamese.search.embedding import PhotoCollection, PhotoFaces, embed_files
 from siamese.search.index import Index, IndexWriter, default_place, is_index
 from siamese.search.scan import Listing, Photo, scan
 from siamese.wording import counted
@@ -102,7 +102,7 @@ def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[P
     Returns:
         The photos to embed, how many were moved and forgotten, and sentences about the folder.
     """
-    known, unread = index.files(), set(listing.unread)
+    known, unread = index.files(), {path for path, _ in listing.problems}
     changed = [photo for photo in listing.photos if known.get(photo.path) != (photo.size, photo.stamp)]
     hashes = index.hashes() if changed else {}
     moved = _find_moved(index, changed, known, hashes)

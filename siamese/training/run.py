@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from siamese import __version__, checkpoint
 from siamese.calibration import Calibration
 from siamese.data.dataset import MAX_MEASURED_IMAGES, IdentityDataset, load_dataset
 from siamese.data.folders import limit_list, print_note, title
-from siamese.distributed import is_main_process, join, run_on_main
+from siamese.distributed import is_main_process, join, progress_bar, run_on_main
 from siamese.evaluation.calibrate import cross_fit
 from siamese.evaluation.folder import UNKNOWN_NAMES_NOTE
 from siamese.evaluation.labels import find_label_errors
@@ -235,8 +234,7 @@ def _split(config: TrainConfig, dataset: IdentityDataset) -> tuple[IdentityDatas
 def frozen_features(job: Job, dataset: IdentityDataset) -> Tensor:
     """Compute the features of all images once, (N, D) on the CPU, for a network that training does not change."""
     network = deepcopy(job.start).to(job.device).eval()
-    shown = job.progress and is_main_process()
-    bar = tqdm(features_of(network, dataset), "computing features", delay=2, disable=not shown)
+    bar = progress_bar(features_of(network, dataset), "computing features", delay=2, shown=job.progress)
     return torch.cat([features.cpu() for features in bar])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from siamese.distributed import (
     broadcast_object,
     is_main_process,
     local_slice,
+    progress_bar,
     share_batches,
     sum_gradients,
 )
@@ -221,13 +221,12 @@ class Trainer:
     def _progress_bar(self) -> tqdm:
         epochs = self.job.settings.epochs
         steps = len(self.recipe.epoch_batches(self.training.identity, 0))  # per epoch
-        return tqdm(
+        return progress_bar(
             desc=self.title,
             total=epochs * steps,
             initial=self.state.epoch * steps,
             unit=" batches",
-            mininterval=0.1 if sys.stderr.isatty() else 30,
-            disable=not (epochs and self.job.progress and is_main_process()),
+            shown=bool(epochs and self.job.progress),
         )
 
     def _save_checkpoint(self) -> None:
