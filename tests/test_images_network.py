@@ -129,7 +129,7 @@ def test_the_better_candidate_is_kept_and_said(digits, photos, tmp_path, capsys,
     said = capsys.readouterr().out
     assert "starts from scratch" in said
     assert "classes for validation" in said
-    monkeypatch.setattr("siamese.training.start.measure", lambda *_: (0.1, 0.08, 3))  # not clearly better
+    monkeypatch.setattr("siamese.training.start.measure", lambda *_: (0.1, 0.09, 3))  # not clearly better
     settings, source = decide(TrainConfig(str(photos), tmp_path))
     assert (settings.init, settings.epochs, settings.turned) == ("weights/images", 0, False)
     assert source
