@@ -21,7 +21,6 @@ from siamese.checkpoint import DEFAULT, find_weights
 from siamese.comparison import Comparison, decide
 from siamese.faces import retinaface
 from siamese.faces.detection import MAX_PHOTO_SIDE
-from siamese.files import bundled_weights
 from siamese.page import about, charts, widgets
 from siamese.page import compare as drawing
 from siamese.page.compare import ALL_FACES, Kept, Numbers, for_choice
@@ -66,7 +65,6 @@ except (ImportError, OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
 pairs = charts.PairDistances(model.record.curves)
 words = model.words
-tutorial_model = siamese.load(bundled_weights("att")) if words is FACES else None
 if words is FACES:
     retinaface.load_network(model.network.device, torch.float32)
 
@@ -171,22 +169,6 @@ def on_choice(
     yield for_choice(problem, choice) if problem else "", "", "", "", None
 
 
-@gpu
-def on_about(first: Upload | None, second: Upload | None, choice: str) -> str:
-    """Draw the compared faces, or those of an example, among the people of the tutorial network."""
-    try:
-        numbers, _ = drawing.choice_of(choice)
-        if not (first and second):
-            first, second = (Upload(str(photo)) for photo in (PHOTOS / "obama-speaking.jpg", PHOTOS / "biden.jpg"))
-            numbers = ALL_FACES
-        answer, photos = compare_photos(first, second, numbers)
-    except (FileNotFoundError, ValueError) as error:
-        return widgets.explanation(error)
-    assert tutorial_model, "the tab shows this only for faces"
-    boxes = [face.box for face in answer.faces if face and face.box]
-    return about.map_of(photos, boxes, tutorial_model)
-
-
 def warm_up() -> None:
     """Compare two photos, so that the first visitor need not wait for what is loaded at the first comparison."""
     if "SPACES_ZERO_GPU" not in os.environ:  # there, networks only run in requests
@@ -234,18 +216,14 @@ with Page(title=QUESTION, analytics_enabled=False) as demo:
         previews.select(drawing.previews_of, [first, second], previews, **widgets.QUIET)
 
     with gr.Tab("Find", elem_id="find"):
-        FindTab(model, words, FIND_EXAMPLE if tutorial_model else []).draw(rate)
+        FindTab(model, words, FIND_EXAMPLE if words is FACES else []).draw(rate)
     with gr.Tab("Group", elem_id="group"):
-        GroupTab(model, words, GROUP_EXAMPLE if tutorial_model else []).draw(rate)
+        GroupTab(model, words, GROUP_EXAMPLE if words is FACES else []).draw(rate)
 
-    with gr.Tab("About") as about_tab:
+    with gr.Tab("About"):
         gr.Markdown(about.performance(model, words))
         gr.HTML(about.plots(model, words))
         gr.Markdown(about.background(model, words))
-        if tutorial_model:
-            gr.Markdown(about.map_introduction(tutorial_model))
-            plane = gr.HTML()
-            about_tab.select(on_about, [first, second, choice], plane, js="choose", **widgets.PRIVATE)
 
     label = "Face of the {} photo, from 1; empty for all"
     faces = [gr.Number(precision=0, visible=False, label=label.format(order)) for order in ("first", "second")]
