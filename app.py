@@ -18,7 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 import siamese
 from siamese.checkpoint import DEFAULT, find_weights
-from siamese.comparison import Comparison, decide
+from siamese.comparison import decide
 from siamese.faces import retinaface
 from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.page import about, charts, widgets
@@ -83,15 +83,6 @@ def read_photos(first: Upload | None, second: Upload | None) -> list[ReadPhoto]:
     return read_together([first, second], MAX_PHOTO_SIDE if words is FACES else None)
 
 
-def compare_photos(first: Upload, second: Upload, numbers: Numbers) -> tuple[Comparison, list[ReadPhoto]]:
-    """Read and compare two uploads. If there is no answer, the exception is for `widgets.explanation`."""
-    photos = read_photos(first, second)
-    answer = model.compare(*photos, face=numbers)
-    if answer.verdict == "no face":
-        raise widgets.NoFaceError(answer)
-    return answer, photos
-
-
 @gpu
 def compare(
     first: Upload | None,
@@ -133,7 +124,10 @@ def draw_answer(kept: Kept, choice: str, fmr: float) -> list[str]:
 @gpu
 def show_answer(first: Upload, second: Upload, numbers: Numbers, choice: str, fmr: float) -> Iterator[tuple]:
     """Draw the answer, and then the compared faces."""
-    answer, photos = compare_photos(first, second, numbers)
+    photos = read_photos(first, second)
+    answer = model.compare(*photos, face=numbers)
+    if answer.verdict == "no face":
+        raise widgets.NoFaceError(answer)
     kept = Kept((first, second), numbers, drawing.without_other_crops(answer))
     yield *draw_answer(kept, choice, fmr), gr.skip(), kept
     previews = [photo.read_reduced(widgets.PREVIEW_PIXELS) for photo in photos]
@@ -183,18 +177,17 @@ if words is FACES:
     SENTENCE += " If a photo shows several faces, all pairs of faces are compared."
 
 with Page(title=QUESTION, analytics_enabled=False) as demo:
-    gr.Markdown(about.introduction(model, words, notice))
-    gr.HTML(widgets.NOTE)
+    gr.HTML(widgets.markdown(about.introduction(model, words, notice)) + widgets.NOTE)
     rate = gr.Number(None, visible=False, label="False-match rate; empty for the default")
 
     with gr.Tab("Compare", elem_id="compare"):
-        gr.Markdown(f"## {QUESTION}\n{SENTENCE}")
+        widgets.heading(QUESTION, SENTENCE)
         with gr.Row(elem_id="photos"):
             order = ("First", "Second")
             first, second = (widgets.photo_input(f"{number} {words.photo}", words) for number in order)
         if examples:
             example = widgets.example_buttons(examples)
-            filled = example.select(None, None, [first, second], js="exampleForCompare")
+            filled = example.select(None, None, [first, second], js="() => example")
             filled.then(None, js="() => ask()")
         gr.HTML(drawing.states(words, bool(examples)), elem_id="states", js_on_load="announceAnswers(element)")
         answer = gr.HTML(elem_id="answer", js_on_load="announceAnswers(element)")
@@ -221,9 +214,8 @@ with Page(title=QUESTION, analytics_enabled=False) as demo:
         GroupTab(model, words, GROUP_EXAMPLE if words is FACES else []).draw(rate)
 
     with gr.Tab("About"):
-        gr.Markdown(about.performance(model, words))
-        gr.HTML(about.plots(model, words))
-        gr.Markdown(about.background(model, words))
+        texts = [widgets.markdown(part(model, words)) for part in (about.performance, about.background)]
+        gr.HTML(about.plots(model, words).join(texts))
 
     label = "Face of the {} photo, from 1; empty for all"
     faces = [gr.Number(precision=0, visible=False, label=label.format(order)) for order in ("first", "second")]

@@ -172,4 +172,4 @@ def _card_section(model: Model, heading: str) -> str:
     if not (card := model_card(model)):
         return ""
     section = re.search(rf"^## {heading}\n+(.*?)\s*(?=^## |\Z)", card.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    return f"## {heading}\n\n{section[1]}" if section else ""
+    return re.sub("<!--.*?-->", "", f"## {heading}\n\n{section[1]}") if section else ""
