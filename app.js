@@ -98,8 +98,7 @@ if (navigator.mediaDevices) {
 function onImage({target, type}) {
   if (target.tagName === "IMG") target.style.visibility = type === "error" ? "hidden" : "";
 }
-document.addEventListener("error", onImage, true);
-document.addEventListener("load", onImage, true); // a window gets no load events of images
+for (const type of ["error", "load"]) document.addEventListener(type, onImage, true); // a window gets no load events of images
 
 // Ask the server for previews of photos that the browser cannot draw.
 function showPreviews(element, trigger, watch) {
@@ -225,7 +224,7 @@ function scrollToAnswer() {
 
 // -- Examples and faces -----------------------------------------------------------------------------------------------
 
-// Fill inputs with the photos of the example that is clicked. An input for several photos gets a list.
+// Keep the photos of the example that is clicked; an event of app.py then fills the inputs with them.
 let example = [];
 function chooseExample(element, trigger) {
   element.addEventListener("click", ({target}) => {
@@ -239,9 +238,6 @@ function chooseExample(element, trigger) {
     scrollToAnswer();
   });
 }
-const exampleForCompare = () => example;
-const exampleForFind = () => [example[0], example.slice(1)];
-const exampleForGroup = () => [example];
 
 // Report the face that the visitor chooses. The faces are then drawn again, so the focus must be restored.
 function reportFaces(element, watch, report) {
@@ -297,14 +293,15 @@ function choosePortraitFace(element, trigger, watch) {
   });
 }
 
-// The list of files, which is hidden, is in the order of the photos.
+// Remove a photo from the list of files, which is hidden. It is found by the key in its address, because the drawn photos
+// may be older than the list.
 function removePhotos(element) {
   element.addEventListener("click", ({target}) => {
-    const photo = target.closest("[data-remove]")?.closest("figure");
-    if (!photo) return;
-    const number = [...photo.parentElement.children].indexOf(photo);
-    photo.remove(); // a second click before the next answer must count the others
-    element.closest("#find, #group").querySelectorAll(".photos-input .label-clear-button")[number].click();
+    const key = target.dataset.remove;
+    if (!key) return;
+    target.closest("figure").remove();
+    const files = [...element.closest("#find, #group").querySelectorAll(".photos-input .file")];
+    files.find((file) => file.querySelector(`a[href*="${key}"]`))?.querySelector(".label-clear-button").click();
   });
 }
 

@@ -18,10 +18,9 @@ from starlette.middleware.gzip import GZipMiddleware
 
 import siamese
 from siamese.checkpoint import DEFAULT, find_weights
-from siamese.comparison import Comparison, decide
+from siamese.comparison import decide
 from siamese.faces import retinaface
 from siamese.faces.detection import MAX_PHOTO_SIDE
-from siamese.files import bundled_weights
 from siamese.page import about, charts, widgets
 from siamese.page import compare as drawing
 from siamese.page.compare import ALL_FACES, Kept, Numbers, for_choice
@@ -66,7 +65,6 @@ except (ImportError, OSError, ValueError) as error:
     raise SystemExit(f"error: {error}") from error
 pairs = charts.PairDistances(model.record.curves)
 words = model.words
-tutorial_model = siamese.load(bundled_weights("att")) if words is FACES else None
 if words is FACES:
     retinaface.load_network(model.network.device, torch.float32)
 
@@ -83,15 +81,6 @@ def read_photos(first: Upload | None, second: Upload | None) -> list[ReadPhoto]:
     if not first or not second:
         raise ValueError(f"The {'second' if first else 'first'} {words.photo} is missing")
     return read_together([first, second], MAX_PHOTO_SIDE if words is FACES else None)
-
-
-def compare_photos(first: Upload, second: Upload, numbers: Numbers) -> tuple[Comparison, list[ReadPhoto]]:
-    """Read and compare two uploads. If there is no answer, the exception is for `widgets.explanation`."""
-    photos = read_photos(first, second)
-    answer = model.compare(*photos, face=numbers)
-    if answer.verdict == "no face":
-        raise widgets.NoFaceError(answer)
-    return answer, photos
 
 
 @gpu
@@ -135,7 +124,10 @@ def draw_answer(kept: Kept, choice: str, fmr: float) -> list[str]:
 @gpu
 def show_answer(first: Upload, second: Upload, numbers: Numbers, choice: str, fmr: float) -> Iterator[tuple]:
     """Draw the answer, and then the compared faces."""
-    answer, photos = compare_photos(first, second, numbers)
+    photos = read_photos(first, second)
+    answer = model.compare(*photos, face=numbers)
+    if answer.verdict == "no face":
+        raise widgets.NoFaceError(answer)
     kept = Kept((first, second), numbers, drawing.without_other_crops(answer))
     yield *draw_answer(kept, choice, fmr), gr.skip(), kept
     previews = [photo.read_reduced(widgets.PREVIEW_PIXELS) for photo in photos]
@@ -171,22 +163,6 @@ def on_choice(
     yield for_choice(problem, choice) if problem else "", "", "", "", None
 
 
-@gpu
-def on_about(first: Upload | None, second: Upload | None, choice: str) -> str:
-    """Draw the compared faces, or those of an example, among the people of the tutorial network."""
-    try:
-        numbers, _ = drawing.choice_of(choice)
-        if not (first and second):
-            first, second = (Upload(str(photo)) for photo in (PHOTOS / "obama-speaking.jpg", PHOTOS / "biden.jpg"))
-            numbers = ALL_FACES
-        answer, photos = compare_photos(first, second, numbers)
-    except (FileNotFoundError, ValueError) as error:
-        return widgets.explanation(error)
-    assert tutorial_model, "the tab shows this only for faces"
-    boxes = [face.box for face in answer.faces if face and face.box]
-    return about.map_of(photos, boxes, tutorial_model)
-
-
 def warm_up() -> None:
     """Compare two photos, so that the first visitor need not wait for what is loaded at the first comparison."""
     if "SPACES_ZERO_GPU" not in os.environ:  # there, networks only run in requests
@@ -201,18 +177,17 @@ if words is FACES:
     SENTENCE += " If a photo shows several faces, all pairs of faces are compared."
 
 with Page(title=QUESTION, analytics_enabled=False) as demo:
-    gr.Markdown(about.introduction(model, words, notice))
-    gr.HTML(widgets.NOTE)
+    gr.HTML(widgets.markdown(about.introduction(model, words, notice)) + widgets.NOTE)
     rate = gr.Number(None, visible=False, label="False-match rate; empty for the default")
 
     with gr.Tab("Compare", elem_id="compare"):
-        gr.Markdown(f"## {QUESTION}\n{SENTENCE}")
+        widgets.heading(QUESTION, SENTENCE)
         with gr.Row(elem_id="photos"):
             order = ("First", "Second")
             first, second = (widgets.photo_input(f"{number} {words.photo}", words) for number in order)
         if examples:
             example = widgets.example_buttons(examples)
-            filled = example.select(None, None, [first, second], js="exampleForCompare")
+            filled = example.select(None, None, [first, second], js="() => example")
             filled.then(None, js="() => ask()")
         gr.HTML(drawing.states(words, bool(examples)), elem_id="states", js_on_load="announceAnswers(element)")
         answer = gr.HTML(elem_id="answer", js_on_load="announceAnswers(element)")
@@ -234,18 +209,13 @@ with Page(title=QUESTION, analytics_enabled=False) as demo:
         previews.select(drawing.previews_of, [first, second], previews, **widgets.QUIET)
 
     with gr.Tab("Find", elem_id="find"):
-        FindTab(model, words, FIND_EXAMPLE if tutorial_model else []).draw(rate)
+        FindTab(model, words, FIND_EXAMPLE if words is FACES else []).draw(rate)
     with gr.Tab("Group", elem_id="group"):
-        GroupTab(model, words, GROUP_EXAMPLE if tutorial_model else []).draw(rate)
+        GroupTab(model, words, GROUP_EXAMPLE if words is FACES else []).draw(rate)
 
-    with gr.Tab("About") as about_tab:
-        gr.Markdown(about.performance(model, words))
-        gr.HTML(about.plots(model, words))
-        gr.Markdown(about.background(model, words))
-        if tutorial_model:
-            gr.Markdown(about.map_introduction(tutorial_model))
-            plane = gr.HTML()
-            about_tab.select(on_about, [first, second, choice], plane, js="choose", **widgets.PRIVATE)
+    with gr.Tab("About"):
+        texts = [widgets.markdown(part(model, words)) for part in (about.performance, about.background)]
+        gr.HTML(about.plots(model, words).join(texts))
 
     label = "Face of the {} photo, from 1; empty for all"
     faces = [gr.Number(precision=0, visible=False, label=label.format(order)) for order in ("first", "second")]

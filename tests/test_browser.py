@@ -10,7 +10,6 @@ from PIL import Image, ImageEnhance, ImageOps
 from playwright.sync_api import expect
 
 import siamese
-from siamese.page.about import portrait
 
 from .browser import ANSWER, needs_chromium, side_by_side, upload
 from .conftest import EXAMPLES
@@ -32,28 +31,6 @@ def test_about_shows_the_measured_numbers(tab):
         distance = record.test_calibration.distance_at(point.score)
         cells = f"1 in {round(1 / point.fmr):,} {distance:.2f} {point.fnmr:.1%}"
         expect(tab.get_by_role("row", name=cells, exact=True)).to_be_visible()
-
-
-def test_about_shows_both_faces_on_the_map_of_the_tutorial_network(tab):
-    pair = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
-    upload(tab, *pair)
-    expect(tab.locator("#answer .verdict")).to_be_visible()
-    tab.get_by_role("tab", name="About").click()
-    heads = [portrait(file, face.box) for file, face in zip(pair, siamese.load().compare(*pair).faces, strict=True)]
-    tutorial = siamese.load("weights/att")
-    distance = f"{tutorial.compare(*heads).dissimilarity:.2f}"
-    expect(tab.locator(".plane text")).to_have_text(distance)
-    expect(tab.get_by_role("img", name=f"dissimilarity of {distance}")).to_be_visible()
-    expect(tab.locator(".plane image")).to_have_count(2)
-    saved = tutorial.record.plane
-    expect(tab.locator(".plane .training circle")).to_have_count(len(saved.training))
-    expect(tab.locator(".plane .test circle")).to_have_count(len(saved.test))
-    expect(tab.locator(".verdict >> visible=true")).to_have_count(0)
-
-
-def test_about_shows_an_example_on_the_map_if_there_are_no_photos(tab):
-    tab.get_by_role("tab", name="About").click()
-    expect(tab.locator(".plane text")).to_have_text(re.compile(r"\d\.\d\d"))
 
 
 def test_find_marks_the_person_of_the_portrait(tab):
@@ -207,8 +184,6 @@ def test_accessibility_and_width(browser, page, two, scheme, width):
             for face in (0, 1):
                 tab.locator("#group [data-face]").nth(face).click()
             expect(tab.locator("#pair .verdict")).to_be_visible()
-        elif name == "About":
-            expect(tab.locator(".plane")).to_be_visible()
         # Text that is still fading in has little contrast.
         still = "one.playState !== 'running' || one.effect.getTiming().iterations === Infinity"
         tab.wait_for_function(f"document.getAnimations().every((one) => {still})")

@@ -18,15 +18,15 @@ VERDICTS = {
 
 SLOW_PAGE = """
 import time, app
-compare_photos = app.compare_photos
+read_photos = app.read_photos
 
-def slow(first, second, numbers):
+def slow(first, second):
     time.sleep(0.7)
     if "collins" in f"{first} {second}":
         raise RuntimeError("as a test")
-    return compare_photos(first, second, numbers)
+    return read_photos(first, second)
 
-app.compare_photos = slow
+app.read_photos = slow
 app.launch()
 """
 

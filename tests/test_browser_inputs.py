@@ -142,6 +142,26 @@ def test_single_photos_are_removed(tab):
     expect(photos.locator("figcaption")).to_have_text(["collins.jpg", "obama-portrait.jpg"])
 
 
+REMOVE_AGAIN = """async () => {
+  const list = document.querySelector("#find .thumbnails"), drawn = list.innerHTML;
+  list.querySelector("[data-remove]").click();
+  await new Promise(setTimeout);
+  list.innerHTML = drawn;
+  list.querySelectorAll("[data-remove]")[1].click();
+}"""
+
+
+def test_a_late_drawing_of_the_photos_does_not_change_which_one_is_removed(tab):
+    """Between two clicks, a photo that was removed is drawn again, as by an answer to an earlier request."""
+    tab.get_by_role("tab", name="Find").click()
+    names = ["biden.jpg", "collins.jpg", "hopper.jpg", "obama-portrait.jpg"]
+    tab.locator("#find input[type=file]").last.set_input_files([EXAMPLES / name for name in names])
+    photos = tab.locator("#find .thumbnails figure")
+    expect(photos).to_have_count(4)
+    tab.evaluate(REMOVE_AGAIN)
+    expect(photos.locator("figcaption")).to_have_text(names[2:])
+
+
 def test_a_portrait_is_checked_and_its_face_chosen(tab, tmp_path):
     tab.get_by_role("tab", name="Find").click()
     inputs = tab.locator("#find input[type=file]")

@@ -20,6 +20,7 @@ from siamese.evaluation import lfw as lfw_module
 from siamese.evaluation import metrics
 from siamese.evaluation.folder import UNKNOWN_NAMES_NOTE, evaluate_folder
 from siamese.evaluation.lfw import evaluate_lfw, judge_lfw
+from siamese.evaluation.plots import person_color
 from siamese.files import bundled_weights
 from siamese.record import People
 
@@ -294,3 +295,11 @@ def test_people_of_a_published_network_are_known_by_number_in_the_same_data(trai
     shutil.copy(digits / "3" / "0.png", more / "3" / "9.png")
     assert len(evaluate_folder(model, more).names) == 10
     assert capsys.readouterr().err.strip() == UNKNOWN_NAMES_NOTE
+
+
+def test_people_with_close_numbers_have_different_colors():
+    colors = [person_color(person) for person in range(40)]
+    assert len(set(colors)) == 40
+    for first, second in itertools.pairwise(colors):
+        channels = [[int(color[place : place + 2], 16) for place in (1, 3, 5)] for color in (first, second)]
+        assert np.abs(np.subtract(*channels)).max() > 80

@@ -1,5 +1,6 @@
 """The plots of a result folder."""
 
+import colorsys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from siamese.evaluation import metrics
-from siamese.page.about import person_color
 from siamese.record import Curves, Plane
 
 ACCENT, GENUINE, IMPOSTOR = "#4f46e5", "#0f766e", "#b45309"
@@ -69,6 +69,12 @@ def plot_plane(points: Plane, file: Path) -> None:
     axes.set_aspect("equal", "datalim")
     axes.legend(frameon=False, loc="upper left")
     figure.savefig(file, dpi=120)
+
+
+def person_color(person: int) -> str:
+    """Return the color of a person as #rrggbb. People with close numbers get very different colors."""
+    rgb = colorsys.hls_to_rgb(person * 0.618 % 1, 0.5, 0.65)
+    return "#" + "".join(f"{round(255 * value):02x}" for value in rgb)
 
 
 def plot_pairs(rows: list[tuple[np.ndarray, np.ndarray, float, bool]], file: Path) -> None:

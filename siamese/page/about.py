@@ -1,20 +1,14 @@
-"""The About tab: a description of the network, and a map of the embeddings of the tutorial network."""
+"""What the page says about its network: the introduction, and the About tab."""
 
-import colorsys
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from siamese import images, summary
+from siamese import summary
 from siamese.checkpoint import find_weights, public_name
-from siamese.faces.detection import MAX_PHOTO_SIDE, Box
-from siamese.images import data_uri
 from siamese.model import Model
-from siamese.record import Plane, Record
+from siamese.record import Record
 from siamese.wording import FACES, IMAGES, Vocabulary, one_in
 
 PAPER = "https://proceedings.neurips.cc/paper/1993/hash/288cc0ff022877bd3df94bc9360b9c5d-Abstract.html"
@@ -178,104 +172,4 @@ def _card_section(model: Model, heading: str) -> str:
     if not (card := model_card(model)):
         return ""
     section = re.search(rf"^## {heading}\n+(.*?)\s*(?=^## |\Z)", card.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    return f"## {heading}\n\n{section[1]}" if section else ""
-
-
-TUTORIAL = "https://datahacker.rs/019-siamese-network-in-pytorch-with-application-to-face-similarity/"
-ATT_FACES = "https://cam-orl.co.uk/facedatabase.html"
-ASPECT_RATIO = 92 / 112  # width to height of the AT&T portraits that the tutorial network was trained on
-
-
-def map_introduction(tutorial: Model) -> str:
-    """Return Markdown that introduces the map."""
-    people = tutorial.record.people
-    return (
-        "## What the tutorial network sees\n\n"
-        f"This project started from a [tutorial]({TUTORIAL}). Its small network turns each face into two numbers, so "
-        "its output can be drawn as a map. Each color is one person of the "
-        f"[AT&T faces]({ATT_FACES}): small dots are the {len(people.training)} people of the training set, large dots "
-        f"are {len(people.test)} people that it never saw. Dots of one person should be close together. Your two "
-        "photos, or two example photos, are joined by a line, whose length is their dissimilarity.\n\n"
-        "The network is an example to learn from. It is not accurate, so the map shows no verdict."
-    )
-
-
-def map_of(photos: Sequence[images.ImageSource], boxes: Sequence[Box], tutorial: Model) -> str:
-    """Draw the faces of two photos, which are in the boxes, among the people of the tutorial network."""
-    assert tutorial.record.plane, "weights/att holds it"
-    heads = [portrait(photo, box) for photo, box in zip(photos, boxes, strict=True)]
-    faces = [face for (face,) in tutorial.detect(heads)]
-    z, _ = tutorial.embed_faces(faces)
-    return draw_map(tutorial.record.plane, [face.crop for face in faces if face.crop], z)
-
-
-def portrait(photo: images.ImageSource, box: Box) -> Image.Image:
-    """Crop the head around the box of a face, as in the AT&T portraits."""
-    left, top, right, bottom = box
-    x, y, height = (left + right) / 2, (top + bottom) / 2, (bottom - top) * 1.4
-    width = height * ASPECT_RATIO
-    head = (x - width / 2, y - height * 0.52, x + width / 2, y + height * 0.48)
-    image, reduced = images.read_reduced(photo, MAX_PHOTO_SIDE)
-    left, top, right, bottom = (round(edge / reduced) for edge in head)
-    return image.crop((left, top, right, bottom))
-
-
-SIDE = 480  # longest side of the extent of all points, in SVG units
-PADDING = 14  # around dots and thumbnails
-TILE = 64  # side of a thumbnail
-TILE_DISTANCE = 50  # of its centre from its point
-LABEL_DISTANCE = np.array([34, 18])  # of the number from the line, horizontal and vertical
-
-
-def person_color(person: int) -> str:
-    """Return the color of a person as #rrggbb. People with close numbers get very different colors."""
-    rgb = colorsys.hls_to_rgb(person * 0.618 % 1, 0.5, 0.65)
-    return "#" + "".join(f"{round(255 * value):02x}" for value in rgb)
-
-
-def draw_map(plane: Plane, faces: Sequence[Image.Image], embeddings: np.ndarray) -> str:
-    """Draw people as dots, and two faces with (2, 2) embeddings at the ends of a line, labelled with its length.
-
-    A unit of the embedding has the same length in both directions.
-    """
-    known = np.array([(x, y) for _, x, y in (*plane.training, *plane.test)])
-    unit = SIDE / np.ptp(np.concatenate([known, embeddings]), axis=0).max()
-    dots, ends = (points * (unit, -unit) for points in (known, embeddings))  # in pixels
-    length = np.linalg.norm(ends[1] - ends[0])
-    along = (ends[1] - ends[0]) / length if length else np.array([1.0, 0.0])
-    tiles = ends + TILE_DISTANCE * np.stack([-along, along])  # centres of the thumbnails, beyond the ends of the line
-    corners = np.concatenate([dots, ends, tiles - TILE / 2, tiles + TILE / 2])
-    left, top = corners.min(axis=0) - PADDING
-    width, height = np.ptp(corners, axis=0) + 2 * PADDING
-    people = [person for person, _, _ in (*plane.training, *plane.test)]
-    count = len(plane.training)
-    distance = f"{np.linalg.norm(embeddings[0] - embeddings[1]):.2f}"
-    return f"""
-<svg class="plane" viewBox="{left:.0f} {top:.0f} {width:.0f} {height:.0f}" role="img" aria-label="Map of the
-  embeddings of {len(set(people[:count]))} people of the training set, {len(set(people[count:]))} other people, and the
-  two faces, with a dissimilarity of {distance}">
-  <g class="training">{_dots(people[:count], dots[:count], radius=3)}</g>
-  <g class="test">{_dots(people[count:], dots[count:], radius=6)}</g>
-  {_joined(ends, along, tiles, faces, distance)}
-</svg>"""
-
-
-def _dots(people: Sequence[int], places: np.ndarray, radius: int) -> str:
-    return "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{person_color(person)}"/>'
-        for person, (x, y) in zip(people, places, strict=True)
-    )
-
-
-def _joined(ends: np.ndarray, along: np.ndarray, tiles: np.ndarray, faces: Sequence[Image.Image], label: str) -> str:
-    """Draw a line between two points, (2, 2) in pixels, with a label beside its middle, and the faces."""
-    (ax, ay), (bx, by) = ends
-    marks = f'<path class="join" d="M{ax:.1f} {ay:.1f} L{bx:.1f} {by:.1f}"/>'
-    for end, tile, face in zip(ends, tiles, faces, strict=True):
-        x, y = tile - TILE / 2
-        marks += f"""
-  <circle class="end" cx="{end[0]:.1f}" cy="{end[1]:.1f}" r="7"/>
-  <image href="{data_uri(face)}" x="{x:.1f}" y="{y:.1f}" width="{TILE}" height="{TILE}"/>
-  <rect class="tile" x="{x:.1f}" y="{y:.1f}" width="{TILE}" height="{TILE}"/>"""
-    x, y = ends.mean(axis=0) + LABEL_DISTANCE * np.array([along[1], -along[0]]) * (1 if along[0] >= 0 else -1)
-    return f'{marks}\n  <text x="{x:.1f}" y="{y + 6:.1f}" text-anchor="middle">{label}</text>'
+    return re.sub("<!--.*?-->", "", f"## {heading}\n\n{section[1]}") if section else ""

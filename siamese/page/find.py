@@ -1,42 +1,23 @@
 """The Find tab: search several photos for the person of a portrait."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from siamese import images, wording
 from siamese.comparison import verdict_of
-from siamese.faces.detection import Box
+from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.model import Model
 from siamese.page import widgets
-from siamese.page.uploads import Upload
+from siamese.page.uploads import ReadPhoto, Upload
 from siamese.search.embedding import PhotoCollection, Progress
 from siamese.search.find import Match, Matches, find
-from siamese.wording import Vocabulary, counted
+from siamese.wording import FACES, Vocabulary, counted
 
-FACE_MARGIN = 0.6  # of a face that is searched for, in its sides
-
-
-@dataclass(frozen=True)
-class Region:
-    """A part of an upload around a face, so that this face is the main one of the image."""
-
-    upload: Upload
-    box: Box  # in pixels of the upload
-
-    def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]:
-        """Read it like `siamese.images.read_reduced`."""
-        image, reduced = self.upload.read_reduced(min_long_side)
-        left, top, right, bottom = (edge / reduced for edge in self.box)
-        x, y = FACE_MARGIN * (right - left), FACE_MARGIN * (bottom - top)
-        edges = max(left - x, 0), max(top - y, 0), min(right + x, image.width), min(bottom + y, image.height)
-        left, top, right, bottom = map(round, edges)
-        return image.crop((left, top, right, bottom)), reduced
+FACE_MARGIN = 0.6  # around a face of the portrait that is searched for, in its sides
 
 
 class FindTab:
@@ -66,7 +47,7 @@ class FindTab:
     def search(
         self,
         files: Sequence[Upload],
-        portrait: Upload | Region,
+        portrait: images.ImageSource,
         fmr: float | None,
         progress: Progress = lambda *_: None,
     ) -> Matches:
@@ -98,25 +79,28 @@ class FindTab:
         except (FileNotFoundError, ValueError) as error:
             yield widgets.explanation(error), "", gr.skip(), ""
 
-    def query(self, portrait: Upload, face: float | None) -> tuple[Upload | Region, str]:
+    def query(self, portrait: Upload, face: float | None) -> tuple[ReadPhoto, str]:
         """Return what to search for, and the portrait with its faces as buttons if there are several.
 
         Raises:
             FileNotFoundError, ValueError: if the portrait cannot be read or shows no face.
         """
-        (faces,) = self.model.detect([portrait])
+        photo = ReadPhoto(*images.read_reduced(portrait, MAX_PHOTO_SIDE if self.words is FACES else None))
+        (faces,) = self.model.detect([photo])
         if not faces:
             raise ValueError(f"No face was found in the {self.words.portrait}. Use one in which the face is large")
         if len(faces) == 1:
-            return portrait, ""
+            return photo, ""
         number = min(max(int(face or 1), 1), len(faces))
-        image, reduced = images.read_reduced(portrait, widgets.PREVIEW_PIXELS)
-        drawn = widgets.faces_to_choose(image, reduced, faces, 0, number, "the portrait")
+        drawn = widgets.faces_to_choose(*photo.read_reduced(widgets.PREVIEW_PIXELS), faces, 0, number, "the portrait")
+        drawn = f'<div class="seen"><p>Click the face to search for.</p><div class="group-photos">{drawn}</div></div>'
         box = faces[number - 1].box
         assert box, "the face was detected"
-        return Region(
-            portrait, box
-        ), f'<div class="seen"><p>Click the face to search for.</p><div class="group-photos">{drawn}</div></div>'
+        image, (left, top, right, bottom) = photo.image, (edge / photo.factor for edge in box)
+        x, y = FACE_MARGIN * (right - left), FACE_MARGIN * (bottom - top)
+        edges = max(left - x, 0), max(top - y, 0), min(right + x, image.width), min(bottom + y, image.height)
+        left, top, right, bottom = map(round, edges)
+        return ReadPhoto(image.crop((left, top, right, bottom)), photo.factor), drawn
 
     def hint(self, portrait: Upload | None, files: list[Upload] | None) -> str:
         """Say what is missing."""
@@ -127,10 +111,8 @@ class FindTab:
     def draw(self, rate: gr.Number) -> None:
         """Draw the tab, and connect its functions. Only the API uses `rate`, a false-match rate."""
         words = self.words
-        gr.Markdown(
-            f"## Find one {words.one} in many {words.photo}s\nAdd a {words.portrait} and up to {widgets.MAX_PHOTOS} "
-            f"{words.photo}s to look through."
-        )
+        many = f"{widgets.MAX_PHOTOS} {words.photo}s to look through"
+        widgets.heading(f"Find one {words.one} in many {words.photo}s", f"Add a {words.portrait} and up to {many}.")
         with gr.Row():
             portrait = widgets.photo_input(words.portrait.capitalize(), words)
             with gr.Column():
@@ -147,7 +129,7 @@ class FindTab:
         search, shown = widgets.gpu_for_files(self.on_change), [best, chooser, drawn, found]
         gr.on(given, search, [files, portrait, face], shown, js="search", **settings)
         if example:
-            filled = example.select(None, None, [portrait, files], js="exampleForFind")
+            filled = example.select(None, None, [portrait, files], js="() => [example[0], example.slice(1)]")
             filled.then(None, js="() => askFind()")
         widgets.publish(widgets.gpu_for_files(self.find), "find", [files, portrait, rate], widgets.PRIVATE_GROUP)
 

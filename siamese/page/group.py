@@ -111,13 +111,11 @@ class GroupTab:
     def draw(self, rate: gr.Number) -> None:
         """Draw the tab, and connect its functions. Only the API uses `rate`, a false-match rate."""
         words = self.words
-        gr.Markdown(
-            f"## Group {words.photo}s by {words.one}\n{words.item.capitalize()}s that likely show {words.same} are put "
-            "together."
-        )
+        sentence = f"{words.item.capitalize()}s that likely show {words.same} are put together."
+        widgets.heading(f"Group {words.photo}s by {words.one}", sentence)
         files = widgets.photos_input(f"Up to {widgets.MAX_PHOTOS} {words.photo}s")
         if self.examples:
-            widgets.example_buttons(self.examples).select(None, None, files, js="exampleForGroup")
+            widgets.example_buttons(self.examples).select(None, None, files, js="() => [example]")
         drawn = gr.HTML(js_on_load="removePhotos(element)")
         found = gr.State(time_to_live=PERIOD)
         hint, script = self.show(None, None, 0), "announceAnswers(element); onGroup(element, trigger, watch)"

@@ -31,7 +31,6 @@ def networks_run_inside_gpu_functions() -> None:
     assert find(pair, pair[0])["faces"] == 2
     *_, (best, *_) = on_find(pair, pair[0], None, app.gr.Progress())
     assert "Found" in best
-    assert "svg" in app.on_about(*pair, choice)
     assert "missing" in message(app.compare, pair[0], None)
     assert "outside a GPU function" in message(app.model.embed, pair)
 
@@ -43,7 +42,6 @@ def networks_are_on_the_gpu_from_the_start() -> None:
 
     networks = (
         app.model.network,
-        app.tutorial_model.network,
         app.retinaface.load_network(app.model.network.device, app.torch.float32),
     )
     devices = {str(weight.device) for network in networks for weight in network.state_dict().values()}
