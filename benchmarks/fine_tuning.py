@@ -39,7 +39,7 @@ def main() -> None:
         att = train("att", out / "att", folds=5, **settings).record
         lfw = train(photos, out / "lfw", **settings).record
     result = {
-        "settings": asdict(att.settings),
+        "settings": asdict(att.settings) | {"init": settings["init"]},
         "att": {"before": asdict(att.folds.before), "after": asdict(att.folds.pooled)},
         "lfw": {
             "people": {"training": len(lfw.people.training), "test": len(lfw.people.test)},
