@@ -118,27 +118,29 @@ def theirs(source: Path, loss: str, side: int, starts_pretrained: bool) -> dict[
 
 def main() -> None:
     parser = common.parser(__doc__, data=True)
+    parser.add_argument("--sets", nargs="+", choices=("digits", "groceries"), default=["digits", "groceries"])
     args = parser.parse_args()
-    result: dict[str, dict] = {}
+    result: dict[str, dict] = {data: {} for data in args.sets}
 
     def add(data: str, system: str, run: Callable[[], dict[str, float]]) -> None:
         cpu = time.process_time()
         scores = run()
-        result.setdefault(data, {})[system] = {**scores, "cpu_seconds": round(time.process_time() - cpu)}
+        result[data][system] = {**scores, "cpu_seconds": round(time.process_time() - cpu)}
         print(data, system, result[data][system], flush=True)
 
-    with tempfile.TemporaryDirectory() as folder:
-        digits = Path(folder, "digits")
-        write_digits(digits, HELD_OUT["7 to 9"])
-        add("digits", "`siamese train`", partial(ours, digits, False))
-        for loss in LOSSES:
-            add("digits", f"ConvNet, {loss}", partial(theirs, digits, loss, SCRATCH_SIDE, False))
+    if "digits" in args.sets:
+        with tempfile.TemporaryDirectory() as folder:
+            digits = Path(folder, "digits")
+            write_digits(digits, HELD_OUT["7 to 9"])
+            add("digits", "`siamese train`", partial(ours, digits, False))
+            for loss in LOSSES:
+                add("digits", f"ConvNet, {loss}", partial(theirs, digits, loss, SCRATCH_SIDE, False))
+    if "groceries" in args.sets:
         groceries, loss = args.data / "grocery.zip", "MultiSimilarityLoss"
         add("groceries", "`siamese train`", partial(ours, groceries, False))
         add("groceries", "`siamese train --finetune`", partial(ours, groceries, True))
         add("groceries", f"`weights/images`, {loss}", partial(theirs, groceries, loss, FINETUNED_SIDE, True))
-    result["threads"] = torch.get_num_threads()
-    common.finish(result, args.json, {})
+    common.finish({"sets": result, "threads": torch.get_num_threads()}, args.json, {})
 
 
 if __name__ == "__main__":
