@@ -397,10 +397,10 @@ def test_dependencies_are_what_the_package_and_the_page_import():
     assert [line for line in lines if not line.startswith("#")] == [*base, *extras["page"], *extras["heic"]]
     library = imported("siamese.cli.search", "siamese.hub.space")
     # huggingface_hub imports jinja2, and only torchvision's library is loaded.
-    modules = {"pillow": "PIL", "pyyaml": "yaml"}
+    modules = {"pillow": "PIL", "pyyaml": "yaml", "markdown-it-py": "markdown_it"}
     installed = {modules.get(name, name) for name in names(base)} | {"onnxruntime", "timm"}  # of some networks only
     assert library == installed - {"jinja2", "torchvision"}
-    assert imported("app") - installed == names(extras["page"])
+    assert imported("app") - installed == {modules.get(name, name) for name in names(extras["page"])}
 
 
 def test_front_matter():
