@@ -64,7 +64,7 @@ def test_weights_that_training_left_as_they_were_are_named(record):
 
 
 def test_rates_and_how_many_more_people_the_next_one_takes(record):
-    """100 people in all, of whom 10 have 4,500 impostor pairs. The pairs grow with the square of the people."""
+    """Of 100 people, 10 are held out, with 4,500 impostor pairs. Twice as many people have four times as many pairs."""
     people = replace(record.people, training=[str(number) for number in range(90)])
     record = replace(record, people=people, test=replace(record.test, impostor=4500))
     one, all_four = [OperatingPoint(1e-2, 0.0, 0.1)], [OperatingPoint(10.0**-k, float(k), 0.1) for k in (2, 3, 4, 5)]

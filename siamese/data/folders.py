@@ -42,15 +42,15 @@ class LabelledFiles(NamedTuple):
     test_names: frozenset[str]
     problems: list[str]
 
-    def sample(self, names: Collection[str], most: int) -> LabelledFiles:
-        """Return some of the people, with at most so many images each."""
+    def sample(self, names: Collection[str], max_images: int) -> LabelledFiles:
+        """Return some of the people, with at most `max_images` of each."""
         starts = [0, *accumulate(self.counts)]
         kept = [row for row, name in enumerate(self.names) if name in names]
         return self._replace(
             names=tuple(self.names[row] for row in kept),
             folders=tuple(self.folders[row] for row in kept),
-            counts=tuple(min(self.counts[row], most) for row in kept),
-            files=[file for row in kept for file in self.files[starts[row] : starts[row + 1]][:most]],
+            counts=tuple(min(self.counts[row], max_images) for row in kept),
+            files=[file for row in kept for file in self.files[starts[row] : starts[row + 1]][:max_images]],
             test_names=self.test_names & set(names),
         )
 
