@@ -1,9 +1,12 @@
 """Names of files: those of the operating system, in zip archives, of new files, and on a terminal."""
 
+import os
 import re
 import unicodedata
+import zipfile
+from collections import Counter
 from contextlib import suppress
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 # Of operating systems and network drives: settings, previews and deleted files. Also all names that start with a dot.
 SYSTEM_NAMES = {
@@ -25,12 +28,32 @@ def is_system(name: str, folder: str = "") -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def member_name(name: str) -> str:
-    """Return the name of a member of a zip archive as zipfile gives it, in Unicode's composed form (NFC)."""
-    # macOS decomposes accents, and its zip archives do not flag their names as UTF-8: zipfile decodes them as cp437.
-    with suppress(UnicodeError):
-        name = name.encode("cp437").decode()
-    return unicodedata.normalize("NFC", name)
+def open_zip(file: Path) -> zipfile.ZipFile:
+    """Open a zip archive whose members get unique names that stay inside it, in Unicode's composed form (NFC).
+
+    "./a.jpg" and "/a.jpg" become "a.jpg" and "a (2).jpg". Of several members with exactly the same name, the last one
+    counts, as in zipfile.
+    """
+    archive = zipfile.ZipFile(file)
+    members: dict[str, zipfile.ZipInfo] = {}
+    repeated: Counter[str] = Counter()
+    for member in map(archive.getinfo, dict.fromkeys(archive.namelist())):
+        is_folder, original = member.is_dir(), member.filename
+        # macOS decomposes accents, and does not flag the names in its archives as UTF-8: zipfile decodes them as cp437.
+        with suppress(UnicodeError):
+            original = original.encode("cp437").decode()
+        parts = unicodedata.normalize("NFC", original).replace("\\", "/").split("/")
+        first = name = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
+        if is_folder:
+            name += "/"
+        while name in members and not is_folder:
+            repeated[first] += 1
+            stem, suffix = os.path.splitext(first)
+            name = f"{stem} ({repeated[first] + 1}){suffix}"
+        member.filename = name
+        members[name] = member
+    archive.filelist, archive.NameToInfo = list(members.values()), members
+    return archive
 
 
 def unique_name(name: str, taken: dict[str, int], reserved: int = 0) -> str:

@@ -477,3 +477,12 @@ def test_free_bytes_respects_the_container_and_other_processes(monkeypatch, tmp_
     assert dataset_module.free_bytes(cpu) == (5000 - 2 * 1000) // 2 // 2
     limit.unlink()
     assert dataset_module.free_bytes(cpu) == 8000 // 2 // 2
+
+
+def test_members_of_a_zip_may_start_with_a_dot(digits, tmp_path):
+    archive = tmp_path / "digits.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for image in digits.rglob("*.png"):
+            member = zipfile.ZipInfo(f"./data/{image.relative_to(digits).as_posix()}")
+            file.writestr(member, image.read_bytes())
+    assert load_dataset(archive, SHAPE).fingerprint() == load_dataset(digits, SHAPE).fingerprint()

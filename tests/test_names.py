@@ -1,10 +1,11 @@
 """Names of files."""
 
 import os
+import zipfile
 
 import pytest
 
-from siamese.names import MAX_NAME_BYTES, is_system, member_name, printable, unique_name
+from siamese.names import MAX_NAME_BYTES, is_system, open_zip, printable, unique_name
 
 
 def test_names_differ_also_where_letter_case_does_not_count():
@@ -47,11 +48,15 @@ def test_long_names_are_shortened_and_stay_unique(tmp_path, letter):
     assert len(unique_name("." + "x" * 400, {}).encode()) <= MAX_NAME_BYTES
 
 
-def test_names_in_archives_of_macos():
+def test_names_in_archives_are_decoded_and_unique(tmp_path):
     decomposed = "Zoe\u0308/日本.jpg"
-    assert member_name(decomposed.encode().decode("cp437")) == "Zoë/日本.jpg"
-    assert member_name("Zoë/日本.jpg") == "Zoë/日本.jpg"
-    assert member_name("caf\u00e9.jpg") == "café.jpg"
+    names = (decomposed.encode().decode("cp437"), "Zoë/1.jpg", "caf\u00e9.jpg", "./p.jpg", "p.jpg", "/a//b\\..\\c.jpg")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, name)
+    archive = open_zip(tmp_path / "a.zip")
+    assert archive.namelist() == ["Zoë/日本.jpg", "Zoë/1.jpg", "café.jpg", "p.jpg", "p (2).jpg", "a/b/c.jpg"]
+    assert [archive.read(name).decode() for name in archive.namelist()] == list(names)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,15 @@ import unicodedata
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from siamese.names import is_system, member_name, printable
+from siamese.names import is_system, open_zip, printable
 
 Folder = Path | zipfile.Path
+NFC = partial(unicodedata.normalize, "NFC")  # the composed form of Unicode
 Entries = Callable[[Folder], list[tuple[str, bool]]]  # folder → (name, is it a folder?) of each entry
 
 MAX_LISTED = 5
@@ -73,7 +75,7 @@ def list_people(source: Path) -> LabelledFiles:
     root: Folder = source
     if source.is_file():
         try:
-            root = zipfile.Path(zipfile.ZipFile(source))
+            root = zipfile.Path(open_zip(source))
         except zipfile.BadZipFile as error:
             raise ValueError(f"{source} is neither a folder nor a complete zip archive") from error
     entries = _entries(root)
@@ -96,7 +98,7 @@ def list_people(source: Path) -> LabelledFiles:
         if len(images) < 2:
             problems.append(f"{name} has {len(images)} image{'s' * (len(images) != 1)}; a pair needs at least 2")
         counts.append(len(images))
-        files += natural_order(images, lambda entry: _shown(entry, root))
+        files += natural_order(images, NFC)
     return LabelledFiles(
         tuple(names), tuple(folders[name] for name in names), tuple(counts), files, test_names, problems
     )
@@ -126,7 +128,7 @@ def _entries(root: Folder) -> Entries:
     # zipfile.Path.iterdir scans the whole archive for each folder, so index it once.
     index: dict[str, list[tuple[str, bool]]] = defaultdict(list)
     if isinstance(root, zipfile.Path):
-        for path in dict.fromkeys(root.root.namelist()):  # an archive can list a name twice
+        for path in root.root.namelist():
             parent, _, name = path.rstrip("/").rpartition("/")
             index[parent].append((name, path.endswith("/")))
 
@@ -164,7 +166,7 @@ def _subfolders(parent: Folder, entries: Entries) -> dict[str, Folder]:
     folders = {}
     for entry, is_folder in entries(parent):
         if is_folder and not is_system(entry, parent.name):
-            name = _shown(entry, parent)
+            name = NFC(entry)
             try:
                 name.encode()
             except UnicodeEncodeError as error:
@@ -173,8 +175,3 @@ def _subfolders(parent: Folder, entries: Entries) -> dict[str, Folder]:
                 raise ValueError(f"two folders are named {name}, with accents encoded in two ways; merge them")
             folders[name] = parent / entry
     return folders
-
-
-def _shown(entry: str, parent: Folder) -> str:
-    """Return a name in Unicode's composed form (NFC)."""
-    return member_name(entry) if isinstance(parent, zipfile.Path) else unicodedata.normalize("NFC", entry)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from siamese.images import FORMATS, RAW_SUFFIXES, read_file, read_member
-from siamese.names import is_system, member_name
+from siamese.names import is_system, open_zip
 
 OTHER_SUFFIXES = (".mpo", ".heic", ".heif", ".hif")  # MPO counts as JPEG; HEIC needs a package, see `images`
 ARCHIVE_SUFFIX = ".zip"
@@ -37,7 +37,7 @@ class Photo:
         try:
             if self.member is None:
                 return read_file(Path(self.file), "the file")
-            return read_member(_open_archive(Path(self.file))[0], self.member, "the file")
+            return read_member(_open_archive(Path(self.file)), self.member, "the file")
         except FileNotFoundError as error:
             raise ValueError("it was deleted before it was read") from error
         except OSError as error:
@@ -104,7 +104,7 @@ def find_photo(source: Path, path: str) -> Photo:
     for number, part in enumerate(parts):
         if file.is_file():
             try:
-                member = _open_archive(file)[1]["/".join(parts[number:])]
+                member = _open_archive(file).getinfo("/".join(parts[number:]))
             except (*ZIP_ERRORS, KeyError) as error:
                 raise FileNotFoundError(f"there is no photo {path} in {source}") from error
             return Photo(path, member.file_size, member.CRC, str(file), member)
@@ -170,11 +170,12 @@ def _list_archive(file: Path, path: str, found: Listing) -> None:
     try:
         if not file.is_file():
             raise zipfile.BadZipFile
-        members = _open_archive(file)[1]
+        members = [member for member in _open_archive(file).infolist() if not member.is_dir()]
     except ZIP_ERRORS:
         found.problems.append((path, "it is not a complete zip archive"))
         return
-    for name, member in members.items():
+    for member in members:
+        name = member.filename
         parts = PurePosixPath(name).parts
         if any(is_system(part, folder) for part, folder in zip(parts, ("", *parts), strict=False)):
             continue
@@ -201,25 +202,12 @@ def photo_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in extensions.items() if name in FORMATS) | frozenset(OTHER_SUFFIXES)
 
 
-def _open_archive(file: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Open an archive once for all its photos. Returns it, which threads can share, and its files by unique names."""
+def _open_archive(file: Path) -> zipfile.ZipFile:
+    """Open an archive once for all its photos; threads can share it."""
     status = file.stat()
     return _archive(file, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=4)
-def _archive(file: Path, stamp: int, size: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    archive = zipfile.ZipFile(file)
-    members: dict[str, zipfile.ZipInfo] = {}
-    repeated: Counter[str] = Counter()
-    for member in archive.infolist():
-        if member.is_dir():
-            continue
-        parts = member_name(member.filename).replace("\\", "/").split("/")
-        first = name = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
-        while name in members:
-            repeated[first] += 1
-            stem, suffix = os.path.splitext(first)
-            name = f"{stem} ({repeated[first] + 1}){suffix}"
-        members[name] = member
-    return archive, members
+def _archive(file: Path, stamp: int, size: int) -> zipfile.ZipFile:
+    return open_zip(file)
