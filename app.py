@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from siamese.page.uploads import ReadPhoto, Upload, read_together, use_own_uploads_folder
+from siamese.page.uploads import PERIOD, ReadPhoto, Upload, read_together, use_own_uploads_folder
 
 uploads_folder = use_own_uploads_folder()  # first: Gradio reads some of its settings when it is imported
 
@@ -26,15 +26,8 @@ from siamese.page import compare as drawing
 from siamese.page.compare import ALL_FACES, Kept, Numbers, for_choice
 from siamese.page.find import FindTab
 from siamese.page.group import GroupTab
-from siamese.page.server import (
-    MAX_PHOTO_BYTES,
-    PERIOD,
-    Page,
-    RequestLimits,
-    limit_memory_growth,
-    set_page_head,
-    start_cleanup,
-)
+from siamese.page.limits import MAX_PHOTO_BYTES, MAX_WAITING, RequestLimits
+from siamese.page.server import Page, limit_memory_growth, set_page_head, start_cleanup
 from siamese.saliency import saliency_maps
 from siamese.wording import FACES, NO_FACE
 
@@ -228,7 +221,7 @@ def launch(**settings: Any) -> None:
     start_cleanup(demo)
     threading.Thread(target=warm_up, daemon=True).start()
     set_page_head(QUESTION, about.description(words), "docs/page.png" if words is FACES else "")
-    demo.queue(max_size=64).launch(
+    demo.queue(max_size=MAX_WAITING).launch(
         theme=widgets.THEME,
         css_paths=HERE / "app.css",
         head=f"<script>{(HERE / 'app.js').read_text('utf-8')}</script>",

@@ -298,10 +298,10 @@ print(json.dumps([before, {"files": kept_files(), "sessions": kept_sessions(), "
 
 def test_clean_up_deletes_all_photos_and_answers(tmp_path):
     """Clean up every second instead of every ten minutes. Examples still work afterwards."""
-    upload, temporary, secret = tmp_path / "upload.png", tmp_path / "temporary", tmp_path / "my secret.jpg"
+    upload, temporary, secret = tmp_path / "lock", tmp_path / "temporary", tmp_path / "my secret.jpg"
     temporary.mkdir()
     secret.write_bytes(b"la la la")
-    Image.open(PAIR[0]).resize((300, 375)).save(upload)
+    Image.open(PAIR[0]).resize((300, 375)).save(upload, "PNG")
     command = [sys.executable, "-c", WATCH_A_SESSION, temporary, secret, upload, PAIR[1]]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
@@ -386,7 +386,7 @@ def refuse(*arguments): raise PermissionError(13, "The process cannot access the
 os.rename = os.replace = pathlib.Path.rename = pathlib.Path.replace = refuse  # as Windows does if a file is open
 from siamese.page.uploads import use_own_uploads_folder
 
-folder = use_own_uploads_folder()
+folder = use_own_uploads_folder().path
 (folder / "upload").mkdir()
 (folder / "upload" / "photo.jpg").write_bytes(b"a face")
 print(folder, flush=True)
@@ -403,7 +403,10 @@ def test_uploads_of_a_killed_page_are_deleted_at_the_next_start(tmp_path):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
         return process, Path(process.stdout.readline().strip())
 
-    (killed, old), (running, other) = start(600), start(600)
+    (killed, old), (running, other), (stopped, gone) = start(600), start(600), start(600)
+    stopped.terminate()
+    assert stopped.wait() == 0
+    assert not gone.exists()
     killed.kill()
     killed.wait()
     assert (old / "upload" / "photo.jpg").exists()

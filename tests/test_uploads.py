@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from siamese import images
+from siamese.page import uploads
 from siamese.page.uploads import ReadPhoto, Upload, read_together
 
 from .conftest import EXAMPLES, ROOT
@@ -94,6 +95,20 @@ def test_a_process_that_was_killed_is_replaced():
         reader.wait()
     image, _ = Upload(str(PHOTO)).read_reduced(640)
     assert same_pixels(image, images.read_reduced(PHOTO, 640)[0])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot stop a process")
+def test_a_process_that_was_stopped_is_replaced(monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_WAIT", 1)
+    Upload(str(PHOTO)).read_reduced(640)
+    for child in psutil.Process().children():
+        if "siamese.page.uploads" in child.cmdline():
+            child.suspend()
+    for _ in range(uploads.PROCESSES):
+        with pytest.raises(ValueError, match="too much time"):
+            Upload(str(PHOTO)).read_reduced(640)
+    monkeypatch.undo()
+    assert Upload(str(PHOTO)).read_reduced(640)[1] == images.read_reduced(PHOTO, 640)[1]
 
 
 def test_many_threads_at_once():

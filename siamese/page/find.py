@@ -13,7 +13,6 @@ from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.model import Model
 from siamese.page import widgets
 from siamese.page.uploads import ReadPhoto, Upload
-from siamese.search.embedding import PhotoCollection, Progress
 from siamese.search.find import Match, Matches, find
 from siamese.wording import FACES, Vocabulary, counted
 
@@ -49,10 +48,10 @@ class FindTab:
         files: Sequence[Upload],
         portrait: images.ImageSource,
         fmr: float | None,
-        progress: Progress = lambda *_: None,
+        progress: gr.Progress | None = None,
     ) -> Matches:
         """Search all faces of the photos."""
-        photos = PhotoCollection(self.model, widgets.named(files, self.words, "find"), progress=progress)
+        photos = widgets.read_photos(self.model, widgets.named(files, self.words, "find"), progress)
         return find(portrait, photos, model=self.model, fmr=fmr, limit=max(len(photos), 1))
 
     def on_change(
@@ -71,7 +70,7 @@ class FindTab:
             query, chooser = self.query(portrait, face)
             yield gr.skip(), chooser, gr.skip(), gr.skip()
             if files:
-                found = self.search(files, query, None, widgets.report(progress, self.words))
+                found = self.search(files, query, None, progress)
                 uploads = dict(widgets.named(files, self.words, "find"))
                 yield answer(found, self.words), gr.skip(), gr.skip(), photos(found, uploads)
             else:

@@ -46,7 +46,8 @@ class GroupTab:
         """
         if not files:
             raise ValueError("The photos are missing")
-        photos = PhotoCollection(self.model, widgets.named(files, self.words, "group"), MAX_GROUPED_FACES)
+        named = widgets.named(files, self.words, "group")
+        photos = widgets.read_photos(self.model, named, None, MAX_GROUPED_FACES)
         people = group(photos, model=self.model, fmr=false_match_rate)
         rows = [face.row for _, faces in groups_of(people, self.words) for face in faces]
         return people.to_dict() | {"dissimilarities": distances(photos.z[rows]).tolist()}
@@ -67,7 +68,7 @@ class GroupTab:
             yield widgets.thumbnails(files), None, widgets.explanation(error), ""
             return
         yield widgets.thumbnails(files), None, widgets.WAITING, ""
-        found = PhotoCollection(self.model, photos, MAX_GROUPED_FACES, widgets.report(progress, self.words))
+        found = widgets.read_photos(self.model, photos, progress, MAX_GROUPED_FACES)
         yield gr.skip(), found, self.show(files, found, fmr), ""
 
     def show(self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float) -> str:
@@ -97,13 +98,16 @@ class GroupTab:
             '<button type="button" data-close aria-label="Close">×</button>',
         )
 
-    def on_archive(self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float) -> str:
+    def on_archive(
+        self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float, request: gr.Request
+    ) -> str:
         """Write the photos of each person into a ZIP archive, and return a link to it, which the page opens."""
         try:
             if not files or not found:
                 raise FileNotFoundError
             people = group(found, model=self.model, fmr=fmr or None)
-            file = write_archive(archive(people, dict(widgets.named(files, self.words, "group")), self.words))
+            photos = archive(people, dict(widgets.named(files, self.words, "group")), self.words)
+            file = write_archive(photos, request.client.host)
         except (FileNotFoundError, ValueError) as error:
             raise gr.Error(f"{widgets.reason(error)}.", print_exception=False) from error
         return f'<a href="gradio_api/file={quote(str(file))}" download>Download</a>'

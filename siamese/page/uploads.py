@@ -2,11 +2,17 @@
 
 import atexit
 import json
+import math
 import os
+import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,45 +31,117 @@ PROCESSES = 2
 
 # Of one photo. Those of 50 megapixels need up to 3 seconds and 0.6 GB in any format; a JPEG file needs much less.
 MAX_SECONDS = 4  # of CPU time
+MAX_WAIT = 120  # seconds, also if the process was stopped
 MAX_BYTES = 900_000_000  # of memory
 
+PERIOD = 1800  # seconds after which what a visitor sent is deleted
+MAX_VISITOR_BYTES = 1_000_000_000  # that a visitor stores in `PERIOD`
+MAX_STORED_BYTES = 5_000_000_000  # that all visitors store
+FILE_BYTES = 500_000  # that each file counts in addition, as many small ones are work, too
 
-def use_own_uploads_folder() -> Path:
-    """Let Gradio keep uploads in a folder of this process, and delete those of pages that were killed.
 
-    A page holds a lock as long as it runs, and deletes the folder when it ends normally. The lock is beside the folder,
+class FullError(ValueError):
+    """A visitor stored too much, or all of them together did."""
+
+
+@dataclass(eq=False)
+class Stored:
+    """What one request of a visitor stores."""
+
+    visitor: str
+    bytes: int = 0
+    ended: float = math.inf  # time of the monotonic clock
+
+
+class UploadFolder:
+    """The folder for uploads of this process, and a record of what each request stores in it.
+
+    The process holds a lock as long as it runs, and deletes the folder when it ends. The lock is beside the folder,
     because Windows does not rename or delete a folder with an open file.
     """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=0, mode=0o600, thread_local=False)
+        self._requests: list[Stored] = []
+        self._bytes: Counter[str] = Counter()  # of each visitor, and "" for all
+        self._counting = threading.Lock()
+
+    def hold(self) -> None:
+        """Create the folder and its lock, unless they are there."""
+        while not (self.path.is_dir() and Path(self._lock.lock_file).exists()):
+            self._lock.release(force=True)
+            with suppress(Timeout):  # another page tries whether it is free
+                self._lock.acquire()
+                self.path.mkdir(mode=0o700, exist_ok=True)
+
+    def reserve(self, request: Stored, size: int) -> None:
+        """Count bytes of a request before they are stored.
+
+        Raises:
+            FullError: if they are too many; they are not counted then.
+        """
+        with self._counting:
+            if self._bytes[""] + size > MAX_STORED_BYTES:
+                raise FullError("This page has too many photos at the moment. Try again in half an hour")
+            if self._bytes[request.visitor] + size > MAX_VISITOR_BYTES:
+                raise FullError("You uploaded too many photos. Try again in half an hour")
+            if not request.bytes:
+                self._requests.append(request)
+            self._count(request, size)
+
+    def settle(self, request: Stored, unused: int) -> None:
+        """Note that a request ended, which reserved more bytes than it stored."""
+        with self._counting:
+            self._count(request, -unused)
+            request.ended = time.monotonic()
+
+    def _count(self, request: Stored, size: int) -> None:
+        request.bytes += size
+        self._bytes[request.visitor] += size
+        self._bytes[""] += size
+
+    def clean_up(self, max_age: float) -> None:
+        """Delete what was stored more than `max_age` seconds ago or, as the clock was set back, in the future."""
+        oldest = time.monotonic() - max_age
+        for path in sorted(self.path.rglob("*"), reverse=True):  # files before their folder
+            with suppress(OSError):  # another thread deleted it, or the folder is not empty
+                status = path.lstat()
+                if abs(time.time() - max(status.st_mtime, status.st_ctime)) > max_age:
+                    path.rmdir() if path.is_dir() else path.unlink()
+        with self._counting:
+            for request in [request for request in self._requests if request.ended < oldest]:
+                self._requests.remove(request)
+                self._count(request, -request.bytes)
+            self._bytes = +self._bytes  # without visitors that store nothing
+
+    def delete(self) -> None:
+        """Delete the folder and its lock, unless another process holds it."""
+        with suppress(Timeout, OSError), self._lock:
+            shutil.rmtree(self.path, ignore_errors=True)
+            if not self.path.exists():
+                Path(self._lock.lock_file).unlink(missing_ok=True)  # Windows deletes it when it is released
+            self._lock.release(force=True)
+
+
+folder: UploadFolder  # of this process, see `use_own_uploads_folder`
+
+
+def use_own_uploads_folder() -> UploadFolder:
+    """Let Gradio keep uploads in a folder of this process, and delete those of pages that were killed."""
+    global folder
     parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
     parent.mkdir(parents=True, exist_ok=True)
     for file in parent.glob(f"{PREFIX}*.lock"):
-        with suppress(Timeout, OSError), FileLock(file, timeout=0, mode=0o600):
-            _delete(file.with_suffix(""), file)
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        file = folder.with_name(f"{folder.name}.lock")
-        lock = FileLock(file, mode=0o600)
-        lock.acquire()
-        if folder.is_dir() and file.exists():  # else another page was faster and deleted them
-            break
-        lock.release()
-    atexit.register(_end, lock, folder, os.getpid())
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        UploadFolder(file.with_suffix("")).delete()
+    folder = UploadFolder(parent / f"{PREFIX}{secrets.token_hex(8)}")
+    folder.hold()
+    process = os.getpid()
+    atexit.register(lambda: folder.delete() if os.getpid() == process else None)  # not in a forked process
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which deletes the folder, too
+    os.environ["GRADIO_TEMP_DIR"] = str(folder.path)
     return folder
-
-
-def _end(lock: FileLock, folder: Path, process: int) -> None:
-    if os.getpid() == process:  # not in a forked process
-        _delete(folder, Path(lock.lock_file))
-        lock.release()
-
-
-def _delete(folder: Path, lock: Path) -> None:
-    """Delete a folder of uploads, and its lock, which this process holds."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if not folder.exists():
-        with suppress(PermissionError):  # on Windows, which deletes it when it is released
-            lock.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -127,7 +205,8 @@ class _Reader:
         self._requests, self._answers = self.process.stdin, self.process.stdout
 
     def read(self, upload: Upload, min_long_side: int | None) -> tuple[Image.Image, int]:
-        complete = False
+        complete, timer = False, threading.Timer(MAX_WAIT, self.process.kill)
+        timer.start()
         try:
             self._requests.write(json.dumps([upload.path, min_long_side]).encode() + b"\n")
             self._requests.flush()
@@ -137,12 +216,14 @@ class _Reader:
                 raise (FileNotFoundError if answer["error"] == "FileNotFoundError" else ValueError)(answer["message"])
             size = tuple(answer["size"])
             pixels = self._answers.read(3 * size[0] * size[1])
-            image = Image.frombytes("RGB", size, pixels)
+            if len(pixels) < 3 * size[0] * size[1]:
+                raise EOFError
             complete = True
-            return image, answer["factor"]
-        except (BrokenPipeError, json.JSONDecodeError) as error:
+            return Image.frombytes("RGB", size, pixels), answer["factor"]
+        except (BrokenPipeError, EOFError, json.JSONDecodeError) as error:
             raise ValueError(f"{shorten(upload.name)} takes too much time or memory to read; {ADVICE}") from error
         finally:
+            timer.cancel()
             if not complete:
                 self.process.kill()
                 self.process.communicate()

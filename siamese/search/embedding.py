@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -100,6 +102,7 @@ class PhotoCollection:
         photos: (name, image) of each photo.
         max_faces: stop after this many faces; None for no limit.
         progress: called after each photo.
+        max_seconds: stop after this time.
     """
 
     def __init__(
@@ -108,7 +111,9 @@ class PhotoCollection:
         photos: Sequence[tuple[str, images.ImageSource]],
         max_faces: int | None = None,
         progress: Progress = lambda done, total: None,
+        max_seconds: float = math.inf,
     ):
+        end = time.monotonic() + max_seconds
         embeddings = [np.empty((0, model.network.embedding_dim), np.float32)]
         self._faces: list[FoundFace] = []
         self.problems: list[str] = []
@@ -122,6 +127,9 @@ class PhotoCollection:
                 for number, (row, face) in enumerate(enumerate(found.faces, len(self._faces)), 1)
             ]
             progress(done, len(photos))
+            if time.monotonic() > end and done < len(photos):
+                self.problems.append(f"Only the photos up to {name} are used; the others took too much time.")
+                break
             if max_faces is not None and len(self._faces) > max_faces:
                 self.problems.append(f"Only the first {max_faces} {model.words.item}s are used, up to {name}.")
                 break
