@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,11 @@ def on_choice(
 
 
 def warm_up() -> None:
-    """Compare two photos, so that the first visitor need not wait for what is loaded at the first comparison."""
+    """Load what is needed at the first comparison, so that the first visitor need not wait for it."""
     if "SPACES_ZERO_GPU" not in os.environ:  # there, networks only run in requests
         list(show_answer(Upload(str(PORTRAIT)), Upload(str(STANDING)), ALL_FACES, "", 0))
+    with suppress(ImportError):
+        import matplotlib.pyplot  # noqa: F401, where it is installed, Gradio imports it before it calls a function
 
 
 # -- Layout ----------------------------------------------------------------------------------------------------------
