@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def warm_up() -> None:
     if "SPACES_ZERO_GPU" not in os.environ:  # there, networks only run in requests
         list(show_answer(Upload(str(PORTRAIT)), Upload(str(STANDING)), ALL_FACES, "", 0))
     with suppress(ImportError):
-        import matplotlib.pyplot  # noqa: F401, where it is installed, Gradio imports it before it calls a function
+        import_module("matplotlib.pyplot")  # where it is installed, Gradio imports it at the first click
 
 
 # -- Layout ----------------------------------------------------------------------------------------------------------
