@@ -1,4 +1,4 @@
-"""Names of files: those of the operating system, in zip archives, of new files, and on a terminal."""
+"""Names of files: those of the operating system, in zip archives and new ones; texts on a terminal and in Markdown."""
 
 import os
 import re
@@ -19,6 +19,9 @@ INVALID = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # on Windows, and on drives 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows
 # Control characters, which can change what a terminal shows, and the halves of characters, which cannot be printed.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# What is more than itself in Markdown, in a line or at its start.
+MARKDOWN = re.compile(r"[\\`*_\[\]|~]|^[#+-]")
+ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
 def is_system(name: str, folder: str = "") -> bool:
@@ -82,3 +85,9 @@ def _shortened(stem: str, end: str, limit: int) -> str:
 def printable(text: str) -> str:
     """Return a line of text with its control characters escaped, as in a Python string."""
     return UNPRINTABLE.sub(lambda character: character[0].encode("unicode_escape").decode(), text)
+
+
+def markdown_text(text: str) -> str:
+    """Return a line of Markdown that shows a text as it is: no HTML, links, images, tables or headings."""
+    text = MARKDOWN.sub(r"\\\g<0>", ENTITY.sub("&amp;", printable(text)))
+    return text.replace("<", "&lt;").replace(">", "&gt;")

@@ -491,7 +491,7 @@ def test_card_of_other_data():
     record = replace(
         model.record,
         data=replace(model.record.data, name="my digits"),
-        confused=[Confusion("<b>", "a|b", 0.5, 64)],
+        confused=[Confusion("<b>", "a|b", 0.5, 64), Confusion("a\n# b\x1b[1m", "![](https://a.example/b)", 0.5, 64)],
         folds=None,
         settings=replace(model.record.settings, recipe="modern", flip=True),
         loss=None,
@@ -501,6 +501,7 @@ def test_card_of_other_data():
     assert "siamese train --data 'my digits' --recipe modern" in card.text
     assert "--flip" in card.text
     assert "| &lt;b&gt; | a\\|b | 50% | 64 |\n" in card.text
+    assert not re.search(r"^# b|\x1b|!\[\]", card.text, re.MULTILINE)
     assert not re.search(
         r"people|AT&T|Olivetti|loss\.png|\{|\}", card.text.replace("{model.record", "").replace(":.4f}", "")
     )

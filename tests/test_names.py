@@ -4,8 +4,9 @@ import os
 import zipfile
 
 import pytest
+from markdown_it import MarkdownIt
 
-from siamese.names import MAX_NAME_BYTES, is_system, open_zip, printable, unique_name
+from siamese.names import MAX_NAME_BYTES, is_system, markdown_text, open_zip, printable, unique_name
 
 
 def test_names_differ_also_where_letter_case_does_not_count():
@@ -77,3 +78,27 @@ def test_control_characters_are_escaped():
     assert printable("a\x1b[2K\r\nmatch\u202e.jpg\x9b") == r"a\x1b[2K\r\nmatch\u202e.jpg\x9b"
     assert printable(os.fsdecode(b"caf\xe9.jpg")) == r"caf\udce9.jpg"
     assert printable("Zoë 日本 👨‍👩‍👧.jpg") == "Zoë 日本 👨‍👩‍👧.jpg"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "<b>a</b>",
+            "[a](https://a.example)",
+            "![a](https://a.example/b.png)",
+            "`a`",
+            "**a** _b_ ~~c~~",
+            "a | b",
+            "\\*",
+        ),
+        *("&lt;", "&#60;b", "<https://a.example>", "# a", "- a", "+ a", "a_b.onnx", "a & b", "AT&T faces"),
+    ],
+)
+def test_markdown_shows_a_text_as_it_is(text):
+    for before in ("", "- ", "# "):
+        tokens = MarkdownIt().enable(["table", "strikethrough"]).parse(before + markdown_text(text))
+        (inline,) = [token for token in tokens if token.type == "inline"]
+        assert "".join(token.content for token in inline.children) == text
+        assert {token.type for token in inline.children} <= {"text", "text_special"}
+    assert "\n" not in markdown_text("a\n\n# b\x1b[1m")

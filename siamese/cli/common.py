@@ -8,6 +8,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from siamese.names import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -63,5 +65,5 @@ def load_model(weights: str, device: str) -> Model:
 
     model = checkpoint.load(weights, device=device)
     if model.note:
-        print(f"note: {model.note}", file=sys.stderr)
+        print(printable(f"note: {model.note}"), file=sys.stderr)
     return model

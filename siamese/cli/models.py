@@ -71,11 +71,11 @@ def _compare(args: argparse.Namespace) -> int:
             limit = f"up to {answer.threshold:.3f}" if answer.threshold is not None else "at no distance"
             print(f'Dissimilarity: {answer.dissimilarity:.3f} ("same" {limit})')
             for warning in answer.warnings:
-                print(f"Note: {warning}")
+                print(printable(f"Note: {warning}"))
         elif not any(answer.found):
             print(wording.NO_FACES_HINT.format("add --weights weights/images"))
         if model.revision:
-            print(f"Network: {answer.model}")
+            print(printable(f"Network: {answer.model}"))
     return 1 if answer.verdict == "no face" else 0
 
 

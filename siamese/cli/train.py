@@ -7,6 +7,7 @@ from typing import get_type_hints
 
 from siamese.cli.common import DEVICE_HELP, WEIGHTS_HELP, Commands, add_command, load_model
 from siamese.files import check_new_file, write_new
+from siamese.names import markdown_text
 from siamese.training.config import TrainConfig
 
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person or thing'
@@ -124,7 +125,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             raise ValueError("--folds is for LFW; to cross-validate, use `siamese train --folds`")
         result = evaluate_folder(model, args.data)
         more = f" … {len(result.names)} in all" if len(result.names) > 5 else ""
-        people = ", ".join(map(str, result.names[:5]))
+        people = markdown_text(", ".join(map(str, result.names[:5])))
         print(metrics_table(f"not trained on: {people}{more}", result.test))
     if args.json:
         write_new(args.json, result.to_json())

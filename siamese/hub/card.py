@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from siamese import summary
 from siamese.checkpoint import hub_id, public_name
 from siamese.model import Model
+from siamese.names import markdown_text, printable
 from siamese.record import ATT_NAME, Folds, Record, Report
 
 TAG = "siamese-network"  # of every card that this project writes
@@ -94,7 +95,8 @@ def model_card(model: Model, record: Record, weights: str) -> str:
         has_license=bool(model.license_text),
         uses_timm=model.network.uses_timm,
         table=metrics_table(f"{len(record.people.test)} held-out {people}", record.test, record.folds, record.before),
-        quote=shlex.quote,
+        quote=lambda argument: shlex.quote(printable(argument)),
+        text=markdown_text,
     )
     return str(card).rstrip() + "\n"
 
@@ -142,7 +144,8 @@ def imported_card(model: Model, record: Record, weights: str) -> str:
         source=source,
         lfw=lfw,
         calibration=record.test_calibration,
-        table=metrics_table(record.data.name, record.test, record.folds),
+        table=metrics_table(markdown_text(record.data.name), record.test, record.folds),
+        text=markdown_text,
         numbers=lambda values: ", ".join(f"{value:g}" for value in dict.fromkeys(values)),
     )
     return str(card).rstrip() + "\n"

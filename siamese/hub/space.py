@@ -13,6 +13,7 @@ from siamese.files import BUNDLED, PACKAGE, PROJECT, bundled_weights
 from siamese.hub.card import TEMPLATES
 from siamese.hub.upload import check_repository_is_ours, check_upload, hub_errors, published_files
 from siamese.model import Model
+from siamese.names import markdown_text
 
 WEIGHTS_VARIABLE = "SIAMESE_WEIGHTS"
 FACES, IMAGES = "weights/faces", "weights/images"  # which a Space has in any case
@@ -138,7 +139,9 @@ def _custom_card(card: SpaceCard, model: Model, card_url: str) -> SpaceCard:
     if model.align != "faces":
         card.data["tags"] = [tag for tag in card.data["tags"] if tag != "face-verification"]
     template = str(TEMPLATES / "card_space.md")
-    return SpaceCard.from_template(card.data, template_path=template, title=title, card_url=card_url)
+    return SpaceCard.from_template(
+        card.data, template_path=template, title=title, card_url=card_url, text=markdown_text
+    )
 
 
 def _requirements(added: list[str]) -> Path | bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from siamese import summary
 from siamese.checkpoint import find_weights, public_name
 from siamese.model import Model
+from siamese.names import markdown_text
 from siamese.record import Record
 from siamese.wording import FACES, IMAGES, Vocabulary, one_in
 
@@ -58,7 +59,7 @@ def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
         f"{description(words)} ({linked}). {words.photo.capitalize()}s are kept about half an hour, never shared.",
     ]
     if notice:
-        paragraphs.append(f"> **Note:** {notice}")
+        paragraphs.append(f"> **Note:** {markdown_text(notice)}")
     record, notes = model.record, []
     if words is IMAGES:
         made = "Trained" if record.settings else "Calibrated"
@@ -83,10 +84,10 @@ def held_out_pairs(model: Model, words: Vocabulary) -> list[tuple[str, Sequence[
 
 def performance(model: Model, words: Vocabulary) -> str:
     """Describe where the network fails, then its measured accuracy."""
-    sentences = difficult_pairs(model.record) + summary.limitations(model.record, words is FACES)
-    limitations = "\n".join(f"- {sentence}" for sentence in sentences)
+    limitations = map(markdown_text, summary.limitations(model.record, words is FACES))
+    sentences = "\n".join(f"- {sentence}" for sentence in (*difficult_pairs(model.record), *limitations))
     accuracy = _accuracy(model), _operating_points(model)
-    return "\n\n".join(["## Where it fails", limitations, "## How accurate it is", *accuracy])
+    return "\n\n".join(["## Where it fails", sentences, "## How accurate it is", *accuracy])
 
 
 def plots(model: Model, words: Vocabulary) -> str:
@@ -110,8 +111,8 @@ def background(model: Model, words: Vocabulary) -> str:
     )
     paragraphs = [
         "## How it works",
-        f"{finds}The network, called {model.id}, turns each {words.item} into a list of numbers, its embedding. The "
-        "dissimilarity is the Euclidean distance between two embeddings.",
+        f"{finds}The network, called {markdown_text(model.id)}, turns each {words.item} into a list of numbers, its "
+        "embedding. The dissimilarity is the Euclidean distance between two embeddings.",
         _card_section(model, "Network"),
         _card_section(model, "Training data"),
         TRAIN_YOUR_OWN,
@@ -150,10 +151,15 @@ def _accuracy(model: Model) -> str:
     count = f"{len(record.people.training)} {record.identities}"
     if not record.settings:
         return (
-            f"Its last layer was fitted to images of {count} ({record.data.name}) and tested by cross-validation, on "
-            f"{record.identities} that it was not fitted to. {summary.describe_accuracy(record)} {calibrated}"
+            f"Its last layer was fitted to images of {count} ({markdown_text(record.data.name)}) and tested by "
+            f"cross-validation, on {record.identities} that it was not fitted to. "
+            f"{summary.describe_accuracy(record)} {calibrated}"
         )
-    start = f", starting from the weights {public_name(record.settings.init)}" if record.settings.init else ""
+    start = (
+        f", starting from the weights {markdown_text(public_name(record.settings.init))}"
+        if record.settings.init
+        else ""
+    )
     return f"The network was trained on images of {count}{start}. {summary.describe_accuracy(record)} {calibrated}"
 
 

@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 
 from gradio import http_server, queueing, route_utils
 from gradio.context import LocalContext
+from PIL import Image
 from starlette.datastructures import FormData, Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from siamese.images import ReducedReader
 from siamese.page.uploads import FILE_BYTES, FullError, Stored, UploadFolder
 
 MAX_PHOTO_BYTES = 10 * 1024**2
@@ -33,6 +35,7 @@ MAX_FILES = 200  # of an upload; of more than 40, the page says how many to remo
 MAX_VISITOR_REQUESTS = 100  # at the same time; a tab of a browser has up to 6
 MAX_WAITING, MAX_VISITOR_WAITING = 256, 32  # events in the queue
 MAX_CONNECTIONS = 1000
+MAX_REST = 3.0  # seconds that each photo of a group waits for comparisons
 COMPARISONS = "network"  # `concurrency_id` of the events that come before groups
 BACKLOG = 100  # connections that are accepted before one of them is served
 TIMEOUT = 20  # seconds in which a request has to bring `MIN_BYTES`, if it is not complete
@@ -148,12 +151,19 @@ class Queue(queueing.Queue):
 queueing.Queue = Queue
 
 
-def let_comparisons_go_first(seconds: float) -> None:
-    """In a function of the page, wait until no comparison runs or waits, but not longer than `seconds`."""
-    blocks, end = LocalContext.blocks.get(None), time.monotonic() + seconds
-    comparisons = blocks and blocks._queue.event_queue_per_concurrency_id.get(COMPARISONS)
-    while comparisons and (comparisons.queue or comparisons.current_concurrency) and time.monotonic() < end:
-        time.sleep(0.02)
+class LastInQueue:
+    """A photo, in a function of the page, that is read when no comparison runs or waits, or after `MAX_REST`."""
+
+    def __init__(self, photo: ReducedReader):
+        self.photo, blocks = photo, LocalContext.blocks.get(None)
+        self.comparisons = blocks._queue.event_queue_per_concurrency_id.get(COMPARISONS) if blocks else None
+
+    def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]:
+        """Read the photo, see `images.read_reduced`."""
+        end, queue = time.monotonic() + MAX_REST, self.comparisons
+        while queue and (queue.queue or queue.current_concurrency) and time.monotonic() < end:
+            time.sleep(0.02)
+        return self.photo.read_reduced(min_long_side)
 
 
 class FilesOnly(route_utils.GradioMultiPartParser):

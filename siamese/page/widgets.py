@@ -5,7 +5,6 @@ import hashlib
 import inspect
 import json
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from html import escape
@@ -23,7 +22,7 @@ from siamese.faces.detection import Box
 from siamese.model import Model
 from siamese.names import unique_name
 from siamese.page.charts import PairDistances, rate
-from siamese.page.limits import COMPARISONS, let_comparisons_go_first
+from siamese.page.limits import COMPARISONS, LastInQueue
 from siamese.page.photo import Photo, Photos
 from siamese.page.uploads import Upload
 from siamese.search.embedding import PhotoCollection
@@ -118,7 +117,6 @@ def _strictness(choices: list[tuple[str, float]], label: str, elem_id: str = "")
 
 MAX_PHOTOS = 40
 MAX_SECONDS = 120  # in which these are read; then the others are left out
-REST = 2.0  # times the seconds for one of them, in which comparisons go first
 DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the photo again"
 
 # Settings of events. The functions of a `concurrency_id` share its limit.
@@ -147,18 +145,15 @@ def named(files: Sequence[Upload], words: Vocabulary, command: str) -> list[tupl
 def read_photos(
     model: Model, photos: Sequence[tuple[str, Upload]], progress: gr.Progress | None, max_faces: int | None = None
 ) -> PhotoCollection:
-    """Read photos from `named`, one by one, while no comparison waits, and show how many are done."""
-    words, began = model.words, time.monotonic()
+    """Read photos from `named`, each when no comparison waits, and show how many are done."""
+    words, waiting = model.words, [(name, LastInQueue(photo)) for name, photo in photos]
     doing = "Reading" if words.item == words.photo else f"Finding {words.item}s:"
 
     def report(done: int, total: int) -> None:
-        nonlocal began
         if progress:
             progress(done / total, f"{doing} {done} of {total} {words.photo}s")
-        let_comparisons_go_first(REST * (time.monotonic() - began))
-        began = time.monotonic()
 
-    return PhotoCollection(model, photos, max_faces, report, MAX_SECONDS)
+    return PhotoCollection(model, waiting, max_faces, report, MAX_SECONDS)
 
 
 def publish(function: Callable, name: str, inputs: Sequence[gr.Component], settings: dict[str, Any]) -> None:
