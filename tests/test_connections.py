@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -91,11 +92,13 @@ def test_visitors_take_turns_in_the_queue(monkeypatch):
     group = queue.event_queue_per_concurrency_id["group"] = limits.queueing.EventQueue("group", 1)
 
     async def append(self, body, request, username):
-        group.queue.append(Event(name=body, request=request))
+        group.queue.append(Event(_id=body, request=request))
         return True, body, "success"
 
     monkeypatch.setattr(limits.queueing.Queue.__mro__[1], "push", append)
     monkeypatch.setattr(limits, "MAX_VISITOR_WAITING", 5)
+    told = {}
+    monkeypatch.setattr(queue, "send_message", lambda event, message: told.update({event._id: message.log}))
 
     def push(name: str, address: str) -> bool:
         return asyncio.run(queue.push(name, SimpleNamespace(scope={"client": (address, 1)}), None))[0]
@@ -105,5 +108,10 @@ def test_visitors_take_turns_in_the_queue(monkeypatch):
     assert push("first", "192.0.2.2")
     assert push("second", "192.0.2.2")
     assert push("third", "192.0.2.3")
-    names = [event.name for event in group.queue]
+    names = [event._id for event in group.queue]
     assert names == ["flood 0", "first", "third", "flood 1", "second", "flood 2", "flood 3", "flood 4"]
+    assert {name: re.findall(r"\d+", text) for name, text in told.items() if name[0] != "f"} == {
+        "second": ["3"],
+        "third": ["2"],
+    }
+    assert "first" not in told

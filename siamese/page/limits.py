@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from gradio import http_server, queueing, route_utils
 from gradio.context import LocalContext
+from gradio.server_messages import LogMessage
 from PIL import Image
 from starlette.datastructures import FormData, Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -34,6 +35,7 @@ MAX_BODY_BYTES = 300_000  # any other request; the names of 40 photos have up to
 MAX_FILES = 200  # of an upload; of more than 40, the page says how many to remove
 MAX_VISITOR_REQUESTS = 100  # at the same time; a tab of a browser has up to 6
 MAX_WAITING, MAX_VISITOR_WAITING = 256, 32  # events in the queue
+MIN_ANNOUNCED = 2  # events before a new one, of which its visitor is told
 MAX_CONNECTIONS = 1000
 MAX_REST = 3.0  # seconds that each photo of a group waits for comparisons
 COMPARISONS = "network"  # `concurrency_id` of the events that come before groups
@@ -141,6 +143,10 @@ class Queue(queueing.Queue):
                 turns[event] = before[visitor_of(event.request.scope)]
                 before[visitor_of(event.request.scope)] += 1
             queue.sort(key=turns.__getitem__)
+            place = next((place for place, event in enumerate(queue) if event._id == pushed[1]), 0)
+            if place >= MIN_ANNOUNCED:
+                text = f"The page is busy: {place} requests are before yours."
+                self.send_message(queue[place], LogMessage(log=text, level="info", title="Please wait"))
         return pushed
 
     def compute_analytics_summary(self, records: Any) -> dict:

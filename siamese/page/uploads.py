@@ -37,7 +37,7 @@ MAX_BYTES = 900_000_000  # of memory
 PERIOD = 1800  # seconds after which what a visitor sent is deleted
 MAX_VISITOR_BYTES = 1_000_000_000  # that a visitor stores in `PERIOD`
 MAX_STORED_BYTES = 5_000_000_000  # that all visitors store
-FILE_BYTES = 500_000  # that each file counts in addition, as many small ones are work, too
+FILE_BYTES = 200_000  # that each file counts in addition, as many small ones are work, too
 
 
 class FullError(ValueError):
