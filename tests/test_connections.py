@@ -83,6 +83,17 @@ def test_the_oldest_half_request_makes_room_for_others(connect, monkeypatch):
     assert seconds_until_closed(halves[0]) < 1
 
 
+def test_photos_of_a_group_wait_for_comparisons(monkeypatch):
+    monkeypatch.setattr(limits, "MAX_REST", 0.3)
+    photo = limits.LastInQueue(SimpleNamespace(read_reduced=lambda size: size))
+    photo.comparisons = SimpleNamespace(queue=[], current_concurrency=0)
+    for waiting, running in ((0, 0), (1, 0), (0, 1)):
+        photo.comparisons.queue, photo.comparisons.current_concurrency = [None] * waiting, running
+        began = time.monotonic()
+        assert photo.read_reduced(7) == 7
+        assert (time.monotonic() - began >= 0.3) == bool(waiting or running)
+
+
 class Event(SimpleNamespace):
     __hash__ = object.__hash__
 

@@ -41,6 +41,12 @@ def test_uploads_with_the_same_name_get_names_of_their_own():
 # --- a group
 
 
+def test_photos_that_take_too_long_are_left_out(model):
+    photos = PhotoCollection(model, [("biden.jpg", PAIR[0]), ("collins.jpg", PAIR[1])], max_seconds=0)
+    assert len(photos) == 1
+    assert len(photos.problems) == 1
+
+
 def test_file_names_are_escaped(model):
     name = '<img src=x onerror="alert(1)">.jpg'
     photos = PhotoCollection(model, [(name, PAIR[0]), (name, Image.new("RGB", (300, 300)))])
