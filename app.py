@@ -236,6 +236,7 @@ def launch(**settings: Any) -> None:
         app_kwargs={"middleware": [Middleware(RequestLimits, uploads_folder), Middleware(GZipMiddleware)]},
         enable_monitoring=False,
         ssr_mode=False,
+        num_workers=0,  # they would take uploads without limits
         mcp_server="SPACE_ID" in os.environ or None,  # None: as GRADIO_MCP_SERVER says
         **settings,
     )

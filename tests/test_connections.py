@@ -94,6 +94,15 @@ def test_photos_of_a_group_wait_for_comparisons(monkeypatch):
         assert (time.monotonic() - began >= 0.3) == bool(waiting or running)
 
 
+def test_answers_that_nobody_fetched_are_deleted():
+    queue = limits.Queue(True, 4, 1, 100, None)
+    for session, asked in (("old", 0), ("new", time.monotonic())):
+        queue.asked[session] = asked
+        queue.pending_messages_per_session[session] = asyncio.Queue()
+    queue.forget(100)
+    assert list(queue.pending_messages_per_session) == list(queue.asked) == ["new"]
+
+
 class Event(SimpleNamespace):
     __hash__ = object.__hash__
 
@@ -103,8 +112,8 @@ def test_visitors_take_turns_in_the_queue(monkeypatch):
     group = queue.event_queue_per_concurrency_id["group"] = limits.queueing.EventQueue("group", 1)
 
     async def append(self, body, request, username):
-        group.queue.append(Event(_id=body, request=request))
-        return True, body, "success"
+        group.queue.append(Event(_id=body.session_hash, request=request))
+        return True, body.session_hash, "success"
 
     monkeypatch.setattr(limits.queueing.Queue.__mro__[1], "push", append)
     monkeypatch.setattr(limits, "MAX_VISITOR_WAITING", 5)
@@ -112,7 +121,9 @@ def test_visitors_take_turns_in_the_queue(monkeypatch):
     monkeypatch.setattr(queue, "send_message", lambda event, message: told.update({event._id: message.log}))
 
     def push(name: str, address: str) -> bool:
-        return asyncio.run(queue.push(name, SimpleNamespace(scope={"client": (address, 1)}), None))[0]
+        return asyncio.run(
+            queue.push(SimpleNamespace(session_hash=name), SimpleNamespace(scope={"client": (address, 1)}), None)
+        )[0]
 
     assert all([push(f"flood {number}", "192.0.2.1") for number in range(5)])
     assert not push("flood 5", "192.0.2.1")

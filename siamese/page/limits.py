@@ -130,12 +130,17 @@ class Queue(queueing.Queue):
     The first event of each visitor comes before the second one of any visitor, and so on.
     """
 
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **settings)
+        self.asked: dict[str, float] = {}  # session -> time of its last event
+
     async def push(self, body: Any, request: Any, username: str | None) -> tuple[bool, Any, Any]:
         queues = [queue.queue for queue in self.event_queue_per_concurrency_id.values()]
         visitors = Counter(visitor_of(event.request.scope) for queue in queues for event in queue)
         if visitors[visitor_of(request.scope)] >= MAX_VISITOR_WAITING:
             return False, "You asked for too much at the same time. Try again when some of it is done.", "queue_full"
         pushed = await super().push(body, request, username)
+        self.asked[body.session_hash] = time.monotonic()
         for queue in queues:
             before: Counter[str] = Counter()  # events of each visitor
             turns = {}
@@ -148,6 +153,13 @@ class Queue(queueing.Queue):
                 text = f"The page is busy: {place} requests are before yours."
                 self.send_message(queue[place], LogMessage(log=text, level="info", title="Please wait"))
         return pushed
+
+    def forget(self, max_age: float) -> None:
+        """Delete the answers that nobody fetched, which contain photos, after `max_age` seconds."""
+        for session, asked in list(self.asked.items()):
+            if time.monotonic() - asked > max_age:
+                for known in (self.asked, self.pending_messages_per_session, self.pending_event_ids_session):
+                    known.pop(session, None)
 
     def compute_analytics_summary(self, records: Any) -> dict:
         """Return nothing: nobody sees the analytics, which take longer with each event."""

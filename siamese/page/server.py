@@ -20,7 +20,7 @@ from gradio.processing_utils import client_utils
 from jinja2 import ChoiceLoader, DictLoader
 
 from siamese.page import uploads
-from siamese.page.limits import MAX_UPLOAD_BYTES
+from siamese.page.limits import MAX_UPLOAD_BYTES, Queue
 from siamese.page.uploads import PERIOD
 
 ICON = (
@@ -50,6 +50,8 @@ def set_page_head(title: str, description: str, picture: str) -> None:
 
 class Page(gr.Blocks):
     """Blocks that answer a request with values of the wrong types with a sentence, and log nothing of it."""
+
+    _queue: Queue
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **settings: Any) -> list[Any]:
         try:
@@ -94,7 +96,7 @@ def write_archive(entries: Sequence[tuple[str, str]], visitor: str) -> Path:
         uploads.folder.settle(stored, 0)
 
 
-def start_cleanup(demo: gr.Blocks, interval: float = 600, max_age: float = PERIOD) -> None:
+def start_cleanup(demo: Page, interval: float = 60, max_age: float = PERIOD) -> None:
     """Every `interval` seconds, delete the files and sessions of visitors that were not used for `max_age` seconds.
 
     Gradio's `delete_cache` is not enough. It only knows the files of requests that were completed, so the first half of
@@ -109,13 +111,15 @@ def limit_memory_growth() -> None:
         ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
 
 
-def _clean_up(demo: gr.Blocks, interval: float, max_age: float) -> None:
+def _clean_up(demo: Page, interval: float, max_age: float) -> None:
     while True:
         time.sleep(interval)
         uploads.folder.clean_up(max_age)
+        demo._queue.forget(max_age)
         since, sessions = time.time() - max_age, demo.state_holder
         for session, last_used in list(sessions.time_last_used.items()):
             if last_used.timestamp() < since:
                 with sessions.lock:
                     sessions.session_data.pop(session, None)
                     sessions.time_last_used.pop(session, None)
+        uploads.return_memory()

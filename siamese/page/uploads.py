@@ -1,6 +1,7 @@
 """Uploads of visitors. They are read in other processes, so that no file can stop or fill the process of the page."""
 
 import atexit
+import ctypes
 import json
 import math
 import os
@@ -242,6 +243,12 @@ if hasattr(os, "register_at_fork"):  # a forked process cannot share them
     os.register_at_fork(after_in_child=_reset)
 
 
+def return_memory() -> None:
+    """Return free memory to the system, which the GNU C library would keep."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def limit_memory() -> None:
     """Limit the memory of this process, and keep the system from storing it after a crash. Only Linux can do this."""
     if sys.platform != "linux":
@@ -279,6 +286,7 @@ def main() -> None:
             answer = {"error": type(error).__name__, "message": str(error)}
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + pixels)
         sys.stdout.buffer.flush()
+        return_memory()
 
 
 if __name__ == "__main__":
