@@ -51,7 +51,7 @@ def set_page_head(title: str, description: str, picture: str) -> None:
 class Page(gr.Blocks):
     """Blocks that answer a request with values of the wrong types with a sentence, and log nothing of it."""
 
-    _queue: Queue
+    _queue: Queue  # pyrefly: ignore[bad-override-mutable-attribute]
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **settings: Any) -> list[Any]:
         try:
