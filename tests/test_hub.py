@@ -491,7 +491,11 @@ def test_card_of_other_data():
     record = replace(
         model.record,
         data=replace(model.record.data, name="my digits"),
-        confused=[Confusion("<b>", "a|b", 0.5, 64), Confusion("a\n# b\x1b[1m", "![](https://a.example/b)", 0.5, 64)],
+        confused=[
+            Confusion("<b>", "a|b", 0.5, 64),
+            Confusion(1, 2, 0.5, 64),
+            Confusion("a\n# b\x1b[1m", "![](https://a.example/b)", 0.5, 64),
+        ],
         folds=None,
         settings=replace(model.record.settings, recipe="modern", flip=True),
         loss=None,
