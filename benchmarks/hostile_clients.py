@@ -3,7 +3,7 @@
     python benchmarks/hostile_clients.py --json benchmarks/results/hostile_clients.json
     git worktree add OLD COMMIT && python benchmarks/hostile_clients.py --before OLD --json FILE
 
-32 clients make 200 comparisons: once alone, once with a hostile photo in every tenth, and once beside a visitor who
+32 clients make 150 comparisons: once alone, once with a hostile photo in every tenth, and once beside a visitor who
 uploads, asks for groups and opens connections with half a request, each without a pause. Reports the 95th percentile of
 the seconds that the others wait, how many of them fail, and how much the memory of the page grows after the first 30
 comparisons. With `--before`, the page of another commit is flooded, too, and stands beside this one.
@@ -30,7 +30,7 @@ from gradio_client import Client, handle_file
 from hostile_files import FILES, PORTRAIT
 from page import CLIENTS, PAIR
 
-COMPARISONS, WARM_UP, ONE_IN = 200, 30, 10
+COMPARISONS, WARM_UP, ONE_IN = 150, 30, 10
 FLOODER, TINY, HALVES = "127.0.0.2", 200, 300  # address, files of an upload, half requests
 HOSTILE = (
     "JPEG, 132,000 scans",

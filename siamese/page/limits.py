@@ -39,7 +39,6 @@ MIN_ANNOUNCED = 2  # events before a new one, of which its visitor is told
 MAX_CONNECTIONS = 1000
 MAX_REST = 3.0  # seconds that each photo of a group waits for comparisons
 COMPARISONS = "network"  # `concurrency_id` of the events that come before groups
-BACKLOG = 100  # connections that are accepted before one of them is served
 TIMEOUT = 20  # seconds in which a request has to bring `MIN_BYTES`, if it is not complete
 MIN_BYTES = 20_000
 
@@ -114,7 +113,7 @@ class Server(http_server.Server):
             import resource
 
             MAX_CONNECTIONS = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        config.http, config.ws, config.backlog = Connection, "none", BACKLOG
+        config.http, config.ws, config.backlog = Connection, "none", MAX_CONNECTIONS // 10  # of them accepted at once
         if "SPACE_ID" in os.environ:  # where all connections come from the proxy of the Hub
             config.forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS", "*")
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each invalid request
