@@ -74,13 +74,16 @@ def test_a_slow_request_with_enough_bytes_is_answered(connect):
 
 def test_the_oldest_half_request_makes_room_for_others(connect, monkeypatch):
     monkeypatch.setattr(limits, "TIMEOUT", 30)
+    whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    idle = [connect(whole) for _ in range(8)]
     halves = [connect(b"GET / HTTP/1.1\r\n") for _ in range(30)]
     time.sleep(0.3)
     for _ in range(20):
-        connection = connect(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection = connect(whole)
         assert connection.recv(999).startswith(b"HTTP/1.1 200")
         connection.close()
     assert seconds_until_closed(halves[0]) < 1
+    assert idle[0].recv(999).startswith(b"HTTP/1.1 200")
 
 
 def test_photos_of_a_group_wait_for_comparisons(monkeypatch):

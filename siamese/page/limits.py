@@ -33,7 +33,7 @@ MAX_UPLOAD_BYTES = 440_000_000  # 40 photos and their headers
 MAX_MCP_BYTES = 30_000_000  # two photos in base64
 MAX_BODY_BYTES = 300_000  # any other request; the names of 40 photos have up to 100 kB
 MAX_FILES = 200  # of an upload; of more than 40, the page says how many to remove
-MAX_VISITOR_REQUESTS = 100  # at the same time; a tab of a browser has up to 6
+MAX_VISITOR_REQUESTS = 250  # at the same time; a tab of a browser has up to 6
 MAX_WAITING, MAX_VISITOR_WAITING = 256, 32  # events in the queue
 MIN_ANNOUNCED = 2  # events before a new one, of which its visitor is told
 MAX_CONNECTIONS = 1000
@@ -62,11 +62,12 @@ HEADERS = {
 class Connection(H11Protocol):
     """A connection that is closed if a request arrives, or its answer leaves, too slowly.
 
-    If there are too many, the one that has waited longest for the rest of a request is closed.
+    If there are too many, the one that has waited longest for a request, or the rest of one, is closed.
     """
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.latest = self.loop.time()  # at which data came
         self._begin()
         connections = cast("set[Connection]", self.connections)
         if len(connections) > MAX_CONNECTIONS:
@@ -86,21 +87,20 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _begin(self) -> None:
-        self.latest, self.received, self.unsent = self.loop.time(), 0, 0
+        self.received, self.unsent = 0, 0  # bytes, those in the buffer
         self.timer = self.loop.call_later(TIMEOUT, self._check)
 
     def _check(self) -> None:
         unsent = self.transport.get_write_buffer_size()
-        if (self._waits() and self.received < MIN_BYTES) or (unsent and unsent == self.unsent):
+        slow = self.received < MIN_BYTES and not self.flow.read_paused and not self.timeout_keep_alive_task
+        if (slow and self._waits()) or (unsent and unsent == self.unsent):
             self.transport.abort()
             return
         self._begin()
         self.unsent = unsent
 
     def _waits(self) -> bool:
-        """Return whether a part of a request is missing that the page is ready to read."""
-        if self.timeout_keep_alive_task or self.flow.read_paused:
-            return False
+        """Return whether a request, or a part of it, is missing."""
         return not self.cycle or self.cycle.response_complete or self.cycle.more_body
 
 
@@ -113,7 +113,8 @@ class Server(http_server.Server):
             import resource
 
             MAX_CONNECTIONS = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        config.http, config.ws, config.backlog = Connection, "none", MAX_CONNECTIONS // 10  # of them accepted at once
+        config.http, config.ws = Connection, "none"
+        config.backlog = 1 + MAX_CONNECTIONS // 10  # that are accepted at once
         if "SPACE_ID" in os.environ:  # where all connections come from the proxy of the Hub
             config.forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS", "*")
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each invalid request
