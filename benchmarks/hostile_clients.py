@@ -28,7 +28,7 @@ import httpx
 import psutil
 from gradio_client import Client, handle_file
 from hostile_files import FILES, PORTRAIT
-from page import CLIENTS, PAIR
+from page import CLIENTS, PAIR, visitors
 
 COMPARISONS, WARM_UP, ONE_IN = 150, 30, 10
 FLOODER, TINY, HALVES = "127.0.0.2", 200, 300  # address, files of an upload, half requests
@@ -110,12 +110,7 @@ def measure(hostile: list[Path], flood: bool = False, folder: Path = common.ROOT
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     with common.running_page(folder=folder, environment=environment) as (server, address, _):
         page = psutil.Process(server.pid)
-        clients = [
-            Client(
-                address, verbose=False, headers={"x-forwarded-for": f"192.0.2.{number}"}, httpx_kwargs={"timeout": 300}
-            )
-            for number in range(1, CLIENTS + 1)
-        ]
+        clients = visitors(address, CLIENTS)
         jobs = [
             hostile[number // ONE_IN % len(hostile)] if hostile and number % ONE_IN == 0 else None
             for number in range(COMPARISONS)

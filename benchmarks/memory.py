@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py --json benchmarks/results/memory.json --picture docs/memory.png
 
-Four clients compare, search and group photos of 1 to 24 megapixels, each request as another visitor. Reports the
-resident memory of the page and of the processes that read photos after each request, and in each idle minute.
+Four clients compare, search and group photos of 0.5 to 9 megapixels. Reports the resident memory of the page and of the
+processes that read photos after each request, and in each idle minute.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 
 import common
 import psutil
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
+from page import visitors
 from PIL import Image
 
 CLIENTS, REQUESTS, WARM_UP, IDLE_MINUTES = 4, 400, 50, 10
-SIDES = (1000, 2000, 3000, 4000, 4900)  # pixels of the square photos
-COMPARED_PHOTOS, SEARCHED_PHOTOS = 8, 4
+SIDES = (700, 1000, 1500, 2000, 3000)  # pixels of the square photos
+GROUPED_PHOTOS, SEARCHED_PHOTOS = 6, 3
 
 
 def write_photos(folder: Path) -> list[Path]:
@@ -54,6 +55,7 @@ def main() -> None:
         folder = args.folder.resolve()
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         with common.running_page(folder=folder, environment=environment) as (server, address, _):
+            clients = visitors(address, CLIENTS)
             page, began, numbers = psutil.Process(server.pid), time.monotonic(), count()
 
             def note() -> None:
@@ -61,9 +63,8 @@ def main() -> None:
 
             def ask(_: int) -> None:
                 number = next(numbers)
-                visitor = {"x-forwarded-for": f"10.0.{number // 250}.{number % 250 + 1}"}
-                client = Client(address, verbose=False, headers=visitor, httpx_kwargs={"timeout": 300})
-                files = [handle_file(photos[(number + step) % len(photos)]) for step in range(COMPARED_PHOTOS)]
+                client = clients[number % CLIENTS]
+                files = [handle_file(photos[(number + step) % len(photos)]) for step in range(GROUPED_PHOTOS)]
                 if number % 8 == 0:
                     client.predict(files, api_name="/group")
                 elif number % 8 == 4:

@@ -31,6 +31,14 @@ GROUPED = 40  # photos, the limit of the page
 CLIENTS, WARM_UP_REQUESTS, REQUESTS = 32, 30, 270
 
 
+def visitors(address: str, count: int) -> list[Client]:
+    """Return clients of the page, each with an address of its own."""
+    return [
+        Client(address, verbose=False, headers={"x-forwarded-for": f"192.0.2.{number}"}, httpx_kwargs={"timeout": 300})
+        for number in range(count)
+    ]
+
+
 def compare(client: Client) -> None:
     assert client.predict(*PAIR, api_name="/compare")["verdict"] == "different"
 
@@ -106,7 +114,7 @@ def seconds_to_group(address: str) -> float:
 
 def measure_load(address: str, page: psutil.Process) -> dict[str, float]:
     """Measure response times of one client and of 32 at once, and how much the memory grows."""
-    clients = [Client(address, verbose=False) for _ in range(CLIENTS)]
+    clients = visitors(address, CLIENTS)
     alone = [seconds_to_compare(clients[0]) for _ in range(30)]
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(seconds_to_compare, clients[:WARM_UP_REQUESTS]))
