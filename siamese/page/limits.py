@@ -151,7 +151,7 @@ class Queue(queueing.Queue):
             place = next((place for place, event in enumerate(queue) if event._id == pushed[1]), 0)
             if place >= MIN_ANNOUNCED:
                 text = f"The page is busy: {place} requests are before yours."
-                self.send_message(queue[place], LogMessage(log=text, level="info", title="Please wait"))
+                self.send_message(queue[place], LogMessage(log=text, level="info", title="Info"))
         return pushed
 
     def forget(self, max_age: float) -> None:

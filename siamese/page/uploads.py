@@ -65,7 +65,7 @@ class UploadFolder:
         self.path = path
         self._lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=0, mode=0o600, thread_local=False)
         self._requests: list[Stored] = []
-        self._bytes: Counter[str] = Counter()  # of each visitor, and "" for all
+        self._bytes: Counter[str | None] = Counter()  # of each visitor, and None for all
         self._counting = threading.Lock()
 
     def hold(self) -> None:
@@ -83,7 +83,7 @@ class UploadFolder:
             FullError: if they are too many; they are not counted then.
         """
         with self._counting:
-            if self._bytes[""] + size > MAX_STORED_BYTES:
+            if self._bytes[None] + size > MAX_STORED_BYTES:
                 raise FullError("This page has too many photos at the moment. Try again in half an hour")
             if self._bytes[request.visitor] + size > MAX_VISITOR_BYTES:
                 raise FullError("You uploaded too many photos. Try again in half an hour")
@@ -100,7 +100,7 @@ class UploadFolder:
     def _count(self, request: Stored, size: int) -> None:
         request.bytes += size
         self._bytes[request.visitor] += size
-        self._bytes[""] += size
+        self._bytes[None] += size
 
     def clean_up(self, max_age: float) -> None:
         """Delete what was stored more than `max_age` seconds ago or, as the clock was set back, in the future."""
@@ -138,7 +138,7 @@ def use_own_uploads_folder() -> UploadFolder:
     folder = UploadFolder(parent / f"{PREFIX}{secrets.token_hex(8)}")
     folder.hold()
     process = os.getpid()
-    atexit.register(lambda: folder.delete() if os.getpid() == process else None)  # not in a forked process
+    atexit.register(lambda own=folder: own.delete() if os.getpid() == process else None)  # not in a forked process
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which deletes the folder, too
     os.environ["GRADIO_TEMP_DIR"] = str(folder.path)
