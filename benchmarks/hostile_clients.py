@@ -1,7 +1,7 @@
 """Measure how much hostile photos, and a visitor who floods the page, disturb other visitors.
 
-    python benchmarks/hostile_clients.py --json benchmarks/results/hostile_clients.json
-    git worktree add OLD COMMIT && python benchmarks/hostile_clients.py --before OLD --json FILE
+    git worktree add OLD a43a950
+    python benchmarks/hostile_clients.py --before OLD --json benchmarks/results/hostile_clients.json
 
 32 clients make 150 comparisons: once alone, once with a hostile photo in every tenth, and once beside a visitor who
 uploads, asks for groups and opens connections with half a request, each without a pause. Reports the 95th percentile of

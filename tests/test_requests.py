@@ -140,7 +140,10 @@ def test_files_count_in_addition_to_their_bytes(folder, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_VISITOR_BYTES", 10**12)
     with pytest.raises(MultiPartException, match="files"):
         client.post(UPLOAD, files=files * 26)
-    assert stored == [8]
+    monkeypatch.setattr(limits, "MAX_OPEN_FILES", 28)
+    assert client.post(UPLOAD, files=files).status_code == 503
+    assert client.post(UPLOAD, files=files[:7]).status_code == 200
+    assert stored == [8, 7]
 
 
 def test_requests_of_a_visitor_at_the_same_time_are_limited(folder, monkeypatch):

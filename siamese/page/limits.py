@@ -37,6 +37,7 @@ MAX_VISITOR_REQUESTS = 250  # at the same time; a tab of a browser has up to 6
 MAX_WAITING, MAX_VISITOR_WAITING = 256, 32  # events in the queue
 MIN_ANNOUNCED = 2  # events before a new one, of which its visitor is told
 MAX_CONNECTIONS = 1000
+MAX_OPEN_FILES = 4000  # uploads that arrive, of all visitors; one of them may have a quarter
 MAX_REST = 3.0  # seconds that each photo of a group waits for comparisons
 COMPARISONS = "network"  # `concurrency_id` of the events that come before groups
 TIMEOUT = 20  # seconds in which a request has to bring `MIN_BYTES`, if it is not complete
@@ -108,11 +109,16 @@ class Server(http_server.Server):
     """Gradio's server with limits on connections."""
 
     def __init__(self, config: Any, *args: Any, **settings: Any):
-        global MAX_CONNECTIONS
+        global MAX_CONNECTIONS, MAX_OPEN_FILES
         if sys.platform != "win32":
             import resource
 
-            MAX_CONNECTIONS = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            files = max(soft, min(hard, 2 * MAX_OPEN_FILES)) if hard > 0 else max(soft, 2 * MAX_OPEN_FILES)
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+            files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            MAX_CONNECTIONS, MAX_OPEN_FILES = min(MAX_CONNECTIONS, files // 4), min(MAX_OPEN_FILES, files // 2)
         config.http, config.ws = Connection, "none"
         config.backlog = 1 + MAX_CONNECTIONS // 10  # that are accepted at once
         if "SPACE_ID" in os.environ:  # where all connections come from the proxy of the Hub
@@ -223,13 +229,14 @@ class RequestLimits:
     def __init__(self, app: ASGIApp, folder: UploadFolder):
         self.app, self.folder = app, folder
         self.running: Counter[str] = Counter()  # requests of each visitor
+        self.open: Counter[str] = Counter()  # files of each visitor that arrive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         visitor, path = visitor_of(scope), scope["path"]
-        is_upload, received, started = path.endswith("/upload"), 0, False
+        is_upload, received, files, started = path.endswith("/upload"), 0, 0, False
         limit = MAX_UPLOAD_BYTES if is_upload else MAX_MCP_BYTES if "/mcp" in path else MAX_BODY_BYTES
         length, stored = int(Headers(scope=scope).get("content-length") or 0), Stored(visitor)
 
@@ -238,6 +245,14 @@ class RequestLimits:
                 self.folder.reserve(stored, size)
             except FullError as error:
                 raise RefusedError(503, f"{error}.") from error
+
+        def add_file() -> None:
+            nonlocal files
+            files += 1
+            self.open[visitor] += 1
+            if max(4 * self.open[visitor], self.open.total()) > MAX_OPEN_FILES:
+                raise RefusedError(503, "Too many files are uploaded at the same time. Try again in a minute.")
+            reserve(FILE_BYTES)
 
         async def limited_receive() -> Message:
             nonlocal received
@@ -266,7 +281,7 @@ class RequestLimits:
             if is_upload:
                 self.folder.hold()
                 reserve(length + FILE_BYTES)
-                count_file.set(lambda: reserve(FILE_BYTES))
+                count_file.set(add_file)
             await self.app(scope, limited_receive, send_with_headers)
         except RefusedError as error:
             if not started:
@@ -275,7 +290,8 @@ class RequestLimits:
                 await answer(scope, receive, send_with_headers)
         finally:
             self.running[visitor] -= 1
-            self.running += Counter()  # without visitors that have none
+            self.open[visitor] -= files
+            self.running, self.open = +self.running, +self.open  # without visitors that have none
             if stored.bytes:
                 self.folder.settle(stored, max(length - received, 0))
 
