@@ -27,22 +27,14 @@ TESTING = {"testing", "test", "validation", "valid", "val"}
 
 
 class LabelledFiles(NamedTuple):
-    """The people and image files of a data set.
+    """The people and image files of a data set."""
 
-    Attributes:
-        names: the people, in natural order (s2 before s10).
-        counts: the number of images of each person.
-        files: the file names of all images, person by person. Full paths would take five times the memory.
-        test_names: the people that the data set reserves for testing.
-        problems: messages about people that cannot be used.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the people, in natural order (s2 before s10)
     folders: tuple[Folder, ...]
-    counts: tuple[int, ...]
-    files: list[str]
-    test_names: frozenset[str]
-    problems: list[str]
+    counts: tuple[int, ...]  # the number of images of each person
+    files: list[str]  # the names of all images, person by person; full paths would take five times the memory
+    test_names: frozenset[str]  # the people that the data set reserves for testing
+    problems: list[str]  # messages about people that cannot be used
 
     def sample(self, names: Collection[str], max_images: int) -> LabelledFiles:
         """Return some of the people, with at most `max_images` of each."""
@@ -98,24 +90,24 @@ def list_people(source: Path) -> LabelledFiles:
         if len(images) < 2:
             problems.append(f"{name} has {len(images)} image{'s' * (len(images) != 1)}; a pair needs at least 2")
         counts.append(len(images))
-        files += natural_order(images, NFC)
+        files += natural_order(images)
     return LabelledFiles(
         tuple(names), tuple(folders[name] for name in names), tuple(counts), files, test_names, problems
     )
 
 
-def natural_order(names: Iterable[str], shown: Callable[[str], str] = str) -> list[str]:
-    """Sort names with numbers by value: s2 before s10. `shown` maps a name to the text to sort by."""
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Sort names with numbers by value: s2 before s10."""
 
     def key(name: str) -> tuple[list[int | str], str]:
-        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", shown(name))], name
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", NFC(name))], name
 
     return sorted(names, key=key)
 
 
 def limit_list(items: Sequence[str], most: int) -> list[str]:
     """Return the first `most` items, and how many there are besides."""
-    return [*items[:most], *([f"… and {len(items) - most} more"] if len(items) > most else [])]
+    return [*items[:most], *([f"… and {len(items) - most:,} more"] if len(items) > most else [])]
 
 
 def print_note(message: str, lines: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Check the files and the database of an index, which may be damaged, hostile, or on an unusual drive."""
+"""Open and check the files of an index, which may be damaged, hostile, or on an unusual drive."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SCHEMA = (
         number INTEGER NOT NULL, x1 REAL, y1 REAL, x2 REAL, y2 REAL, landmarks TEXT, score REAL, quality REAL)""",
     "CREATE INDEX faces_of_file ON faces (file)",
 )
-# SQLite allows values of other types in all columns.
 NUMBERS = "x1", "y1", "x2", "y2", "score", "quality"
+# Queries that count values of another type, which SQLite allows in all columns, or that belong to nothing.
 INVALID = (
     """SELECT count(*) FROM files WHERE typeof(path) || typeof(size) || typeof(stamp) || typeof(sha256) ||
         typeof(problem) != 'textintegerintegertexttext'""",
@@ -34,28 +34,36 @@ INVALID = (
 )
 
 
-def check_files(folder: Path) -> None:
-    """Raise a ValueError if a file is of another user, or reading it could wait for ever or go elsewhere."""
+def connect(folder: Path, create: bool = False) -> sqlite3.Connection:
+    """Open the database of an index, and create its files if needed. What a killed process was writing is undone.
+
+    Raises:
+        ValueError: if a file is of another user, or reading it could wait for ever or go elsewhere.
+    """
     for name in FILES:
         with contextlib.suppress(FileNotFoundError):
-            status = (folder / name).lstat()
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{folder / name} is not a regular file; give another index")
-            if (
-                hasattr(os, "geteuid")
-                and status.st_uid != os.geteuid()
-                and status.st_uid != _owner_of_new_files(folder)
-            ):
-                raise ValueError(f"{folder / name} belongs to another user; make an index of your own")
+            _check_file(folder / name)
+    if create:
+        for path in (folder / DATABASE, folder / VECTORS):
+            path.touch(0o600)
+        # Only this user may read embeddings of faces, which are personal data. Not all drives have permissions.
+        for path, mode in ((folder, 0o700), (folder / DATABASE, 0o600), (folder / VECTORS, 0o600)):
+            with contextlib.suppress(PermissionError):
+                path.chmod(mode)
+    address = f"{(folder / DATABASE).absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=1, check_same_thread=False)
 
 
-def _owner_of_new_files(folder: Path) -> int | None:
-    """Return who owns the files that this user makes in a folder. Some network drives give them to another user."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            return os.fstat(file.fileno()).st_uid
-    except OSError:
-        return None
+def _check_file(file: Path) -> None:
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{file} is not a regular file; give another index")
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        # Some network drives give all files to another user, also new ones.
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=file.parent) as new:
+            if status.st_uid == os.fstat(new.fileno()).st_uid:
+                return
+        raise ValueError(f"{file} belongs to another user; make an index of your own")
 
 
 def check_tables(db: sqlite3.Connection, folder: Path) -> None:
@@ -65,12 +73,6 @@ def check_tables(db: sqlite3.Connection, folder: Path) -> None:
         raise sqlite3.DatabaseError(f"{DATABASE} is empty")
     if sorted(found) != sorted(SCHEMA):
         raise ValueError(f"{folder} is not an index of this version; give another folder for the index")
-
-
-def check_values(db: sqlite3.Connection) -> None:
-    """Raise a DatabaseError if a value has the wrong type or range, or belongs to nothing."""
-    if any(db.execute(query).fetchone()[0] for query in INVALID):
-        raise sqlite3.DatabaseError("a value is not valid")
 
 
 def has_locks(folder: Path) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -17,6 +19,7 @@ from siamese.faces.detection import Box
 from siamese.model import Model, Progress, in_threads
 from siamese.search.scan import Photo
 
+LARGE_FILE_BYTES = 50_000_000
 Block = tuple[np.ndarray, np.ndarray]  # (B,) rows, and their (B, D) float32 embeddings
 
 
@@ -58,14 +61,17 @@ def _embed_batch(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, Pho
 class _File:
     """A photo that is read when its faces are detected, so that only one file of a batch is in memory at once."""
 
+    large = threading.Lock()  # only one thread has a large file
+
     def __init__(self, photo: Photo):
         self.photo, self.sha256 = photo, ""
 
     def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]:
         """Read the photo, see `images.read_reduced`."""
-        content = self.photo.read()
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        return images.read_reduced(content, min_long_side)
+        with self.large if self.photo.size > LARGE_FILE_BYTES else nullcontext():
+            content = self.photo.read()
+            self.sha256 = hashlib.sha256(content).hexdigest()
+            return images.read_reduced(content, min_long_side)
 
 
 @dataclass(frozen=True)
@@ -93,21 +99,14 @@ class FoundFace:
 
 
 class PhotoCollection:
-    """The faces of photos in memory, with their crops, and sentences about the photos that were left out.
-
-    Args:
-        model: the network.
-        photos: (name, image) of each photo.
-        max_faces: stop after this many faces; None for no limit.
-        progress: called after each photo.
-    """
+    """The faces of photos in memory, with their crops, and sentences about the photos that were left out."""
 
     def __init__(
         self,
         model: Model,
-        photos: Sequence[tuple[str, images.ImageSource]],
-        max_faces: int | None = None,
-        progress: Progress = lambda done, total: None,
+        photos: Sequence[tuple[str, images.ImageSource]],  # with their names
+        max_faces: int | None = None,  # stop after this many; None for no limit
+        progress: Progress = lambda done, total: None,  # called after each photo
     ):
         embeddings = [np.empty((0, model.network.embedding_dim), np.float32)]
         self._faces: list[FoundFace] = []

@@ -133,11 +133,7 @@ def find(
         ranked = [
             Match(found.row, found.photo, found.number, found.face, distance, probability, score >= needed)
             for found, distance, probability, score in zip(
-                closest,
-                distances.tolist(),
-                probabilities.tolist(),
-                scores.tolist(),
-                strict=True,
+                closest, distances.tolist(), probabilities.tolist(), scores.tolist(), strict=True
             )
         ]
         # Processors round differently, so faces at nearly the same distance are in the order of their names.

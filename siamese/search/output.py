@@ -7,6 +7,7 @@ import io
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from html import escape
@@ -156,8 +157,9 @@ def _write_photo(photo: Photo, place: Path, link: bool) -> None:
         raise ValueError(f"{photo.path}: {error}; nothing was copied") from error
     with place.open("xb") as file:
         file.write(content)
-    with suppress(ValueError, OverflowError):
-        os.utime(place, (photo.modified(),) * 2)
+    with suppress(ValueError, OverflowError):  # a member of an archive may have any date
+        stamp = photo.stamp / 1e9 if photo.member is None else time.mktime((*photo.member.date_time, 0, 0, -1))
+        os.utime(place, (stamp, stamp))
 
 
 def _thumbnail(face: Match, source: Path) -> str:

@@ -7,27 +7,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamese.search.checks import DATABASE, FILES, check_files, check_tables
+from siamese.search.checks import FILES, check_tables, connect
 from siamese.search.index import indexes_folder, is_index
 
 
 @dataclass(frozen=True)
 class StoredIndex:
-    """An index.
-
-    Attributes:
-        folder: where it is.
-        source: the folder or zip archive of the photos, which may not exist any more; None if that cannot be read.
-        problem: "in use" or "damaged", or empty.
-        size: in bytes.
-        modified: time of the last change in seconds.
-    """
+    """An index."""
 
     folder: Path
-    source: Path | None
-    problem: str
-    size: int
-    modified: float
+    source: Path | None  # the folder or zip archive of the photos, which may not exist any more; None if not known
+    problem: str  # "in use" or "damaged", or empty
+    size: int  # in bytes
+    modified: float  # time of the last change in seconds
 
 
 def stored_indexes() -> list[StoredIndex]:
@@ -64,8 +56,7 @@ def _describe(folder: Path) -> StoredIndex:
     status = [file.stat() for file in folder.iterdir() if file.name in FILES]
     source, problem = None, ""
     try:
-        check_files(folder)
-        with closing(sqlite3.connect(f"{(folder / DATABASE).absolute().as_uri()}?mode=rw", uri=True, timeout=1)) as db:
+        with closing(connect(folder)) as db:
             check_tables(db, folder)
             source = Path(db.execute("SELECT value FROM settings WHERE name = 'source'").fetchone()[0])
     except (sqlite3.Error, ValueError, TypeError) as error:
