@@ -2,8 +2,10 @@
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
@@ -78,6 +80,23 @@ def write_new(file: Path, text: str) -> None:
     """Write a file that must not exist yet, completely or not at all, see `check_new_file`."""
     check_new_file(file)
     write_atomically(file, lambda part: part.write_bytes(text.encode()))
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder beside a new or empty one, which it replaces at the end. After an error, nothing is left of it."""
+    check_new_folder(target)
+    target = target.resolve()
+    part = target.with_name(f"{target.name[:100]}.part-{secrets.token_hex(4)}")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if target.exists():
+            target.rmdir()
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def write_error(place: Path, error: OSError, elsewhere: str = "choose another place", kept: str = "") -> OSError:

@@ -114,10 +114,7 @@ def add_quality(
 
 
 def quality_helps(
-    network: SiameseNetwork,
-    with_quality: SiameseNetwork,
-    features: degraded.DegradedFeatures,
-    pairs: Sequence[LfwPair],
+    network: SiameseNetwork, with_quality: SiameseNetwork, features: degraded.DegradedFeatures, pairs: Sequence[LfwPair]
 ) -> bool:
     """Return whether the norm of the features improves the probabilities of pairs of other people.
 

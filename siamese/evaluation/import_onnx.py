@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +22,7 @@ from siamese.evaluation.plots import plot_roc
 from siamese.faces import detect
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import TEMPLATE
-from siamese.files import ONNX_FILE, check_new_folder
+from siamese.files import ONNX_FILE, new_folder
 from siamese.hub.card import imported_card
 from siamese.model import Model
 from siamese.network import MAX_EMBEDDING_DIM, SiameseNetwork
@@ -79,26 +76,8 @@ def import_onnx(
 ) -> Model:
     """Import a face network from an ONNX file, calibrate it and test it on LFW, and write a result folder.
 
-    `channels`, `mean` and `std`, and `unit` are proposed if they are None, see `propose`.
-
-    Args:
-        file: the ONNX file. It maps a batch of square color images to one embedding each.
-        data: "lfw" or a folder with LFW, see `find_lfw`.
-        out: the result folder, which must not exist, or be empty.
-        license: of the file, such as "apache-2.0".
-        source: where the file is from, such as an address, or a package with its version.
-        training_data: what the network was trained on.
-        size: height and width of the input, if the file does not fix them.
-        channels: "RGB" or "BGR".
-        mean: one number or three (red, green, blue), which are subtracted from the pixels in [0, 255]; 0 if only `std`
-            is given.
-        std: one number or three, by which they are then divided; 1 if only `mean` is given.
-        template: five landmarks, in pixels or in sides of the crop, or a JSON file or text with them; by default, those
-            that the file states, or `TEMPLATE`.
-        output: name of the output, if several could be embeddings.
-        unit: scale embeddings to length 1.
-        mirror: average the output over each face and its mirror image.
-        log: gets lines about the progress.
+    The options are those of `siamese import`, with the same meaning. `channels`, `mean` and `std`, and `unit` are
+    proposed if they are None, see `propose`; `log` gets lines about the progress.
 
     Raises:
         ValueError: if the file cannot be used, an option is invalid, or the result folder has other files.
@@ -145,21 +124,6 @@ def import_onnx(
         (folder / "README.md").write_text(imported_card(model, model.record, weights), "utf-8")
         checkpoint.save(folder, model.network, model.calibration, model.template, model.record)
     return checkpoint.load(Path(out))
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which becomes `out` at the end. After an error, nothing is left."""
-    out = out.resolve()
-    check_new_folder(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary, out.name)
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            out.rmdir()  # it is empty
-        os.replace(folder, out)
 
 
 def open_backbone(

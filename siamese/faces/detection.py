@@ -330,11 +330,7 @@ def _box_in_photo(box: np.ndarray, factor: complex, shift: complex) -> Box:
 
 
 def _look_closely(
-    photos: Sequence[Image.Image],
-    candidates: Sequence[Candidate],
-    size: int,
-    orientations: range,
-    device: torch.device,
+    photos: Sequence[Image.Image], candidates: Sequence[Candidate], size: int, orientations: range, device: torch.device
 ) -> dict[int, Candidate]:
     """Look at each candidate, scaled to a size in pixels.
 

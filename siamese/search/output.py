@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import secrets
-import shutil
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from siamese import images, wording
-from siamese.files import check_new_folder, write_error
+from siamese.files import new_folder, write_error
 from siamese.names import printable, unique_name
 from siamese.search.find import Match, Matches
 from siamese.search.people import People
@@ -86,13 +84,12 @@ both show {found.words.same}, if one of the {counted(found.faces, found.words.it
 def write_folders(people: People, source: Path, target: Path, link: bool) -> None:
     """Write one folder for each person, with their photos: `person-0001/PHOTO`; for other images `group-0001/PHOTO`.
 
-    The name of a photo includes its folders, as in `2024_a.jpg`, see `unique_name`. The folders are written beside
-    `target` and renamed at the end, so `target` is complete or does not exist.
+    The name of a photo includes its folders, as in `2024_a.jpg`, see `unique_name`.
 
     Args:
         people: from an index.
         source: the folder or zip archive that was indexed.
-        target: a new or empty folder.
+        target: a new or empty folder, see `new_folder`.
         link: write symbolic links to the photos, not copies.
 
     Raises:
@@ -104,27 +101,19 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
     target = target.resolve()
     if target.is_relative_to(source):
         raise ValueError(f"{target} is inside the folder of the photos, and would be searched next time; give another")
-    check_new_folder(target)
     photos = find_photos(source, dict.fromkeys(face.photo for faces in people.people for face in faces))
     if link and (archived := next((photo.path for photo in photos.values() if photo.member), None)):
         raise ValueError(f"{archived} is in a zip archive and cannot be linked; use --copy")
     digits = len(str(len(people.people)))
-    part = target.with_name(f"{target.name[:100]}.part-{secrets.token_hex(4)}")
     try:
-        part.mkdir(parents=True)
-        for number, faces in enumerate(people.people, 1):
-            folder, taken = part / f"{people.words.group}-{number:0{digits}}", {}
-            folder.mkdir()
-            for name in dict.fromkeys(face.photo for face in faces):  # each photo once
-                _write_photo(photos[name], folder / unique_name(name.replace("/", "_"), taken), link)
-        if target.exists():
-            target.rmdir()
-        part.rename(target)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise write_error(target, error, "use --copy" if link else "choose another place") from error
-        raise
+        with new_folder(target) as part:
+            for number, faces in enumerate(people.people, 1):
+                folder, taken = part / f"{people.words.group}-{number:0{digits}}", {}
+                folder.mkdir()
+                for name in dict.fromkeys(face.photo for face in faces):  # each photo once
+                    _write_photo(photos[name], folder / unique_name(name.replace("/", "_"), taken), link)
+    except OSError as error:
+        raise write_error(target, error, "use --copy" if link else "choose another place") from error
 
 
 def find_photos(source: Path, paths: Iterable[str]) -> dict[str, Photo]:

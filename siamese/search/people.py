@@ -161,11 +161,7 @@ def find_rivals(z: np.ndarray, photos: np.ndarray, copy_distance: float) -> list
 
 
 def _closest_people(
-    z: np.ndarray,
-    quality: np.ndarray,
-    calibration: Calibration,
-    people: Sequence[Sequence[int]],
-    poor: np.ndarray,
+    z: np.ndarray, quality: np.ndarray, calibration: Calibration, people: Sequence[Sequence[int]], poor: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each of the P poor rows the closest person, (P,) int, and the score of their distance, (P,)."""
     means = np.stack([z[rows].mean(axis=0) for rows in people])  # (G, D)
