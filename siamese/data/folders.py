@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from siamese.names import is_system, open_zip, printable
 
 Folder = Path | zipfile.Path
 NFC = partial(unicodedata.normalize, "NFC")  # the composed form of Unicode
-Entries = Callable[[Folder], list[tuple[str, bool]]]  # folder → (name, is it a folder?) of each entry
+Entries = Callable[[Any], list[tuple[str, bool]]]  # folder → (name, is it a folder?) of each entry
 
 MAX_LISTED = 5
 # Folders that split a data set by people.
@@ -117,19 +117,14 @@ def print_note(message: str, lines: Sequence[str]) -> None:
 
 
 def _entries(root: Folder) -> Entries:
+    if isinstance(root, Path):
+        return lambda folder: [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
     # zipfile.Path.iterdir scans the whole archive for each folder, so index it once.
     index: dict[str, list[tuple[str, bool]]] = defaultdict(list)
-    if isinstance(root, zipfile.Path):
-        for path in root.root.namelist():
-            parent, _, name = path.rstrip("/").rpartition("/")
-            index[parent].append((name, path.endswith("/")))
-
-    def entries(folder: Folder) -> list[tuple[str, bool]]:
-        if isinstance(folder, zipfile.Path):
-            return index[folder.at.rstrip("/")]
-        return [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
-
-    return entries
+    for path in root.root.namelist():
+        parent, _, name = path.rstrip("/").rpartition("/")
+        index[parent].append((name, path.endswith("/")))
+    return lambda folder: index[folder.at.rstrip("/")]
 
 
 def _people_folders(root: Folder, entries: Entries) -> tuple[dict[str, Folder], frozenset[str]]:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +15,7 @@ from PIL import Image
 from siamese import images
 from siamese.faces import Face
 from siamese.faces.detection import Box
-from siamese.model import Model, Progress, in_threads
+from siamese.model import Model, Progress
 from siamese.search.scan import Photo
 
 LARGE_FILE_BYTES = 50_000_000
@@ -45,12 +44,8 @@ def embed_photos(model: Model, sources: Sequence[images.ImageSource]) -> list[Ph
     ]
 
 
-def embed_files(model: Model, photos: Sequence[Photo]) -> Iterator[list[tuple[Photo, PhotoFaces]]]:
-    """Embed photos in several threads, batch by batch, in the given order."""
-    return in_threads(partial(_embed_batch, model), photos)
-
-
-def _embed_batch(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, PhotoFaces]]:
+def embed_files(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, PhotoFaces]]:
+    """Read and embed several photos at once, see `embed_photos`."""
     files = [_File(photo) for photo in photos]
     return [
         (file.photo, replace(result, sha256=file.sha256))
@@ -132,10 +127,6 @@ class PhotoCollection:
     def blocks(self) -> Iterator[Block]:
         """Yield the (N,) rows and their (N, D) embeddings, as an index does in several blocks."""
         yield np.arange(len(self)), self.z
-
-    def qualities(self) -> np.ndarray:
-        """Return the (N,) float32 qualities; NaN without quality scores."""
-        return np.array([found.quality for found in self._faces], dtype=np.float32)
 
     def faces(self, rows: Sequence[int] | None = None) -> list[FoundFace]:
         """Return the faces of some rows, or all faces."""

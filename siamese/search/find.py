@@ -151,9 +151,7 @@ def embed_portraits(model: Model, portraits: Sequence[images.ImageSource]) -> tu
     between the portraits averages out. In LFW's View 1 this finds more than the closest portrait or the mean of the
     likelihood ratios, with fewer false matches.
 
-    Raises:
-        FileNotFoundError, ValueError: if a portrait cannot be read, none shows a face, or some show other people than
-            the first.
+    Raises FileNotFoundError or ValueError if a portrait cannot be read, none shows a face, or some show other people.
     """
     found = model.detect(portraits)
     z, faces = model.embed_faces([each[0] for each in found if each])

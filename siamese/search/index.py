@@ -45,12 +45,7 @@ class Index:
 
     It is checked when it is opened, and vectors when they are read, because it may come from another machine.
 
-    Args:
-        folder: where the index is.
-        model: the network that it was made with.
-
     Attributes:
-        folder: where the index is.
         source: the folder or zip archive of the photos.
         dimension: D, the length of an embedding.
 
@@ -99,11 +94,6 @@ class Index:
             if not np.isfinite(np.vdot(z, z)):
                 raise ValueError(self._damaged(f"{VECTORS} has values that are not finite"))
             yield rows, z
-
-    def qualities(self) -> np.ndarray:
-        """Return the (N,) float32 qualities of all faces, in the order of their rows; NaN without quality scores."""
-        values = self._query("SELECT quality FROM faces ORDER BY row")
-        return np.array([np.nan if value is None else value for (value,) in values], np.float32)
 
     def faces(self, rows: Sequence[int] | None = None) -> list[FoundFace]:
         """Return the faces of some rows, or all faces in the order of their rows."""
@@ -205,12 +195,7 @@ class Index:
 
 
 class IndexWriter(Index):
-    """An index that is open for writing. It is created if needed. While it is open, nobody else can open it.
-
-    Args:
-        folder: where the index is.
-        model: the network that makes the embeddings.
-        source: the folder or zip archive of the photos.
+    """An index of photos that is open for writing. It is created if needed. While it is open, nobody else can open it.
 
     Raises:
         ValueError: if the folder has other files, or the index is damaged, or was made with another network or version
@@ -311,14 +296,9 @@ class IndexWriter(Index):
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN")
-        try:
+        with self._db:  # commits, or rolls back after an error
+            self._db.execute("BEGIN")
             yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # after some errors SQLite has rolled back already
-                self._db.execute("ROLLBACK")
-            raise
 
 
 def is_index(folder: Path) -> bool:

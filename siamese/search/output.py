@@ -40,9 +40,7 @@ def write_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str
     """
     file = io.StringIO()
     # All texts are in quotes, because a spreadsheet may take another character than the comma between the cells.
-    csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows(
-        [[_harmless(cell) for cell in row] for row in (header, *rows)]
-    )
+    csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows(map(_harmless, row) for row in (header, *rows))
     return file.getvalue()
 
 
@@ -57,12 +55,7 @@ def people_csv(people: People) -> str:
 
 
 def matches_html(found: Matches, source: Path) -> str:
-    """Return one page with a thumbnail of each face. It needs no other file.
-
-    Args:
-        found: from `find`, in an index.
-        source: the folder or zip archive that was indexed.
-    """
+    """Return one page with a thumbnail of each face that was found in the index of `source`. It needs no other file."""
     item = found.words.item.capitalize()
     items = "".join(
         f'<li class="{"match" if face.match else ""}"><img src="{_thumbnail(face, source)}" alt="{item}" width="160">'
@@ -84,13 +77,8 @@ both show {found.words.same}, if one of the {counted(found.faces, found.words.it
 def write_folders(people: People, source: Path, target: Path, link: bool) -> None:
     """Write one folder for each person, with their photos: `person-0001/PHOTO`; for other images `group-0001/PHOTO`.
 
-    The name of a photo includes its folders, as in `2024_a.jpg`, see `unique_name`.
-
-    Args:
-        people: from an index.
-        source: the folder or zip archive that was indexed.
-        target: a new or empty folder, see `new_folder`.
-        link: write symbolic links to the photos, not copies.
+    The people are from the index of `source`. The name of a photo includes its folders, as in `2024_a.jpg`, see
+    `unique_name`. With `link`, symbolic links are written, not copies.
 
     Raises:
         FileNotFoundError: if photos are not where they were.
@@ -117,11 +105,7 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
 
 
 def find_photos(source: Path, paths: Iterable[str]) -> dict[str, Photo]:
-    """Return photos of an index by their paths.
-
-    Raises:
-        FileNotFoundError: if any does not exist any more.
-    """
+    """Return photos of an index by their paths. Raises a FileNotFoundError if any does not exist any more."""
     found, missing = {}, []
     for path in paths:
         try:
@@ -156,11 +140,9 @@ def _thumbnail(face: Match, source: Path) -> str:
     try:
         photo = images.read(find_photo(source, face.photo).read())
     except (OSError, ValueError):
-        photo, box = Image.new("RGB", (1, 1), "white"), None
-    else:
-        box = face.box
-    if box:
-        left, top, right, bottom = box
+        return images.data_uri(Image.new("RGB", (1, 1), "white"), "JPEG")
+    if face.box:
+        left, top, right, bottom = face.box
         margin = MARGIN * max(right - left, bottom - top)
         photo = photo.crop((round(left - margin), round(top - margin), round(right + margin), round(bottom + margin)))
     photo.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))

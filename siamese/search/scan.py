@@ -87,12 +87,7 @@ def scan(source: Path) -> Listing:
 
 
 def find_photo(source: Path, path: str) -> Photo:
-    """Return a photo of an index of a folder or zip archive by its path, see `Photo`.
-
-    Raises:
-        FileNotFoundError: if it does not exist any more.
-        ValueError: if `scan` does not return such a path.
-    """
+    """Return a photo of an index by its path. Raises FileNotFoundError, or ValueError if `scan` finds no such path."""
     file, parts = source, path.split("/")
     if not _is_photo(path) or any(not part or is_system(part) or os.path.basename(part) != part for part in parts):
         raise ValueError(f"{path} is not the path of a photo")
@@ -138,19 +133,12 @@ def _walk(root: Path, found: Listing) -> None:
             if stat.S_ISDIR(status.st_mode):
                 target = os.path.realpath(entry.path)  # of a link or junction
                 (folders if target == entry.path else links).append((path, target))
+            elif path.lower().endswith(ARCHIVE_SUFFIX):
+                _list_archive(Path(entry.path), path, found)
+            elif _is_photo(path) and not stat.S_ISREG(status.st_mode):
+                found.problems.append((path, "it is not a regular file"))
             else:
-                _add_file(path, entry.path, status, found)
-
-
-def _add_file(path: str, file: str, status: os.stat_result, found: Listing) -> None:
-    if path.lower().endswith(ARCHIVE_SUFFIX):
-        _list_archive(Path(file), path, found)
-    elif not _is_photo(path):
-        _count_other(path, found)
-    elif not stat.S_ISREG(status.st_mode):
-        found.problems.append((path, "it is not a regular file"))
-    else:
-        found.photos.append(Photo(path, status.st_size, status.st_mtime_ns, file))
+                _add(Photo(path, status.st_size, status.st_mtime_ns, entry.path), found)
 
 
 def _list_archive(file: Path, path: str, found: Listing) -> None:
@@ -162,20 +150,21 @@ def _list_archive(file: Path, path: str, found: Listing) -> None:
         found.problems.append((path, "it is not a complete zip archive"))
         return
     for member in members:
-        name = member.filename
-        parts = PurePosixPath(name).parts
-        if any(is_system(part, folder) for part, folder in zip(parts, ("", *parts), strict=False)):
-            continue
-        if _is_photo(name):
-            found.photos.append(Photo(posixpath.join(path, name), member.file_size, member.CRC, str(file), member))
-        else:
-            _count_other(name, found)
+        parts = PurePosixPath(member.filename).parts
+        if not any(is_system(part, folder) for part, folder in zip(parts, ("", *parts), strict=False)):
+            name = posixpath.join(path, member.filename)
+            _add(Photo(name, member.file_size, member.CRC, str(file), member), found)
 
 
-def _count_other(path: str, found: Listing) -> None:
-    found.others += 1
-    if (suffix := PurePosixPath(path).suffix).lower() in RAW_SUFFIXES:
-        found.raw[suffix.upper()] += 1
+def _add(file: Photo, found: Listing) -> None:
+    """Add a photo, or count another file."""
+    suffix = os.path.splitext(file.path)[1]
+    if _is_photo(file.path):
+        found.photos.append(file)
+    else:
+        found.others += 1
+        if suffix.lower() in RAW_SUFFIXES:
+            found.raw[suffix.upper()] += 1
 
 
 def _is_photo(path: str) -> bool:

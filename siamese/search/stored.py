@@ -31,10 +31,7 @@ def stored_indexes() -> list[StoredIndex]:
 def forget_indexes(folder: Path) -> list[StoredIndex]:
     """Delete an index, or those in `indexes_folder()` of a folder of photos, which may not exist any more.
 
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if the folder is not an index.
-        OSError: if one is in use or cannot be deleted.
+    Raises FileNotFoundError, ValueError or OSError if there is none, or one is not an index, in use or not deletable.
     """
     folder = folder.resolve()
     found = [_describe(folder)] if is_index(folder) else [x for x in stored_indexes() if x.source == folder]

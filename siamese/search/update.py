@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from siamese import images
-from siamese.model import Model, Progress
+from siamese.model import Model, Progress, in_threads
 from siamese.search.embedding import PhotoCollection, PhotoFaces, embed_files
 from siamese.search.index import Index, IndexWriter, default_place, is_index
 from siamese.search.scan import Listing, Photo, scan
@@ -74,7 +75,7 @@ def update_index(
         photos, moved, forgotten, notes = _compare(index, listing, forget)
         index.note(notes)
         done = 0
-        for batch in embed_files(model, photos):
+        for batch in in_threads(partial(embed_files, model), photos):
             index.add(batch)
             done += len(batch)
             progress(done, len(photos))
@@ -86,8 +87,7 @@ def update_index(
 def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[Photo], int, int, list[str]]:
     """Find moved photos, and forget those that no longer exist.
 
-    Returns:
-        The photos to embed, how many were moved and forgotten, and sentences about the folder.
+    Returns the photos to embed, how many were moved and forgotten, and sentences about the folder.
     """
     known, unread = index.files(), {path for path, _ in listing.problems}
     changed = [photo for photo in listing.photos if known.get(photo.path, ())[:2] != (photo.size, photo.stamp)]
