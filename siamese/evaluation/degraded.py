@@ -251,10 +251,8 @@ def degraded_pairs(
 ) -> list[DegradedPairs]:
     """Score pairs with no, both, or one photograph degraded, for each degradation.
 
-    Args:
-        network: turns the features into embeddings and qualities.
-        features: from `embed_degraded`.
-        pairs: pairs of these photographs. Pairs without a face in an untouched photograph are left out.
+    The network turns the features into embeddings and qualities. Pairs without a face in an untouched photograph are
+    left out.
     """
     z, quality = {}, {}
     for name, rows in features.items():
@@ -283,19 +281,12 @@ def fit_calibration(results: Sequence[DegradedPairs], with_people: bool) -> Cali
     """Fit a calibration of distance and quality on untouched and degraded pairs.
 
     Each kind of pair has the same weight, half of it for genuine pairs; the untouched pairs have `UNTOUCHED_WEIGHT`
-    times as much.
-
-    Args:
-        results: from `degraded_pairs`.
-        with_people: also estimate the covariance.
+    times as much. `with_people` also estimates the covariance.
     """
     weights = []
     for kind in results:
-        same = kind.scored.same
-        each = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
-        weights.append(
-            each * (UNTOUCHED_WEIGHT if kind.degradation == UNTOUCHED else 1.0) * len(results[0].scored.same)
-        )
+        factor = UNTOUCHED_WEIGHT if kind.degradation == UNTOUCHED else 1.0
+        weights.append(metrics.balance(kind.scored.same) * factor * len(results[0].scored.same))
     scored = Scored.concatenate([kind.scored for kind in results])
     people = scored.people if with_people else None
     return calibrate.fit_calibration(scored.distance, scored.same, people, scored.quality, np.concatenate(weights))
@@ -318,7 +309,7 @@ def _judge(parts: Sequence[DegradedPairs], calibrations: Sequence[Calibration]) 
     probability = np.concatenate([fit.probability(part.scored.distance, part.scored.quality) for part, fit in fits])
     score = np.concatenate([fit.score(part.scored.distance, part.scored.quality) for part, fit in fits])
     same = np.concatenate([part.scored.same for part in parts])
-    weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
+    weight = metrics.balance(same)
     wrong = np.where(same, probability <= 1 - CONFIDENT, probability >= CONFIDENT)
     unsure = (probability > 1 - VERDICT_PROBABILITY) & (score < LOWEST_SCORE)
     return DegradedResult(

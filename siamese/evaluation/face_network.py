@@ -38,8 +38,6 @@ def fit(
 
     Args:
         network: a network without quality scores.
-        template: see `Model`.
-        lfw: the photographs.
         people: that the network was trained on.
         reference_norm: see `SiameseNetwork`. None to measure it, and to use quality scores only if they help, see
             `quality_helps`.

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,16 +44,6 @@ SCALINGS: dict[str, tuple[RGB, RGB]] = {
     "ImageNet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "VGGFace2": ((131.0912, 103.8827, 91.4953), (1, 1, 1)),
 }
-
-
-class Choice(NamedTuple):
-    """A way to use a network, and how far it sets genuine pairs apart from impostor pairs."""
-
-    channels: str
-    scaling: str
-    unit: bool  # whether embeddings are scaled to length 1
-    d_prime: float
-    auc: float
 
 
 def import_onnx(
@@ -192,23 +182,22 @@ def propose(
     between candidates that make no error. The pairs are all pairs of some photos of View 1.
     """
     units = [True, False] if unit is None else [unit]
-    choices = list(product(orders, scalings.items()))
     crops, same = proposal_crops(lfw, backbone.input_shape, template)
-    tried: list[tuple[Choice, OnnxInput]] = []
+    tried: list[tuple[float, str, OnnxInput, bool]] = []
     log("Channels, scaling and length, by d' on View 1 (higher is better), and AUC:")
-    for order, (title, (mean, std)) in choices:
+    for order, (title, (mean, std)) in product(orders, scalings.items()):
         candidate = backbone.with_input(channels=order, mean=mean, std=std)
         z = torch.cat([candidate(batch / 255) for batch in crops.split(IMAGES_AT_ONCE)])
         for scaled in units:
-            row = Choice(order, title, scaled, *separation(F.normalize(z) if scaled else z, same))
-            tried.append((row, candidate.settings))
-            length = "length 1" if scaled else "any length"
-            log(f"  {row.channels}  {row.scaling:20} {length:10}  {row.d_prime:6.3f}  {row.auc:.4f}")
-    best, settings = max(tried, key=lambda pair: pair[0].d_prime)
-    if not np.isfinite(best.d_prime):
+            d_prime, auc = separation(F.normalize(z) if scaled else z, same)
+            shown = f"{order}  {title:20} {'length 1' if scaled else 'any length':10}"
+            log(f"  {shown}  {d_prime:6.3f}  {auc:.4f}")
+            tried.append((d_prime, shown, candidate.settings, scaled))
+    d_prime, shown, settings, scaled = max(tried, key=lambda row: row[0])
+    if not np.isfinite(d_prime):
         raise ValueError("the network gives the same output for all faces, or none that is finite; check --size")
-    log(f"Chosen: {best.channels}, {best.scaling}, {'length 1' if best.unit else 'any length'}")
-    return settings, best.unit
+    log(f"Chosen: {shown.rstrip()}")
+    return settings, scaled
 
 
 def proposal_crops(lfw: Lfw, input_shape: tuple[int, int, int], template: Landmarks) -> tuple[Tensor, np.ndarray]:
