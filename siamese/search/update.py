@@ -147,9 +147,8 @@ def open_photos(model: Model, photos: Photos) -> Iterator[Collection]:
             yield index
     elif isinstance(photos, Index | PhotoCollection):
         yield photos
-    elif images.is_single_image(photos):
-        raise ValueError("expected a folder or a list of images, got one image; put it into a list")
     else:
+        images.refuse_single_image(photos)
         named = [
             (str(photo) if isinstance(photo, str | PathLike) else f"photo {number}", photo)
             for number, photo in enumerate(photos, 1)
