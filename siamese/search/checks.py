@@ -45,7 +45,8 @@ def connect(folder: Path, create: bool = False) -> sqlite3.Connection:
             _check_file(folder / name)
     if create:
         for path in (folder / DATABASE, folder / VECTORS):
-            path.touch(0o600)
+            if not path.exists():
+                path.touch(0o600)
         # Only this user may read embeddings of faces, which are personal data. Not all drives have permissions.
         for path, mode in ((folder, 0o700), (folder / DATABASE, 0o600), (folder / VECTORS, 0o600)):
             with contextlib.suppress(PermissionError):
