@@ -96,7 +96,7 @@ def _index(args: argparse.Namespace) -> None:
 
     The folder may not exist any more. Photos are not deleted.
     """
-    from siamese.search.stored import forget_indexes, stored_indexes
+    from siamese.search.storage import forget_indexes, stored_indexes
 
     for index in forget_indexes(args.forget) if args.forget else stored_indexes():
         source = index.problem or str(index.source)

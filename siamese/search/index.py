@@ -25,12 +25,13 @@ import numpy as np
 
 from siamese.faces import Face
 from siamese.faces.detection import Detection
-from siamese.files import cache_folder, check_new_folder, write_error
+from siamese.files import check_new_folder, write_error
 from siamese.model import Model
 from siamese.names import unique_name
-from siamese.search.checks import DATABASE, INVALID, SCHEMA, VECTORS, check_tables, connect, has_locks
+from siamese.search import storage
 from siamese.search.embedding import Block, FoundFace, PhotoFaces
 from siamese.search.scan import Photo
+from siamese.search.storage import DATABASE, VECTORS, is_index
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ class Index:
             raise FileNotFoundError(f"{folder} holds no index; `siamese embed FOLDER` makes one")
         self.folder, self.dimension = folder, model.network.embedding_dim
         with self._errors(), contextlib.ExitStack() as opened:
-            self._db = connect(folder)
+            self._db = storage.connect(folder)
             opened.callback(self.close)
             self._db.execute("BEGIN")
             self._check(model)
@@ -140,14 +141,14 @@ class Index:
 
     def _check(self, model: Model) -> None:
         """Check all but the embeddings, and read the settings."""
-        check_tables(self._db, self.folder)
+        storage.check_tables(self._db, self.folder)
         settings = dict(self._db.execute("SELECT name, value FROM settings"))
         if settings["network"] != model.fingerprint():
             raise ValueError(
                 f"{self.folder} was made with another network, {settings['model']}; use that one, or another index"
             )
         self.source, self._notes = Path(settings["source"]), json.loads(settings.get("notes", "[]"))
-        if "\0" in settings["source"] or not isinstance(self._notes, list) or any(self._numbers(*INVALID)):
+        if "\0" in settings["source"] or not isinstance(self._notes, list) or any(self._numbers(*storage.INVALID)):
             raise sqlite3.DatabaseError("a value is not valid")
         # The missing end of a file would read as zeros.
         pages, page_bytes = self._numbers("PRAGMA page_count", "PRAGMA page_size")
@@ -175,7 +176,7 @@ class Index:
             yield
         except sqlite3.DatabaseError as error:
             text = str(error)
-            if ("locked" in text or "disk I/O" in text) and not has_locks(self.folder):
+            if ("locked" in text or "disk I/O" in text) and not storage.has_locks(self.folder):
                 raise OSError(f"the drive of {self.folder} has no file locks; {OTHER_PLACE}") from error
             if "locked" in text:
                 raise OSError(f"{self.folder} is in use by another run; wait until that has finished") from error
@@ -209,7 +210,7 @@ class IndexWriter(Index):
             check_new_folder(folder)
         with self._errors(), contextlib.ExitStack() as opened:
             folder.mkdir(parents=True, exist_ok=True)
-            self._db = connect(folder, create=True)
+            self._db = storage.connect(folder, create=True)
             opened.callback(self.close)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("BEGIN EXCLUSIVE")
@@ -225,7 +226,7 @@ class IndexWriter(Index):
         if (self.folder / VECTORS).stat().st_size > HEADER_BYTES:
             raise sqlite3.DatabaseError(f"{DATABASE} is empty")
         self._end_vectors(0)
-        for statement in SCHEMA:
+        for statement in storage.SCHEMA:
             self._db.execute(statement)
         settings = {"model": model.id, "network": model.fingerprint(), "source": str(source)}
         self._db.executemany("INSERT INTO settings VALUES (?, ?)", settings.items())
@@ -301,21 +302,11 @@ class IndexWriter(Index):
             yield
 
 
-def is_index(folder: Path) -> bool:
-    """Return whether a folder is an index."""
-    return (folder / DATABASE).is_file()
-
-
-def indexes_folder() -> Path:
-    """Return the folder of the indexes that have no other place."""
-    return cache_folder() / "indexes"
-
-
 def default_place(source: Path, model: Model) -> Path:
     """Return where the index of a folder of photos is by default, with one for each network."""
     key = hashlib.sha256(f"{source.resolve()} {model.fingerprint()}".encode("utf-8", "surrogateescape"))
     end = f"-{key.hexdigest()[:12]}"
-    return indexes_folder() / (unique_name(source.resolve().name, {}, len(end)) + end)
+    return storage.indexes_folder() / (unique_name(source.resolve().name, {}, len(end)) + end)
 
 
 def _to_face(values: tuple) -> FoundFace:

@@ -16,8 +16,9 @@ import numpy as np
 from siamese import images
 from siamese.model import Model, Progress, in_threads
 from siamese.search.embedding import PhotoCollection, PhotoFaces, embed_files
-from siamese.search.index import Index, IndexWriter, default_place, is_index
+from siamese.search.index import Index, IndexWriter, default_place
 from siamese.search.scan import Listing, Photo, scan
+from siamese.search.storage import is_index
 from siamese.wording import counted
 
 Collection = Index | PhotoCollection
