@@ -5,9 +5,15 @@ const photoInputs = () => [...document.querySelectorAll("#photos .photo-input")]
 const photoIn = (input) => input.querySelector(".image-frame img");
 const fileIn = (input) => input.querySelector("input[type=file]");
 
-// Let screen readers announce new answers.
-function announceAnswers(element) {
+// Let screen readers announce new answers, and scroll to them, if `watch` is given.
+function announceAnswers(element, watch) {
   element.setAttribute("aria-live", "polite");
+  watch?.("value", () => reveal(element.querySelector(".answer:not(.hint)")));
+}
+
+function reveal(card) {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  card?.scrollIntoView({block: "nearest", behavior: calm ? "instant" : "smooth"});
 }
 
 // Say something that is not an answer, below the title.
@@ -128,7 +134,7 @@ let ask = () => {}; // the server for an answer
 let pending = 0; // requests for an answer
 let asked = false; // again for the same choice
 let lost = ""; // "failed" or "lost" if the server gave no answer
-let following = false; // the answer, with the scroll position
+let following = ""; // the state that was scrolled into view, until that is an answer
 let last = "";
 const hadPhotos = history.state?.photos; // before the page was loaded again
 
@@ -158,6 +164,7 @@ function update() {
   const keys = photoInputs().map(photoIn).map(keyOf);
   const now = choiceOf(keys, compare.querySelector("#strictness input:checked")?.value ?? 0);
   if (now !== last) {
+    following = "changed";
     notify(last || !hadPhotos ? "" : "The page was loaded again, so the photos are gone. Add them again.");
     [asked, lost, last] = [false, "", now];
   }
@@ -178,15 +185,15 @@ function update() {
   compare.classList.toggle("waiting", state === "comparing");
   for (const button of compare.querySelectorAll("[data-example]"))
     button.ariaPressed = JSON.parse(button.dataset.example).map(addressOf).join() === keys.join();
-  if (following && state === "answered") {
-    scrollToAnswer();
-    following = false;
+  if (following && (first && second || state === "answered")) {
+    if (following !== state) reveal(inTab("#compare .answer")[0]);
+    following = state === "answered" ? "" : state;
   }
   const photos = Boolean(first || second || document.querySelector(".thumbnails figure"));
   if (photos !== Boolean(history.state?.photos)) history.replaceState({...history.state, photos}, "");
 }
 new MutationObserver(update).observe(document, {subtree: true, childList: true, attributeFilter: ["src", "data-choice"]});
-addEventListener("change", ({target}) => target.closest("#strictness") && (update(), scrollToAnswer()));
+addEventListener("change", ({target}) => target.closest("#strictness") && update());
 
 // Called when a request is sent, and when it has ended. If the page then waits although nothing is pending, ask again.
 function send(...inputs) {
@@ -215,13 +222,6 @@ setInterval(() => {
   fetch("gradio_api/startup-events").catch(() => (fail("lost"), notify("The server does not answer. Wait, or try again later.")));
 }, 4000);
 
-// Scroll the verdict into view, for example on a phone, and again when it is there and larger.
-function scrollToAnswer() {
-  following = true;
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  inTab("#compare .answer")[0]?.scrollIntoView({block: "nearest", behavior: calm ? "instant" : "smooth"});
-}
-
 // -- Examples and faces -----------------------------------------------------------------------------------------------
 
 // Keep the photos of the example that is clicked; an event of app.py then fills the inputs with them.
@@ -235,7 +235,8 @@ function chooseExample(element, trigger) {
       (path) => ({path, url: addressOf(path), orig_name: path.split(/[/\\]/).at(-1), meta}),
     );
     trigger("select");
-    scrollToAnswer();
+    following = "changed";
+    update();
   });
 }
 
@@ -262,7 +263,6 @@ function chooseFaces(element, trigger, watch) {
     chosen = {photos: photos.join(), faces: face ? faces : [null, null]};
     update();
     ask();
-    scrollToAnswer();
   });
   const wipe = (part, percent) => {
     part.style.setProperty("--wipe", `${percent}%`);

@@ -3,6 +3,8 @@
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +166,11 @@ def on_choice(
 
 
 def warm_up() -> None:
-    """Compare two photos, so that the first visitor need not wait for what is loaded at the first comparison."""
+    """Load what is needed at the first comparison, so that the first visitor need not wait for it."""
     if "SPACES_ZERO_GPU" not in os.environ:  # there, networks only run in requests
         list(show_answer(Upload(str(PORTRAIT)), Upload(str(STANDING)), ALL_FACES, "", 0))
+    with suppress(ImportError):
+        import_module("matplotlib.pyplot")  # where it is installed, Gradio imports it at the first click
 
 
 # -- Layout ----------------------------------------------------------------------------------------------------------

@@ -272,7 +272,9 @@ def open_image(content: bytes, name: str) -> Image.Image:
     if not content:
         raise ValueError(f"{name} is empty (0 bytes)")
     if content.startswith(b"\xff\xd8") and _has_many_scans(content):
-        raise ValueError(f"{name} has more than {MAX_JPEG_SCANS} scans; {ADVICE} without progressive scans")
+        raise ValueError(
+            f"{name} is a progressive JPEG with more than {MAX_JPEG_SCANS} scans; save it as PNG or as an ordinary JPEG"
+        )
     brands = _brands(content)
     if is_heif := bool(brands & HEIF_BRANDS) and not brands & AVIF_BRANDS:
         _register_heif(name)

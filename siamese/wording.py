@@ -20,7 +20,6 @@ OTHER_CLASSES = (
     "Threshold and probability are those of the classes of the {}. For other things, train on your own images."
 )
 TOO_POOR = "At this strictness the answer cannot be the same, whatever the distance: the evidence is too weak."
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,12 @@ def describe_chance(verdict: Verdict, probability: float) -> str:
 
 
 def describe_faces(numbers: tuple[int, int], found: tuple[int, int]) -> str:
-    """Say which faces were compared, such as "the second of 5 faces in the first photo"; empty for the only faces."""
+    """Say which faces were compared, such as "face 2 of 5 in the first photo"; empty for the only faces."""
     return " and ".join(
-        f"{place(number, count)} in the {photo} photo"
+        f"face {number} of {count} in the {photo} photo"
         for number, count, photo in zip(numbers, found, PHOTOS, strict=True)
         if count > 1
     )
-
-
-def place(number: int, count: int) -> str:
-    """Return a face among several in words, such as "the second of 5 faces"."""
-    return f"the {ORDINALS[number - 1]} of {count} faces" if number <= len(ORDINALS) else f"face {number} of {count}"
 
 
 def percent(probability: float, under: str = "under ", over: str = "over ") -> str:

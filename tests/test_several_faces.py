@@ -107,7 +107,7 @@ def test_the_person_is_found_among_several_faces(model, three):
     assert (answer.verdict, answer.pairs, len(answer.found[0])) == ("same", 3, 3)
     assert answer.faces[0] is answer.found[0][answer.numbers[0] - 1]
     assert answer.faces[0].box[0] > 600  # on the right
-    assert wording.place(answer.numbers[0], 3) in str(answer)
+    assert f"face {answer.numbers[0]} of 3" in str(answer)
     swapped = model.compare(EXAMPLES / "obama-standing.jpg", three)
     assert swapped.numbers == answer.numbers[::-1]
     assert swapped.probability == pytest.approx(answer.probability, rel=1e-3)
@@ -151,9 +151,8 @@ def test_answers_in_words():
     assert wording.describe_probability("different", 0.0001, wording.FACES).startswith("over 99.9% ")
     assert wording.percent(0.99951) == "over 99.9%"
     assert wording.percent(0.00049) == "under 0.1%"
-    assert wording.describe_faces((2, 1), (5, 1)) == "the second of 5 faces in the first photo"
+    assert wording.describe_faces((2, 1), (5, 1)) == "face 2 of 5 in the first photo"
     assert wording.describe_faces((1, 1), (1, 1)) == ""
-    assert wording.place(12, 20) == "face 12 of 20"
 
 
 def test_a_notebook_shows_the_answer_as_a_card(model):

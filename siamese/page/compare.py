@@ -160,10 +160,7 @@ def _numbers(answer: Comparison, words: Vocabulary, strictness: str) -> str:
     if answer.confidence_interval:
         low, high = map(wording.percent, answer.confidence_interval)
         interval = f" (95% confidence interval: {low} to {high})" if low != high else ""
-    if answer.verdict == "unsure":
-        chance = wording.describe_probability(answer.verdict, answer.probability, words)
-    else:
-        chance = f"{wording.describe_chance(answer.verdict, answer.probability)} likely"
+    chance = wording.describe_probability(answer.verdict, answer.probability, words)
     limit = "" if answer.threshold is None else f"same {words.one} up to {answer.threshold:.2f}"
     limit += f" ({strictness})" if strictness and limit else ""
     qualities = [face.quality for _, face in _compared(answer) if face.quality is not None]

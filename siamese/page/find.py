@@ -93,7 +93,8 @@ class FindTab:
             return photo, ""
         number = min(max(int(face or 1), 1), len(faces))
         drawn = widgets.faces_to_choose(*photo.read_reduced(widgets.PREVIEW_PIXELS), faces, 0, number, "the portrait")
-        drawn = f'<div class="seen"><p>Click the face to search for.</p><div class="group-photos">{drawn}</div></div>'
+        sentence = f"Face {number} is searched for. To change that, click another face."
+        drawn = f'<div class="seen"><p>{sentence}</p><div class="group-photos">{drawn}</div></div>'
         box = faces[number - 1].box
         assert box, "the face was detected"
         image, (left, top, right, bottom) = photo.image, (edge / photo.factor for edge in box)
@@ -105,22 +106,22 @@ class FindTab:
     def hint(self, portrait: Upload | None, files: list[Upload] | None) -> str:
         """Say what is missing."""
         wanted = [] if portrait else [f"a {self.words.portrait}"]
-        wanted += [] if files else [f"the {self.words.photo}s to look through"]
+        wanted += [] if files else [f"the {self.words.photo}s to search"]
         return widgets.message(f"Add {wording.listed(wanted)}.")
 
     def draw(self, rate: gr.Number) -> None:
         """Draw the tab, and connect its functions. Only the API uses `rate`, a false-match rate."""
         words = self.words
-        many = f"{widgets.MAX_PHOTOS} {words.photo}s to look through"
+        many = f"{widgets.MAX_PHOTOS} {words.photo}s to search"
         widgets.heading(f"Find one {words.one} in many {words.photo}s", f"Add a {words.portrait} and up to {many}.")
         with gr.Row():
             portrait = widgets.photo_input(words.portrait.capitalize(), words)
             with gr.Column():
-                files = widgets.photos_input(f"{words.photo.capitalize()}s to look through")
+                files = widgets.photos_input(f"{words.photo.capitalize()}s to search")
                 drawn = gr.HTML(js_on_load="removePhotos(element)")
         example = widgets.example_buttons(self.examples) if self.examples else None
         chooser = gr.HTML(js_on_load="choosePortraitFace(element, trigger, watch)")
-        best = gr.HTML(self.hint(None, None), js_on_load="announceAnswers(element)", elem_classes="progress")
+        best = gr.HTML(self.hint(None, None), js_on_load="announceAnswers(element, watch)", elem_classes="progress")
         found = gr.HTML()
         face = gr.Number(visible=False, label="Face of the portrait")
         settings: dict[str, Any] = widgets.PRIVATE_GROUP | {"show_progress_on": best, "trigger_mode": "always_last"}

@@ -118,7 +118,7 @@ class GroupTab:
             widgets.example_buttons(self.examples).select(None, None, files, js="() => [example]")
         drawn = gr.HTML(js_on_load="removePhotos(element)")
         found = gr.State(time_to_live=PERIOD)
-        hint, script = self.show(None, None, 0), "announceAnswers(element); onGroup(element, trigger, watch)"
+        hint, script = self.show(None, None, 0), "announceAnswers(element, watch); onGroup(element, trigger, watch)"
         grouped = gr.HTML(hint, js_on_load=script, elem_classes="progress")
         pair = gr.HTML(elem_id="pair", js_on_load="announceAnswers(element)")
         link = gr.HTML(visible="hidden", js_on_load="watch('value', () => element.querySelector('a')?.click())")

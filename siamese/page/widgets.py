@@ -34,6 +34,7 @@ STRICTNESS = {"strict": 1e-3, "very strict": 1e-5}  # false-match rates
 THEME = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"]).set(
     # The theme's own colors have too little contrast.
     block_label_text_color="*primary_800",
+    block_title_background_fill="none",
     block_title_text_color="*primary_800",
     body_text_color_subdued="*neutral_600",
     checkbox_label_background_fill_selected="*primary_600",
@@ -225,12 +226,13 @@ def img(image: Image.Image | None, alt: str, format: str = "WEBP") -> str:
 
 
 def place_box(box: Box | None, image: Image.Image, reduced: int) -> str:
-    """Return the CSS position of a box in a photo that was reduced, cut at its edges; empty without a box."""
+    """Return the CSS centre and size of a box in a photo that was reduced, cut at its edges; empty without a box."""
     if not box:
         return ""
     left, right = (min(max(x / (image.width * reduced), 0), 1) * 100 for x in box[::2])
     top, bottom = (min(max(y / (image.height * reduced), 0), 1) * 100 for y in box[1::2])
-    return f"left: {left:.1f}%; top: {top:.1f}%; width: {right - left:.1f}%; height: {bottom - top:.1f}%"
+    x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+    return f"left: {x:.1f}%; top: {y:.1f}%; width: {width:.1f}%; height: {height:.1f}%"
 
 
 def figure(content: str, name: str) -> str:

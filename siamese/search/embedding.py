@@ -106,8 +106,8 @@ class PhotoCollection:
         embeddings = [np.empty((0, model.network.embedding_dim), np.float32)]
         self._faces: list[FoundFace] = []
         self.problems: list[str] = []
-        for done, (name, photo) in enumerate(photos, 1):
-            (found,) = embed_photos(model, [photo])
+        results = in_threads(lambda some: embed_photos(model, [photo for _, photo in some]), photos, at_once=1)
+        for done, ((name, _), (found,)) in enumerate(zip(photos, results, strict=True), 1):
             if not found.faces:
                 self.problems.append(f"{found.problem}." if found.problem else f"No face was found in {name}.")
             embeddings.append(found.z)
