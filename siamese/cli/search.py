@@ -39,6 +39,8 @@ def add_find(commands: Commands) -> None:
     portraits_help = "photos of the person; several count together"
     command.add_argument("portraits", nargs="+", metavar="PORTRAIT", help=portraits_help)
     command.add_argument("photos", metavar="FOLDER|INDEX", help=PHOTOS_HELP)
+    which = "which face of a single portrait to search for, from 1 (default: the main one)"
+    command.add_argument("--face", type=int, metavar="N", help=which)
     command.add_argument("--limit", type=int, default=20, metavar="N", help="faces to list (default: %(default)s)")
     add_fmr(command, "expected number of false matches among all faces, at most (default: 0.01)")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -121,7 +123,7 @@ def _find(args: argparse.Namespace) -> None:
     check_new_file(args.html)
     model = load_model(args.weights, args.device)
     with _open(args.photos, model) as index:
-        found = find(args.portraits, index, model=model, fmr=args.fmr, limit=args.limit)
+        found = find(args.portraits, index, model=model, face=args.face, fmr=args.fmr, limit=args.limit)
         if args.html:
             write_new(args.html, matches_html(found, index.source))
             try:

@@ -15,7 +15,7 @@ from PIL import Image
 from siamese import images
 from siamese.faces import Face
 from siamese.faces.detection import Box
-from siamese.model import Model, Progress
+from siamese.model import Model, Progress, in_threads
 from siamese.search.scan import Photo
 
 LARGE_FILE_BYTES = 50_000_000
