@@ -205,7 +205,8 @@ class Model:
             raise ValueError("this network compares whole images; omit face")
         self.calibration.needed(fmr)  # raises before the photos are read
         found = self.detect([a, b])
-        rows = [comparison.rows_to_compare(*each) for each in zip(found, numbers, wording.PHOTOS, strict=True)]
+        names = (f"{photo} photo" for photo in wording.PHOTOS)
+        rows = [comparison.rows_to_compare(*each) for each in zip(found, numbers, names, strict=True)]
         first, second = self._embed_rows(found, rows)
         return self._answer((first, second), numbers, fmr)
 
