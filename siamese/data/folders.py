@@ -118,13 +118,20 @@ def print_note(message: str, lines: Sequence[str]) -> None:
 
 def _entries(root: Folder) -> Entries:
     if isinstance(root, Path):
-        return lambda folder: [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
+        return lambda folder: [(entry.name, _is_folder(entry)) for entry in os.scandir(folder)]
     # zipfile.Path.iterdir scans the whole archive for each folder, so index it once.
     index: dict[str, list[tuple[str, bool]]] = defaultdict(list)
     for path in root.root.namelist():
         parent, _, name = path.rstrip("/").rpartition("/")
         index[parent].append((name, path.endswith("/")))
     return lambda folder: index[folder.at.rstrip("/")]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _people_folders(root: Folder, entries: Entries) -> tuple[dict[str, Folder], frozenset[str]]:
