@@ -253,7 +253,7 @@ def rows_to_compare(faces: Sequence[Face], number: int | None, photo: str) -> li
     if faces and not 1 <= number <= len(faces):
         expected = f"1 to {len(faces)}" if len(faces) > 1 else "1"
         plural = "s" if len(faces) > 1 else ""
-        raise ValueError(f"the {photo} photo shows {len(faces)} face{plural}: face must be {expected}, got {number}")
+        raise ValueError(f"the {photo} shows {len(faces)} face{plural}: face must be {expected}, got {number}")
     return [number - 1] if faces else []
 
 

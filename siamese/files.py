@@ -2,8 +2,10 @@
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
@@ -80,14 +82,27 @@ def write_new(file: Path, text: str) -> None:
     write_atomically(file, lambda part: part.write_bytes(text.encode()))
 
 
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder beside a new or empty one, which it replaces at the end. After an error, nothing is left of it."""
+    check_new_folder(target)
+    target = target.resolve()
+    part = target.with_name(f"{target.name[:40]}.part-{secrets.token_hex(4)}")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if target.exists():
+            target.rmdir()
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
 def write_error(place: Path, error: OSError, elsewhere: str = "choose another place", kept: str = "") -> OSError:
     """Return an error that says why a file or folder cannot be written, and what to do.
 
-    Args:
-        place: the file or folder.
-        error: the reason.
-        elsewhere: what to do if the disk is not full.
-        kept: a sentence for the user if it is.
+    If the disk is full, `kept` is a sentence for the user; else `elsewhere` says what to do.
     """
     advice = f"is the disk full? {kept}".rstrip() if error.errno in FULL_DISK else elsewhere
     return OSError(f"cannot write {place} ({error.strerror or error}); {advice}")

@@ -205,7 +205,8 @@ class Model:
             raise ValueError("this network compares whole images; omit face")
         self.calibration.needed(fmr)  # raises before the photos are read
         found = self.detect([a, b])
-        rows = [comparison.rows_to_compare(*each) for each in zip(found, numbers, wording.PHOTOS, strict=True)]
+        names = (f"{photo} photo" for photo in wording.PHOTOS)
+        rows = [comparison.rows_to_compare(*each) for each in zip(found, numbers, names, strict=True)]
         first, second = self._embed_rows(found, rows)
         return self._answer((first, second), numbers, fmr)
 
@@ -296,12 +297,13 @@ class Model:
         )
 
 
-def in_threads(work: Callable[[Sequence[T]], R], photos: Sequence[T], at_once: int = PHOTOS_AT_ONCE) -> Iterator[R]:
-    """Yield the result of each batch of `at_once` photos, in the given order, from several threads.
+def in_threads(work: Callable[[Sequence[T]], R], photos: Sequence[T], at_once: int = 0) -> Iterator[R]:
+    """Yield the result of each batch of `at_once` or `PHOTOS_AT_ONCE` photos, in the given order, from several threads.
 
     Each thread reads its own batch and runs the networks on it. So files are read while the networks run, and all
     cores are busy, although the networks are too small to be split among several threads.
     """
+    at_once = at_once or PHOTOS_AT_ONCE
     batches = (photos[start : start + at_once] for start in range(0, len(photos), at_once))
     threads = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

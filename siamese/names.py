@@ -14,6 +14,7 @@ SYSTEM_NAMES = {
     *("@eadir", "#recycle", "@recycle", "#snapshot"),
 }
 LIBRARY_SUFFIX, LIBRARY_PHOTOS = ".photoslibrary", {"originals", "masters"}  # the other folders hold previews
+UTF8_FLAG = 0x800  # of a member of a zip archive
 MAX_NAME_BYTES = 255
 INVALID = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # on Windows, and on drives that are formatted for it
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows
@@ -42,9 +43,12 @@ def open_zip(file: Path) -> zipfile.ZipFile:
     repeated: Counter[str] = Counter()
     for member in map(archive.getinfo, dict.fromkeys(archive.namelist())):
         is_folder, original = member.is_dir(), member.filename
-        # macOS decomposes accents, and does not flag the names in its archives as UTF-8: zipfile decodes them as cp437.
-        with suppress(UnicodeError):
-            original = original.encode("cp437").decode()
+        # zipfile decodes names without the flag for UTF-8 as cp437. macOS decomposes accents, and sets no flag; Windows
+        # uses the code page of its language, which Python knows as "oem" only there.
+        for encoding in ("utf-8",) if member.flag_bits & UTF8_FLAG else ("utf-8", "oem"):
+            with suppress(UnicodeError, LookupError):
+                original = original.encode("cp437").decode(encoding)
+                break
         parts = unicodedata.normalize("NFC", original).replace("\\", "/").split("/")
         first = name = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
         if is_folder:

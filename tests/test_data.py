@@ -90,6 +90,7 @@ def test_all_unusable_images_and_people_are_listed(digits, people, tmp_path):
     (people / "4" / "cut.png").write_bytes((people / "4" / "0.png").read_bytes()[:60])
     (people / "5" / "0.png").unlink()
     (people / "5" / "0.png").symlink_to(tmp_path / "annex" / "0.png")
+    (people / "loop").symlink_to("loop")
     shutil.copytree(digits / "6", people / "6" / "album")
     (people / "alone").mkdir()
     Image.new("L", (9, 9)).save(people / "alone" / "1.png")

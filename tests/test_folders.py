@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from siamese import find, group, images, load
-from siamese.search import update
+from siamese import model as networks
+from siamese.search import embedding, update
 from siamese.search.index import Index, IndexWriter, default_place
 from siamese.search.output import write_folders
 from siamese.search.people import People
-from siamese.search.scan import find_photo, scan
+from siamese.search.scan import Photo, find_photo, scan
 from siamese.search.update import update_index
 
 from .command import forks
@@ -171,6 +172,26 @@ def test_huge_files_and_members_are_listed(photos, model, place, monkeypatch):
     assert peak < 35_000_000  # two copies of one member, and what zipfile joins it from
 
 
+@pytest.mark.parametrize("is_large", [False, True])
+def test_large_files_are_read_one_at_a_time(is_large, photos, model, place, monkeypatch):
+    """So that the threads together need no more memory than one of them."""
+    reading, most, read = [], [], Photo.read
+
+    def slow(photo):
+        reading.append(photo)
+        most.append(len(reading))
+        time.sleep(0.05)
+        reading.remove(photo)
+        return read(photo)
+
+    monkeypatch.setattr(Photo, "read", slow)
+    monkeypatch.setattr(networks, "PHOTOS_AT_ONCE", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
+    monkeypatch.setattr(embedding, "LARGE_FILE_BYTES", 0 if is_large else 50_000_000)
+    assert update_index(model, photos, place).faces == 12
+    assert (max(most) == 1) == is_large
+
+
 # --- Photos that are gone, moved or changed
 
 
@@ -196,8 +217,9 @@ def test_photos_of_a_drive_that_is_not_mounted_are_kept(photos, model, trained, 
     photos.rmdir()
     run = siamese("find", digits / "0" / "0.png", photos, *network)
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
-    with Index(default_place(photos, model), model) as index:
-        assert len(index) == 12
+    place = default_place(photos, model)
+    assert str(place) in run.stderr
+    assert "among 12 images" in siamese("find", digits / "0" / "0.png", place, *network).stdout
     photos.mkdir()
     assert "0 photos, 0 images (0 new or changed, 12 deleted" in siamese("embed", photos, "--forget", *network).stdout
 

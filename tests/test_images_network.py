@@ -120,6 +120,8 @@ def test_candidates_get_neither_test_classes_nor_too_many_images(digits, monkeyp
     assert len(load_dataset(digits, (1, 8, 8), progress=False, people=drawn)) == 15
     monkeypatch.setattr(candidates, "MAX_IMAGES", 1)
     assert len(candidates.draw_classes(folders, seed=3).names) == candidates.MIN_CLASSES
+    two = folders.sample({"0", "1"}, 3)  # both are kept for the test
+    assert candidates.draw_classes(two, seed=3).names == ()
 
 
 def test_the_better_candidate_is_kept_and_said(digits, photos, tmp_path, capsys, monkeypatch):

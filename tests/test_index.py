@@ -46,10 +46,10 @@ def content(place, model) -> dict[tuple[str, int], np.ndarray]:
     with Index(place, model) as index:
         rows, z = (np.concatenate(column) for column in zip(*index.blocks(), strict=True))
         np.testing.assert_array_equal(np.load(place / "vectors.npy", mmap_mode="r")[: len(z)], z)
-        faces, quality = index.faces(), index.qualities()
+        faces = index.faces()
         assert [face.row for face in faces] == rows.tolist()
         assert index.faces(rows[:2]) == faces[:2]
-        assert len(index) == len(faces) == len(z) == len(quality)
+        assert len(index) == len(faces) == len(z)
         return {(face.photo, face.number): row for face, row in zip(faces, z, strict=True)}
 
 

@@ -1,5 +1,6 @@
 """Names of files."""
 
+import codecs
 import os
 import zipfile
 
@@ -58,6 +59,26 @@ def test_names_in_archives_are_decoded_and_unique(tmp_path):
     archive = open_zip(tmp_path / "a.zip")
     assert archive.namelist() == ["Zoë/日本.jpg", "Zoë/1.jpg", "café.jpg", "p.jpg", "p (2).jpg", "a/b/c.jpg"]
     assert [archive.read(name).decode() for name in archive.namelist()] == list(names)
+
+
+def test_names_of_a_japanese_windows_are_decoded_on_it(tmp_path):
+    """Simulates the code page of that Windows, in which names without the flag for UTF-8 are."""
+    with zipfile.ZipFile(tmp_path / "ascii.zip", "w") as archive:
+        archive.writestr("abcd.jpg", b"1")
+        archive.writestr("caf\u00e9.jpg", b"2")
+    content = (tmp_path / "ascii.zip").read_bytes().replace(b"abcd", "日本".encode("cp932"))
+    (tmp_path / "a.zip").write_bytes(content)
+    assert open_zip(tmp_path / "a.zip").namelist()[1] == "caf\u00e9.jpg"
+
+    def search(name):
+        return codecs.lookup("cp932") if name == "oem" else None
+
+    codecs.register(search)
+    try:
+        archive = open_zip(tmp_path / "a.zip")
+    finally:
+        codecs.unregister(search)
+    assert [(name, archive.read(name)) for name in archive.namelist()] == [("日本.jpg", b"1"), ("café.jpg", b"2")]
 
 
 @pytest.mark.parametrize(

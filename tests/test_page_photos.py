@@ -12,7 +12,7 @@ from siamese import find, group, load
 from siamese.page import find as finding
 from siamese.page import group as grouping
 from siamese.page import widgets
-from siamese.page.uploads import Upload
+from siamese.page.uploads import ReadPhoto, Upload, read_together
 from siamese.search.embedding import PhotoCollection
 from siamese.wording import FACES
 
@@ -162,17 +162,22 @@ def test_each_face_of_a_portrait_can_be_searched_for(model):
     """Which of the four faces of the portrait decides whose photo matches."""
     tab = finding.FindTab(model, FACES, [])
     names = ("hopper", "obama-standing", "collins", "biden")
-    boxes = [face.box for face in model.detect([GROUP])[0]]
+    (group,) = read_together([Upload(str(GROUP))], None)
+    boxes = [face.box for face in model.detect([group])[0]]
     order = sorted(range(4), key=lambda face: boxes[face][0])  # from left to right
     for name, face in zip(names, order, strict=True):
-        query, drawn = tab.query(Upload(str(GROUP)), face + 1)
+        drawn = tab.choice(group, face + 1)
         WellFormed(drawn)
         assert drawn.count('aria-pressed="true"') == 1
         photos = PhotoCollection(model, [(other, EXAMPLES / f"{other}.jpg") for other in names])
-        assert [match.photo for match in find(query, photos, model=model).matches] == [name]
-    assert tab.query(Upload(str(PAIR[0])), None)[1] == ""
+        assert [match.photo for match in find(GROUP, photos, model=model, face=face + 1).matches] == [name]
+    for portraits, face in ((GROUP, 5), (GROUP, 0), ([GROUP, PAIR[0]], 1)):
+        with pytest.raises(ValueError, match="face"):
+            find(portraits, photos, model=model, face=face)
+    (single,) = read_together([Upload(str(PAIR[0]))], None)
+    assert tab.choice(single, 1) == ""
     with pytest.raises(ValueError, match="No face"):
-        tab.query(Image.new("RGB", (300, 300)), None)
+        tab.choice(ReadPhoto(Image.new("RGB", (300, 300)), 1), 1)
 
 
 # --- the faces of photos in memory

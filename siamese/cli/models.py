@@ -42,8 +42,7 @@ def add_compare(commands: Commands) -> None:
     which = "which face of each photo to compare, from 1; 0 for all faces of a photo (default: 0 0)"
     command.add_argument("--face", type=int, nargs=2, default=(0, 0), metavar=("I", "J"), help=which)
     add_fmr(
-        command,
-        'highest false-match rate for "same", such as 0.001 (default: odds of 3 to 1, or more for poor faces)',
+        command, 'highest false-match rate for "same", such as 0.001 (default: odds of 3 to 1, or more for poor faces)'
     )
     command.add_argument("--json", action="store_true", help="print the answer as JSON")
     add_network(command)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siamese.cli.common import Commands, add_command, add_fmr, add_network, load_model, show_progress
+from siamese.data.folders import limit_list
 from siamese.files import check_new_file, check_new_folder, write_new
 from siamese.names import printable
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from siamese.model import Model
     from siamese.search.index import Index
 
-SHOWN = 20  # problems, and people, on the screen
+SHOWN, SHOWN_PHOTOS = 20, 5  # problems, or people, on the screen; and photos of a person
 PHOTOS_HELP = "a folder or zip archive of photos, which is indexed first, or an index"
 
 
@@ -38,6 +39,8 @@ def add_find(commands: Commands) -> None:
     portraits_help = "photos of the person; several count together"
     command.add_argument("portraits", nargs="+", metavar="PORTRAIT", help=portraits_help)
     command.add_argument("photos", metavar="FOLDER|INDEX", help=PHOTOS_HELP)
+    which = "which face of a single portrait to search for, from 1 (default: the main one)"
+    command.add_argument("--face", type=int, metavar="N", help=which)
     command.add_argument("--limit", type=int, default=20, metavar="N", help="faces to list (default: %(default)s)")
     add_fmr(command, "expected number of false matches among all faces, at most (default: 0.01)")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -87,11 +90,7 @@ def _embed(args: argparse.Namespace) -> None:
 
 def _print_list(title: str, lines: Sequence[str]) -> None:
     if lines:
-        print(f"{title} ({len(lines):,}):")
-        for line in lines[:SHOWN]:
-            print(f"  {printable(line)}")
-        if len(lines) > SHOWN:
-            print(f"  … and {len(lines) - SHOWN:,} more")
+        print(f"{title} ({len(lines):,}):", *map(printable, limit_list(lines, SHOWN)), sep="\n  ")
 
 
 def _index(args: argparse.Namespace) -> None:
@@ -99,7 +98,7 @@ def _index(args: argparse.Namespace) -> None:
 
     The folder may not exist any more. Photos are not deleted.
     """
-    from siamese.search.stored import forget_indexes, stored_indexes
+    from siamese.search.storage import forget_indexes, stored_indexes
 
     for index in forget_indexes(args.forget) if args.forget else stored_indexes():
         source = index.problem or str(index.source)
@@ -124,7 +123,7 @@ def _find(args: argparse.Namespace) -> None:
     check_new_file(args.html)
     model = load_model(args.weights, args.device)
     with _open(args.photos, model) as index:
-        found = find(args.portraits, index, model=model, fmr=args.fmr, limit=args.limit)
+        found = find(args.portraits, index, model=model, face=args.face, fmr=args.fmr, limit=args.limit)
         if args.html:
             write_new(args.html, matches_html(found, index.source))
             try:
@@ -137,9 +136,8 @@ def _find(args: argparse.Namespace) -> None:
     print(found)
     for face in found.ranked:
         box = f"  [{', '.join(f'{x:.0f}' for x in face.box)}]" if face.box else ""
-        mark = "match" if face.match else ""
-        photo = printable(face.photo)
-        print(f"  {mark:5}  {wording.percent(face.probability):>10}  {face.dissimilarity:.3f}  {photo}{box}")
+        chance = f"{'match' if face.match else '':5}  {wording.percent(face.probability):>10}"
+        print(f"  {chance}  {face.dissimilarity:.3f}  {printable(face.photo)}{box}")
     _print_list("Notes", found.warnings)
 
 
@@ -163,10 +161,8 @@ def _group(args: argparse.Namespace) -> None:
         return
     print(people)
     for number, faces in enumerate(people.people[:SHOWN], 1):
-        photos = list(dict.fromkeys(face.photo for face in faces))
-        more = f" … {len(photos)} in all" if len(photos) > 5 else ""
-        shown = ", ".join(map(printable, photos[:5]))
-        print(f"  {people.words.group.capitalize()} {number}: {shown}{more}")
+        photos = dict.fromkeys(printable(face.photo) for face in faces)
+        print(f"  {people.words.group.capitalize()} {number}: {', '.join(limit_list(list(photos), SHOWN_PHOTOS))}")
     if len(people.people) > SHOWN:
         print(f"  … and {len(people.people) - SHOWN:,} more; --csv FILE lists all")
     _print_list("Notes", people.warnings)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import get_type_hints
 
 from siamese.cli.common import DEVICE_HELP, WEIGHTS_HELP, Commands, add_command, load_model
+from siamese.data.folders import limit_list, title
 from siamese.files import check_new_file, write_new
 from siamese.names import markdown_text
 from siamese.training.config import TrainConfig
 
+SHOWN_PEOPLE = 5
 DATA_HELP = '"att" (the AT&T faces), or a folder or zip with one folder of images per person or thing'
 
 
@@ -34,7 +36,6 @@ def add_train(commands: Commands) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     """Train, test and calibrate a network on a folder of people or things."""
-    from siamese.data.folders import title
     from siamese.hub.upload import check_upload
     from siamese.summary import summarise
     from siamese.training.run import train
@@ -124,8 +125,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         if args.folds is not None:
             raise ValueError("--folds is for LFW; to cross-validate, use `siamese train --folds`")
         result = evaluate_folder(model, args.data)
-        more = f" … {len(result.names)} in all" if len(result.names) > 5 else ""
-        people = markdown_text(", ".join(map(str, result.names[:5])))
-        print(metrics_table(f"not trained on: {people}{more}", result.test))
+        people = markdown_text(", ".join(limit_list(result.names, SHOWN_PEOPLE)))
+        print(metrics_table(f"not trained on: {people}", result.test))
     if args.json:
         write_new(args.json, result.to_json())

@@ -119,10 +119,6 @@ class IdentityDataset:
         chosen = np.sort(by_person[place < max_each])
         return kept._part(chosen, kept.identity[chosen], kept.names)
 
-    def draw_people(self, share: int, seed: int) -> frozenset[str]:
-        """Draw one in `share` people at random, at least two."""
-        return draw_people(self.names, share, seed)
-
     def split(self, seed: int = 0) -> tuple[IdentityDataset, IdentityDataset]:
         """Split by person into training and test: `test_names`, or a random fifth of the people, at least two."""
         test = self.test_names or draw_people(self.names, TEST_SHARE, seed)

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from siamese.names import is_system, open_zip, printable
 
 Folder = Path | zipfile.Path
 NFC = partial(unicodedata.normalize, "NFC")  # the composed form of Unicode
-Entries = Callable[[Folder], list[tuple[str, bool]]]  # folder → (name, is it a folder?) of each entry
+Entries = Callable[[Any], list[tuple[str, bool]]]  # folder → (name, is it a folder?) of each entry
 
 MAX_LISTED = 5
 # Folders that split a data set by people.
@@ -27,22 +27,14 @@ TESTING = {"testing", "test", "validation", "valid", "val"}
 
 
 class LabelledFiles(NamedTuple):
-    """The people and image files of a data set.
+    """The people and image files of a data set."""
 
-    Attributes:
-        names: the people, in natural order (s2 before s10).
-        counts: the number of images of each person.
-        files: the file names of all images, person by person. Full paths would take five times the memory.
-        test_names: the people that the data set reserves for testing.
-        problems: messages about people that cannot be used.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the people, in natural order (s2 before s10)
     folders: tuple[Folder, ...]
-    counts: tuple[int, ...]
-    files: list[str]
-    test_names: frozenset[str]
-    problems: list[str]
+    counts: tuple[int, ...]  # the number of images of each person
+    files: list[str]  # the names of all images, person by person; full paths would take five times the memory
+    test_names: frozenset[str]  # the people that the data set reserves for testing
+    problems: list[str]  # messages about people that cannot be used
 
     def sample(self, names: Collection[str], max_images: int) -> LabelledFiles:
         """Return some of the people, with at most `max_images` of each."""
@@ -98,24 +90,24 @@ def list_people(source: Path) -> LabelledFiles:
         if len(images) < 2:
             problems.append(f"{name} has {len(images)} image{'s' * (len(images) != 1)}; a pair needs at least 2")
         counts.append(len(images))
-        files += natural_order(images, NFC)
+        files += natural_order(images)
     return LabelledFiles(
         tuple(names), tuple(folders[name] for name in names), tuple(counts), files, test_names, problems
     )
 
 
-def natural_order(names: Iterable[str], shown: Callable[[str], str] = str) -> list[str]:
-    """Sort names with numbers by value: s2 before s10. `shown` maps a name to the text to sort by."""
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Sort names with numbers by value: s2 before s10."""
 
     def key(name: str) -> tuple[list[int | str], str]:
-        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", shown(name))], name
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", NFC(name))], name
 
     return sorted(names, key=key)
 
 
 def limit_list(items: Sequence[str], most: int) -> list[str]:
     """Return the first `most` items, and how many there are besides."""
-    return [*items[:most], *([f"… and {len(items) - most} more"] if len(items) > most else [])]
+    return [*items[:most], *([f"… and {len(items) - most:,} more"] if len(items) > most else [])]
 
 
 def print_note(message: str, lines: Sequence[str]) -> None:
@@ -125,19 +117,21 @@ def print_note(message: str, lines: Sequence[str]) -> None:
 
 
 def _entries(root: Folder) -> Entries:
+    if isinstance(root, Path):
+        return lambda folder: [(entry.name, _is_folder(entry)) for entry in os.scandir(folder)]
     # zipfile.Path.iterdir scans the whole archive for each folder, so index it once.
     index: dict[str, list[tuple[str, bool]]] = defaultdict(list)
-    if isinstance(root, zipfile.Path):
-        for path in root.root.namelist():
-            parent, _, name = path.rstrip("/").rpartition("/")
-            index[parent].append((name, path.endswith("/")))
+    for path in root.root.namelist():
+        parent, _, name = path.rstrip("/").rpartition("/")
+        index[parent].append((name, path.endswith("/")))
+    return lambda folder: index[folder.at.rstrip("/")]
 
-    def entries(folder: Folder) -> list[tuple[str, bool]]:
-        if isinstance(folder, zipfile.Path):
-            return index[folder.at.rstrip("/")]
-        return [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
 
-    return entries
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _people_folders(root: Folder, entries: Entries) -> tuple[dict[str, Folder], frozenset[str]]:

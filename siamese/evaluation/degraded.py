@@ -34,20 +34,13 @@ Outline = tuple[tuple[float, float], ...]
 
 
 class Cover(NamedTuple):
-    """Something that hides a part of a face.
+    """Something that hides a part of a face."""
 
-    Attributes:
-        outlines: polygons, each drawn together with its mirror image.
-        top, bottom: RGB colors.
-        bands: how often the color changes from `top` to `bottom`.
-        opacity: 255 hides everything.
-    """
-
-    outlines: tuple[Outline, ...]
-    top: tuple[int, int, int]
+    outlines: tuple[Outline, ...]  # polygons, each drawn together with its mirror image
+    top: tuple[int, int, int]  # RGB color
     bottom: tuple[int, int, int]
-    bands: int = 1
-    opacity: int = 255
+    bands: int = 1  # how often the color changes from `top` to `bottom`
+    opacity: int = 255  # which hides everything
 
 
 _PLAIN: Outline = ((0, 0.3), (0.95, 0.45), (0.8, 1.35), (0, 1.95))
@@ -164,11 +157,7 @@ def _frame(face: Detection) -> Callable[[complex], tuple[float, float]]:
     return place
 
 
-COVERS: dict[str, Degradation] = {
-    "dark glasses": draw_glasses,
-    "mask": draw_mask,
-    "mask and dark glasses": draw_both,
-}
+COVERS: dict[str, Degradation] = {"dark glasses": draw_glasses, "mask": draw_mask, "mask and dark glasses": draw_both}
 DEGRADATIONS: dict[str, Degradation] = {
     **{f"{n} pixels": lambda photo, face, n=n: shrink(photo, face, n) for n in (40, 30, 20, 14)},
     "blur": blur,
@@ -195,47 +184,27 @@ DegradedFeatures = dict[str, dict[str, Features]]
 
 @dataclass(frozen=True)
 class DegradedPairs:
-    """Pairs with one or both photographs degraded.
+    """Pairs with one or both photographs degraded."""
 
-    Attributes:
-        degradation: a key of `DEGRADATIONS`, or `UNTOUCHED`.
-        both: whether both photographs are degraded, or only the first.
-        scored: the pairs in which both faces were found.
-        total: number of all pairs.
-    """
-
-    degradation: str
-    both: bool
-    scored: Scored
-    total: int
+    degradation: str  # a key of `DEGRADATIONS`, or `UNTOUCHED`
+    both: bool  # whether both photographs are degraded, or only the first
+    scored: Scored  # the pairs in which both faces were found
+    total: int  # number of all pairs
 
 
 @dataclass(frozen=True)
 class DegradedResult:
-    """Metrics of the probabilities of pairs with degraded photos. Genuine and impostor pairs count half each.
+    """Metrics of the probabilities of pairs with degraded photos. Genuine and impostor pairs count half each."""
 
-    Attributes:
-        degradation: a key of `DEGRADATIONS`, or `UNTOUCHED`.
-        both: whether both photos of a pair are degraded, or one.
-        pairs: number of pairs in which both faces were found.
-        missing: share of all pairs with a photo in which no face was found.
-        calibration_error: see `Report`.
-        confident_errors: share of genuine pairs with a probability of at most 0.03 and of impostor pairs with at least
-            0.97.
-        unsure: share of pairs with the verdict "unsure".
-        errors: share of pairs on the wrong side of a probability of 0.5.
-        false_matches: share of impostor pairs with the verdict "same".
-    """
-
-    degradation: str
-    both: bool
-    pairs: int
-    missing: float
-    calibration_error: float
-    confident_errors: float
-    unsure: float
-    errors: float
-    false_matches: float
+    degradation: str  # a key of `DEGRADATIONS`, or `UNTOUCHED`
+    both: bool  # whether both photos of a pair are degraded, or one
+    pairs: int  # number of pairs in which both faces were found
+    missing: float  # share of all pairs with a photo in which no face was found
+    calibration_error: float  # see `Report`
+    confident_errors: float  # share of pairs with a confident error, see `CONFIDENT`
+    unsure: float  # share of pairs with the verdict "unsure"
+    errors: float  # share of pairs on the wrong side of a probability of 0.5
+    false_matches: float  # share of impostor pairs with the verdict "same"
 
 
 @torch.inference_mode()
@@ -282,10 +251,8 @@ def degraded_pairs(
 ) -> list[DegradedPairs]:
     """Score pairs with no, both, or one photograph degraded, for each degradation.
 
-    Args:
-        network: turns the features into embeddings and qualities.
-        features: from `embed_degraded`.
-        pairs: pairs of these photographs. Pairs without a face in an untouched photograph are left out.
+    The network turns the features into embeddings and qualities. Pairs without a face in an untouched photograph are
+    left out.
     """
     z, quality = {}, {}
     for name, rows in features.items():
@@ -314,19 +281,12 @@ def fit_calibration(results: Sequence[DegradedPairs], with_people: bool) -> Cali
     """Fit a calibration of distance and quality on untouched and degraded pairs.
 
     Each kind of pair has the same weight, half of it for genuine pairs; the untouched pairs have `UNTOUCHED_WEIGHT`
-    times as much.
-
-    Args:
-        results: from `degraded_pairs`.
-        with_people: also estimate the covariance.
+    times as much. `with_people` also estimates the covariance.
     """
     weights = []
     for kind in results:
-        same = kind.scored.same
-        each = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
-        weights.append(
-            each * (UNTOUCHED_WEIGHT if kind.degradation == UNTOUCHED else 1.0) * len(results[0].scored.same)
-        )
+        factor = UNTOUCHED_WEIGHT if kind.degradation == UNTOUCHED else 1.0
+        weights.append(metrics.balance(kind.scored.same) * factor * len(results[0].scored.same))
     scored = Scored.concatenate([kind.scored for kind in results])
     people = scored.people if with_people else None
     return calibrate.fit_calibration(scored.distance, scored.same, people, scored.quality, np.concatenate(weights))
@@ -349,7 +309,7 @@ def _judge(parts: Sequence[DegradedPairs], calibrations: Sequence[Calibration]) 
     probability = np.concatenate([fit.probability(part.scored.distance, part.scored.quality) for part, fit in fits])
     score = np.concatenate([fit.score(part.scored.distance, part.scored.quality) for part, fit in fits])
     same = np.concatenate([part.scored.same for part in parts])
-    weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
+    weight = metrics.balance(same)
     wrong = np.where(same, probability <= 1 - CONFIDENT, probability >= CONFIDENT)
     unsure = (probability > 1 - VERDICT_PROBABILITY) & (score < LOWEST_SCORE)
     return DegradedResult(

@@ -38,8 +38,6 @@ def fit(
 
     Args:
         network: a network without quality scores.
-        template: see `Model`.
-        lfw: the photographs.
         people: that the network was trained on.
         reference_norm: see `SiameseNetwork`. None to measure it, and to use quality scores only if they help, see
             `quality_helps`.
@@ -114,10 +112,7 @@ def add_quality(
 
 
 def quality_helps(
-    network: SiameseNetwork,
-    with_quality: SiameseNetwork,
-    features: degraded.DegradedFeatures,
-    pairs: Sequence[LfwPair],
+    network: SiameseNetwork, with_quality: SiameseNetwork, features: degraded.DegradedFeatures, pairs: Sequence[LfwPair]
 ) -> bool:
     """Return whether the norm of the features improves the probabilities of pairs of other people.
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +22,7 @@ from siamese.evaluation.plots import plot_roc
 from siamese.faces import detect
 from siamese.faces.detection import Landmarks
 from siamese.faces.face import TEMPLATE
-from siamese.files import ONNX_FILE, check_new_folder
+from siamese.files import ONNX_FILE, new_folder
 from siamese.hub.card import imported_card
 from siamese.model import Model
 from siamese.network import MAX_EMBEDDING_DIM, SiameseNetwork
@@ -49,16 +46,6 @@ SCALINGS: dict[str, tuple[RGB, RGB]] = {
 }
 
 
-class Choice(NamedTuple):
-    """A way to use a network, and how far it sets genuine pairs apart from impostor pairs."""
-
-    channels: str
-    scaling: str
-    unit: bool  # whether embeddings are scaled to length 1
-    d_prime: float
-    auc: float
-
-
 def import_onnx(
     file: str | Path,
     data: str | Path,
@@ -79,26 +66,8 @@ def import_onnx(
 ) -> Model:
     """Import a face network from an ONNX file, calibrate it and test it on LFW, and write a result folder.
 
-    `channels`, `mean` and `std`, and `unit` are proposed if they are None, see `propose`.
-
-    Args:
-        file: the ONNX file. It maps a batch of square color images to one embedding each.
-        data: "lfw" or a folder with LFW, see `find_lfw`.
-        out: the result folder, which must not exist, or be empty.
-        license: of the file, such as "apache-2.0".
-        source: where the file is from, such as an address, or a package with its version.
-        training_data: what the network was trained on.
-        size: height and width of the input, if the file does not fix them.
-        channels: "RGB" or "BGR".
-        mean: one number or three (red, green, blue), which are subtracted from the pixels in [0, 255]; 0 if only `std`
-            is given.
-        std: one number or three, by which they are then divided; 1 if only `mean` is given.
-        template: five landmarks, in pixels or in sides of the crop, or a JSON file or text with them; by default, those
-            that the file states, or `TEMPLATE`.
-        output: name of the output, if several could be embeddings.
-        unit: scale embeddings to length 1.
-        mirror: average the output over each face and its mirror image.
-        log: gets lines about the progress.
+    The options are those of `siamese import`, with the same meaning. `channels`, `mean` and `std`, and `unit` are
+    proposed if they are None, see `propose`; `log` gets lines about the progress.
 
     Raises:
         ValueError: if the file cannot be used, an option is invalid, or the result folder has other files.
@@ -145,21 +114,6 @@ def import_onnx(
         (folder / "README.md").write_text(imported_card(model, model.record, weights), "utf-8")
         checkpoint.save(folder, model.network, model.calibration, model.template, model.record)
     return checkpoint.load(Path(out))
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which becomes `out` at the end. After an error, nothing is left."""
-    out = out.resolve()
-    check_new_folder(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary, out.name)
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            out.rmdir()  # it is empty
-        os.replace(folder, out)
 
 
 def open_backbone(
@@ -228,23 +182,22 @@ def propose(
     between candidates that make no error. The pairs are all pairs of some photos of View 1.
     """
     units = [True, False] if unit is None else [unit]
-    choices = list(product(orders, scalings.items()))
     crops, same = proposal_crops(lfw, backbone.input_shape, template)
-    tried: list[tuple[Choice, OnnxInput]] = []
+    tried: list[tuple[float, str, OnnxInput, bool]] = []
     log("Channels, scaling and length, by d' on View 1 (higher is better), and AUC:")
-    for order, (title, (mean, std)) in choices:
+    for order, (title, (mean, std)) in product(orders, scalings.items()):
         candidate = backbone.with_input(channels=order, mean=mean, std=std)
         z = torch.cat([candidate(batch / 255) for batch in crops.split(IMAGES_AT_ONCE)])
         for scaled in units:
-            row = Choice(order, title, scaled, *separation(F.normalize(z) if scaled else z, same))
-            tried.append((row, candidate.settings))
-            length = "length 1" if scaled else "any length"
-            log(f"  {row.channels}  {row.scaling:20} {length:10}  {row.d_prime:6.3f}  {row.auc:.4f}")
-    best, settings = max(tried, key=lambda pair: pair[0].d_prime)
-    if not np.isfinite(best.d_prime):
+            d_prime, auc = separation(F.normalize(z) if scaled else z, same)
+            shown = f"{order}  {title:20} {'length 1' if scaled else 'any length':10}"
+            log(f"  {shown}  {d_prime:6.3f}  {auc:.4f}")
+            tried.append((d_prime, shown, candidate.settings, scaled))
+    d_prime, shown, settings, scaled = max(tried, key=lambda row: row[0])
+    if not np.isfinite(d_prime):
         raise ValueError("the network gives the same output for all faces, or none that is finite; check --size")
-    log(f"Chosen: {best.channels}, {best.scaling}, {'length 1' if best.unit else 'any length'}")
-    return settings, best.unit
+    log(f"Chosen: {shown.rstrip()}")
+    return settings, scaled
 
 
 def proposal_crops(lfw: Lfw, input_shape: tuple[int, int, int], template: Landmarks) -> tuple[Tensor, np.ndarray]:

@@ -89,7 +89,7 @@ def reliability(probability: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, 
     their mean probability; and the weighted share of genuine pairs.
     """
     same, probability = np.asarray(same, dtype=bool), np.asarray(probability, dtype=float)
-    weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
+    weight = balance(same)
     bin_of = np.minimum((probability * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
     share, predicted, observed = (
         np.bincount(bin_of, weights=weight * values, minlength=RELIABILITY_BINS) for values in (1, probability, same)
@@ -97,6 +97,11 @@ def reliability(probability: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, 
     filled = share > 0
     share, predicted, observed = share[filled], predicted[filled] / share[filled], observed[filled] / share[filled]
     return share.clip(max=1), predicted.clip(max=1), observed.clip(max=1)  # sums of weights are rounded
+
+
+def balance(same: np.ndarray) -> np.ndarray:
+    """Return weights of pairs (P,) whose sum is 1, half of it for the genuine ones."""
+    return np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
 
 
 def compute_curves(distance: np.ndarray, same: np.ndarray, probability: np.ndarray | None) -> Curves:

@@ -58,10 +58,7 @@ def plot_distances(curves: Curves, threshold: float, file: Path) -> None:
 def plot_plane(points: Plane, file: Path) -> None:
     """Plot two-dimensional embeddings: one color per person, held-out people as large dots with an edge."""
     figure, axes = _figure((6, 6), "Embedding, first dimension", "Embedding, second dimension")
-    for rows, size, edge, label in (
-        (points.training, 9, "none", "training"),
-        (points.test, 45, "0.1", "held out"),
-    ):
+    for rows, size, edge, label in ((points.training, 9, "none", "training"), (points.test, 45, "0.1", "held out")):
         people, x, y = zip(*rows, strict=True)
         colors = [person_color(person) for person in people]
         axes.scatter(x, y, s=size, c=colors, edgecolors=edge)

@@ -185,16 +185,9 @@ def find_faces(photos: Sequence[Image.Image], device: str | torch.device = "cpu"
 def _search(
     photos: Sequence[Image.Image], looks: list[Look], smallest: Sequence[float], device: torch.device
 ) -> dict[int, list[Detection]]:
-    """Look at photos, and then closely at each candidate.
+    """Look at some of the photos, and then closely at each candidate. Returns the faces of the photos that show any.
 
-    Args:
-        photos: all photos.
-        looks: at some of them.
-        smallest: for each photo, see `Detection`.
-        device: of the network.
-
-    Returns:
-        The faces of the photos that show any.
+    `smallest` is for each photo, see `Detection`.
     """
     candidates = _by_photo(_look(looks, device, _fast_dtype(device)))
     candidates = [face for group in candidates.values() for face in _distinct(_doubt(group))[:MAX_DETECTED_FACES]]
@@ -330,23 +323,12 @@ def _box_in_photo(box: np.ndarray, factor: complex, shift: complex) -> Box:
 
 
 def _look_closely(
-    photos: Sequence[Image.Image],
-    candidates: Sequence[Candidate],
-    size: int,
-    orientations: range,
-    device: torch.device,
+    photos: Sequence[Image.Image], candidates: Sequence[Candidate], size: int, orientations: range, device: torch.device
 ) -> dict[int, Candidate]:
-    """Look at each candidate, scaled to a size in pixels.
+    """Look at each candidate, scaled to a size in pixels, and return the best face at its place, by its index, if any.
 
-    Args:
-        photos: all photos.
-        candidates: C candidates. Their factors tell which direction is the x axis.
-        size: of the face in the image, in pixels.
-        orientations: numbers of quarter turns of the images to look at, from the direction of the candidate.
-        device: of the network.
-
-    Returns:
-        The best face at the place of a candidate, by its index, if there is one.
+    The factor of a candidate tells which direction is the x axis. `orientations` are the numbers of quarter turns from
+    it in which to look.
     """
     best: dict[int, Candidate] = {}
     for start in range(0, len(candidates), CLOSE_LOOKS_AT_ONCE):

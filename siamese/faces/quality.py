@@ -147,13 +147,8 @@ def visible_quality(quality: Tensor, changes: Tensor) -> Tensor:
 def rate_faces(network: SiameseNetwork, faces: Sequence[Face], x: Tensor, features: Tensor) -> list[Face]:
     """Set what makes faces hard to compare; their quality and covered parts too, if the network has quality scores.
 
-    A drawn face gets a low quality, like a covered one: two drawings of different people look alike.
-
-    Args:
-        network: the network.
-        faces: N faces.
-        x: (N, C, H, W) uint8, their crops, on its device.
-        features: (N, D), their unscaled embeddings.
+    A drawn face gets a low quality, like a covered one: two drawings of different people look alike. `x` and `features`
+    of the N faces are as in `part_changes`.
     """
     known = network.quality(features)
     if known is None:

@@ -12,11 +12,9 @@ from siamese.comparison import verdict_of
 from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.model import Model
 from siamese.page import widgets
-from siamese.page.uploads import ReadPhoto, Upload
-from siamese.search.find import Match, Matches, find
+from siamese.page.uploads import ReadPhoto, Upload, read_together
+from siamese.search.find import NO_FACE, Match, Matches, find
 from siamese.wording import FACES, Vocabulary, counted
-
-FACE_MARGIN = 0.6  # around a face of the portrait that is searched for, in its sides
 
 
 class FindTab:
@@ -47,12 +45,13 @@ class FindTab:
         self,
         files: Sequence[Upload],
         portrait: images.ImageSource,
-        fmr: float | None,
+        fmr: float | None = None,
+        face: int | None = None,
         progress: gr.Progress | None = None,
     ) -> Matches:
-        """Search all faces of the photos."""
+        """Search all faces of the photos for a face of the portrait."""
         photos = widgets.read_photos(self.model, widgets.named(files, self.words, "find"), progress)
-        return find(portrait, photos, model=self.model, fmr=fmr, limit=max(len(photos), 1))
+        return find(portrait, photos, model=self.model, face=face, fmr=fmr, limit=max(len(photos), 1))
 
     def on_change(
         self,
@@ -62,15 +61,15 @@ class FindTab:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Iterator[tuple]:
         """Check the portrait, and search the photos for its person, or for the face that was chosen, from 1."""
-        drawn = widgets.thumbnails(files or [])
+        drawn, number = widgets.thumbnails(files or []), int(face or 1)
         yield self.hint(portrait, files) if not portrait else widgets.WAITING, "", drawn, ""
         if not portrait:
             return
         try:
-            query, chooser = self.query(portrait, face)
-            yield gr.skip(), chooser, gr.skip(), gr.skip()
+            (photo,) = read_together([portrait], MAX_PHOTO_SIDE if self.words is FACES else None)
+            yield gr.skip(), self.choice(photo, number), gr.skip(), gr.skip()
             if files:
-                found = self.search(files, query, None, progress)
+                found = self.search(files, photo, face=number, progress=progress)
                 uploads = dict(widgets.named(files, self.words, "find"))
                 yield answer(found, self.words), gr.skip(), gr.skip(), photos(found, uploads)
             else:
@@ -78,29 +77,22 @@ class FindTab:
         except (FileNotFoundError, ValueError) as error:
             yield widgets.explanation(error), "", gr.skip(), ""
 
-    def query(self, portrait: Upload, face: float | None) -> tuple[ReadPhoto, str]:
-        """Return what to search for, and the portrait with its faces as buttons if there are several.
+    def choice(self, portrait: ReadPhoto, number: int) -> str:
+        """Draw the faces of the portrait as buttons, if it shows several.
 
         Raises:
-            FileNotFoundError, ValueError: if the portrait cannot be read or shows no face.
+            ValueError: if it shows no face.
         """
-        photo = ReadPhoto(*images.read_reduced(portrait, MAX_PHOTO_SIDE if self.words is FACES else None))
-        (faces,) = self.model.detect([photo])
+        (faces,) = self.model.detect([portrait])
         if not faces:
-            raise ValueError(f"No face was found in the {self.words.portrait}. Use one in which the face is large")
+            raise ValueError(NO_FACE.capitalize())
         if len(faces) == 1:
-            return photo, ""
-        number = min(max(int(face or 1), 1), len(faces))
-        drawn = widgets.faces_to_choose(*photo.read_reduced(widgets.PREVIEW_PIXELS), faces, 0, number, "the portrait")
+            return ""
+        drawn = widgets.faces_to_choose(
+            *portrait.read_reduced(widgets.PREVIEW_PIXELS), faces, 0, number, f"the {self.words.portrait}"
+        )
         sentence = f"Face {number} is searched for. To change that, click another face."
-        drawn = f'<div class="seen"><p>{sentence}</p><div class="group-photos">{drawn}</div></div>'
-        box = faces[number - 1].box
-        assert box, "the face was detected"
-        image, (left, top, right, bottom) = photo.image, (edge / photo.factor for edge in box)
-        x, y = FACE_MARGIN * (right - left), FACE_MARGIN * (bottom - top)
-        edges = max(left - x, 0), max(top - y, 0), min(right + x, image.width), min(bottom + y, image.height)
-        left, top, right, bottom = map(round, edges)
-        return ReadPhoto(image.crop((left, top, right, bottom)), photo.factor), drawn
+        return f'<div class="seen"><p>{sentence}</p><div class="group-photos">{drawn}</div></div>'
 
     def hint(self, portrait: Upload | None, files: list[Upload] | None) -> str:
         """Say what is missing."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ from siamese.faces.detection import Box
 from siamese.model import Model, Progress, in_threads
 from siamese.search.scan import Photo
 
+LARGE_FILE_BYTES = 50_000_000
 Block = tuple[np.ndarray, np.ndarray]  # (B,) rows, and their (B, D) float32 embeddings
 
 
@@ -44,12 +46,8 @@ def embed_photos(model: Model, sources: Sequence[images.ImageSource]) -> list[Ph
     ]
 
 
-def embed_files(model: Model, photos: Sequence[Photo]) -> Iterator[list[tuple[Photo, PhotoFaces]]]:
-    """Embed photos in several threads, batch by batch, in the given order."""
-    return in_threads(partial(_embed_batch, model), photos)
-
-
-def _embed_batch(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, PhotoFaces]]:
+def embed_files(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, PhotoFaces]]:
+    """Read and embed several photos at once, see `embed_photos`."""
     files = [_File(photo) for photo in photos]
     return [
         (file.photo, replace(result, sha256=file.sha256))
@@ -60,14 +58,17 @@ def _embed_batch(model: Model, photos: Sequence[Photo]) -> list[tuple[Photo, Pho
 class _File:
     """A photo that is read when its faces are detected, so that only one file of a batch is in memory at once."""
 
+    large = threading.Lock()  # only one thread has a large file
+
     def __init__(self, photo: Photo):
         self.photo, self.sha256 = photo, ""
 
     def read_reduced(self, min_long_side: int | None) -> tuple[Image.Image, int]:
         """Read the photo, see `images.read_reduced`."""
-        content = self.photo.read()
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        return images.read_reduced(content, min_long_side)
+        with self.large if self.photo.size > LARGE_FILE_BYTES else nullcontext():
+            content = self.photo.read()
+            self.sha256 = hashlib.sha256(content).hexdigest()
+            return images.read_reduced(content, min_long_side)
 
 
 @dataclass(frozen=True)
@@ -95,23 +96,15 @@ class FoundFace:
 
 
 class PhotoCollection:
-    """The faces of photos in memory, with their crops, and sentences about the photos that were left out.
-
-    Args:
-        model: the network.
-        photos: (name, image) of each photo.
-        max_faces: stop after this many faces; None for no limit.
-        progress: called after each photo.
-        max_seconds: stop after this time.
-    """
+    """The faces of photos in memory, with their crops, and sentences about the photos that were left out."""
 
     def __init__(
         self,
         model: Model,
-        photos: Sequence[tuple[str, images.ImageSource]],
-        max_faces: int | None = None,
-        progress: Progress = lambda done, total: None,
-        max_seconds: float = math.inf,
+        photos: Sequence[tuple[str, images.ImageSource]],  # with their names
+        max_faces: int | None = None,  # stop after this many; None for no limit
+        progress: Progress = lambda done, total: None,  # called after each photo
+        max_seconds: float = math.inf,  # stop after this time
     ):
         end = time.monotonic() + max_seconds
         embeddings = [np.empty((0, model.network.embedding_dim), np.float32)]
@@ -141,10 +134,6 @@ class PhotoCollection:
     def blocks(self) -> Iterator[Block]:
         """Yield the (N,) rows and their (N, D) embeddings, as an index does in several blocks."""
         yield np.arange(len(self)), self.z
-
-    def qualities(self) -> np.ndarray:
-        """Return the (N,) float32 qualities; NaN without quality scores."""
-        return np.array([found.quality for found in self._faces], dtype=np.float32)
 
     def faces(self, rows: Sequence[int] | None = None) -> list[FoundFace]:
         """Return the faces of some rows, or all faces."""

@@ -13,6 +13,7 @@ import numpy as np
 from siamese import images
 from siamese.calibration import LOWEST_SCORE
 from siamese.checkpoint import default_model
+from siamese.comparison import rows_to_compare
 from siamese.faces import Face, quality_warnings
 from siamese.model import Model
 from siamese.search.embedding import Block, FoundFace
@@ -22,6 +23,7 @@ from siamese.wording import FACES, Vocabulary, counted
 
 FIND_FMR = 0.01  # expected false matches of a search, by default
 DEFAULT_LIMIT = 20
+NO_FACE = "no face was found in the portrait; use a photo in which the face is large and well lit"
 TIE_DECIMALS = 4  # distances that are equal after rounding are a tie
 
 
@@ -97,23 +99,26 @@ def find(
     photos: Photos,
     *,
     model: Model | None = None,
+    face: int | None = None,
     fmr: float | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> Matches:
     """Find a person in many photos.
 
     Args:
-        portraits: a photo of the person, or several, which count together. Their main faces are used.
+        portraits: a photo of the person, or several, which count together.
         photos: a folder or zip archive, whose faces are kept in an index so that the next search is fast; an index;
             images; or a collection.
         model: the network; None for the default face network.
+        face: which face of a single portrait to search for, from 1 in the order of `Model.detect`; None for the main
+            face of each portrait.
         fmr: expected number of false matches among all N faces, at most, see `Calibration.needed`. By default
             `FIND_FMR`, or odds of 3 N to 1 if no rate was measured for the network.
         limit: how many faces to return, at most.
 
     Raises:
         FileNotFoundError, ValueError, OSError: if a portrait, the photos or the index cannot be used, the portraits
-            show different people, or the false-match rate is invalid.
+            show different people, or the face or the false-match rate is invalid.
     """
     model = model or default_model()
     calibration = model.calibration
@@ -121,7 +126,7 @@ def find(
     if fmr is None and calibration.operating_points:
         fmr = FIND_FMR
     with open_photos(model, photos) as collection:
-        query, faces, warnings = embed_portraits(model, several)
+        query, faces, warnings = embed_portraits(model, several, face)
         count = len(collection)
         needed = calibration.needed(fmr, max(count, 1))
         rows, distances = nearest(query, collection.blocks(), limit)
@@ -133,11 +138,7 @@ def find(
         ranked = [
             Match(found.row, found.photo, found.number, found.face, distance, probability, score >= needed)
             for found, distance, probability, score in zip(
-                closest,
-                distances.tolist(),
-                probabilities.tolist(),
-                scores.tolist(),
-                strict=True,
+                closest, distances.tolist(), probabilities.tolist(), scores.tolist(), strict=True
             )
         ]
         # Processors round differently, so faces at nearly the same distance are in the order of their names.
@@ -147,34 +148,38 @@ def find(
     return Matches(tuple(ranked), tuple(faces), count, threshold, fmr, tuple(warnings), model.words)
 
 
-def embed_portraits(model: Model, portraits: Sequence[images.ImageSource]) -> tuple[np.ndarray, list[Face], list[str]]:
-    """Embed the main face of each portrait of one person, and join them: (D,) float32, the faces, and warnings.
+def embed_portraits(
+    model: Model, portraits: Sequence[images.ImageSource], chosen: int | None
+) -> tuple[np.ndarray, list[Face], list[str]]:
+    """Embed a face of each portrait of one person, and join them: (D,) float32, the faces, and warnings.
 
     The result is the mean of the embeddings, scaled to length 1 if the network does that. Its distances from strangers
     are like those of a single portrait, so the thresholds hold; those from the person are smaller, because what differs
     between the portraits averages out. In LFW's View 1 this finds more than the closest portrait or the mean of the
     likelihood ratios, with fewer false matches.
 
-    Raises:
-        FileNotFoundError, ValueError: if a portrait cannot be read, none shows a face, or some show other people than
-            the first.
+    Raises FileNotFoundError or ValueError if a portrait cannot be read, none shows a face, the number of the face is
+    invalid, or some show other people.
     """
+    if chosen is not None and len(portraits) > 1:
+        raise ValueError("face can only be chosen in a single portrait")
     found = model.detect(portraits)
-    z, faces = model.embed_faces([each[0] for each in found if each])
+    main = [each[row] for each in found for row in rows_to_compare(each, chosen, "portrait")[:1]]
+    z, faces = model.embed_faces(main)
     names, warnings = [], []
     for number, (portrait, each) in enumerate(zip(portraits, found, strict=True), 1):
         name = f"Portrait {number}" if len(portraits) > 1 else "The portrait"
         if not each:
             warnings.append(f"{name} shows no face and is left out.")
             continue
-        if len(each) > 1:
+        if len(each) > 1 and chosen is None:
             warnings.append(f"{name} shows {len(each)} faces; the largest near the middle is searched for.")
         if model.align == "faces":
             warnings += quality_warnings(faces[len(names)], name.lower())
         is_path = isinstance(portrait, str | PathLike)
         names.append(f"{name} ({images.shorten(Path(portrait).name)})" if is_path else name)
     if not faces:
-        raise ValueError("no face was found in the portrait; use a photo in which the face is large and well lit")
+        raise ValueError(NO_FACE)
     if others := _strangers(model, z, faces):
         shown = ", ".join(names[other] for other in others)
         raise ValueError(

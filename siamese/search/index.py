@@ -25,16 +25,16 @@ import numpy as np
 
 from siamese.faces import Face
 from siamese.faces.detection import Detection
-from siamese.files import cache_folder, check_new_folder, write_error
+from siamese.files import check_new_folder, write_error
 from siamese.model import Model
 from siamese.names import unique_name
-from siamese.search.checks import DATABASE, SCHEMA, VECTORS, check_files, check_tables, check_values, has_locks
+from siamese.search import storage
 from siamese.search.embedding import Block, FoundFace, PhotoFaces
 from siamese.search.scan import Photo
+from siamese.search.storage import DATABASE, VECTORS, is_index
 
 T = TypeVar("T")
 
-FORMAT = "1"
 HEADER_BYTES = 128  # of vectors.npy
 BLOCK_ROWS = 1 << 14  # embeddings that are read at once: 12 MB for the face network
 OTHER_PLACE = "choose a folder on a local disk with --out, or set XDG_CACHE_HOME to one"
@@ -46,12 +46,7 @@ class Index:
 
     It is checked when it is opened, and vectors when they are read, because it may come from another machine.
 
-    Args:
-        folder: where the index is.
-        model: the network that it was made with.
-
     Attributes:
-        folder: where the index is.
         source: the folder or zip archive of the photos.
         dimension: D, the length of an embedding.
 
@@ -65,12 +60,12 @@ class Index:
         if not is_index(folder):
             raise FileNotFoundError(f"{folder} holds no index; `siamese embed FOLDER` makes one")
         self.folder, self.dimension = folder, model.network.embedding_dim
-        check_files(self.folder)
-        self._connect("rw")
-        with self._closing_on_failure():
+        with self._errors(), contextlib.ExitStack() as opened:
+            self._db = storage.connect(folder)
+            opened.callback(self.close)
             self._db.execute("BEGIN")
-            self.source = self._check(model)
-            self._check_content()
+            self._check(model)
+            opened.pop_all()
 
     def __enter__(self: T) -> T:
         return self
@@ -101,11 +96,6 @@ class Index:
                 raise ValueError(self._damaged(f"{VECTORS} has values that are not finite"))
             yield rows, z
 
-    def qualities(self) -> np.ndarray:
-        """Return the (N,) float32 qualities of all faces, in the order of their rows; NaN without quality scores."""
-        values = self._query("SELECT quality FROM faces ORDER BY row")
-        return np.array([np.nan if value is None else value for (value,) in values], np.float32)
-
     def faces(self, rows: Sequence[int] | None = None) -> list[FoundFace]:
         """Return the faces of some rows, or all faces in the order of their rows."""
         query = (
@@ -117,13 +107,10 @@ class Index:
                 return list(map(_to_face, self._query(query)))
             return [_to_face(self._query(query, (int(row),))[0]) for row in rows]
 
-    def files(self) -> dict[str, tuple[int, int]]:
-        """Return the size and stamp of each photo, by its path, see `Photo`; a size of -1 if it could not be read."""
-        return {path: (size, stamp) for path, size, stamp in self._query("SELECT path, size, stamp FROM files")}
-
-    def hashes(self) -> dict[str, str]:
-        """Return the SHA-256 of each photo that was read, by its path."""
-        return dict(self._query("SELECT path, sha256 FROM files WHERE problem = ''"))
+    def files(self) -> dict[str, tuple[int, int, str]]:
+        """Return size, stamp and SHA-256 of each photo by its path, see `Photo`. If it was not read, the size is -1."""
+        rows = self._query("SELECT path, size, stamp, sha256 FROM files")
+        return {path: (size, stamp, sha256) for path, size, stamp, sha256 in rows}
 
     def photo_faces(self, path: str) -> PhotoFaces:
         """Return what is known of a photo that was read."""
@@ -141,12 +128,7 @@ class Index:
     @property
     def problems(self) -> list[str]:
         """Sentences about the folder in the last run, and about photos that could not be read."""
-        notes = [
-            note
-            for (value,) in self._query("SELECT value FROM settings WHERE name = 'notes'")
-            for note in json.loads(value)
-        ]
-        return [*notes, *(f"{path}: {problem}." for path, problem in self.unread)]
+        return [*self._notes, *(f"{path}: {problem}." for path, problem in self.unread)]
 
     def without_faces(self) -> list[str]:
         """Return the paths of the photos in which no face was found."""
@@ -157,35 +139,26 @@ class Index:
         with self._errors():
             return self._db.execute(query, values).fetchall()
 
-    def _connect(self, mode: str) -> None:
-        # Also a reader needs the mode "rw": it completes or undoes what a killed process was writing.
-        address = f"{(self.folder / DATABASE).absolute().as_uri()}?mode={mode}"
-        self._db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=1, check_same_thread=False)
-
-    def _check(self, model: Model) -> Path:
-        """Return the folder of the photos, if the index was made with this network and version."""
-        check_tables(self._db, self.folder)
+    def _check(self, model: Model) -> None:
+        """Check all but the embeddings, and read the settings."""
+        storage.check_tables(self._db, self.folder)
         settings = dict(self._db.execute("SELECT name, value FROM settings"))
-        if settings["format"] != FORMAT:
-            raise ValueError(f"{self.folder} was made by another version; delete it and run `siamese embed` again")
         if settings["network"] != model.fingerprint():
             raise ValueError(
                 f"{self.folder} was made with another network, {settings['model']}; use that one, or another index"
             )
-        if "\0" in settings["source"] or not isinstance(json.loads(settings.get("notes", "[]")), list):
-            raise sqlite3.DatabaseError("a setting is not valid")
-        return Path(settings["source"])
-
-    def _check_content(self) -> None:
-        """Raise a ValueError if values are not valid, or the end of a file is missing, which would read as zeros."""
-        check_values(self._db)
-        (pages,), (page_bytes,) = (
-            self._db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
-        )
+        self.source, self._notes = Path(settings["source"]), json.loads(settings.get("notes", "[]"))
+        if "\0" in settings["source"] or not isinstance(self._notes, list) or any(self._numbers(*storage.INVALID)):
+            raise sqlite3.DatabaseError("a value is not valid")
+        # The missing end of a file would read as zeros.
+        pages, page_bytes = self._numbers("PRAGMA page_count", "PRAGMA page_size")
         needed = {DATABASE: pages * page_bytes, VECTORS: HEADER_BYTES + 4 * self.dimension * self._end()}
         for name, size in needed.items():
             if not (self.folder / name).is_file() or (self.folder / name).stat().st_size < size:
                 raise sqlite3.DatabaseError(f"the end of {name} is missing")
+
+    def _numbers(self, *queries: str) -> list[int]:
+        return [self._query(query)[0][0] for query in queries]
 
     def _end(self) -> int:
         """Return the first row after the last face."""
@@ -197,22 +170,13 @@ class Index:
         return np.memmap(self.folder / VECTORS, np.float32, "r", offset, (count, self.dimension))
 
     @contextlib.contextmanager
-    def _closing_on_failure(self) -> Iterator[None]:
-        try:
-            with self._errors():
-                yield
-        except BaseException:
-            self._db.close()
-            raise
-
-    @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """Turn errors of the database and the file system into sentences."""
         try:
             yield
         except sqlite3.DatabaseError as error:
             text = str(error)
-            if ("locked" in text or "disk I/O" in text) and not has_locks(self.folder):
+            if ("locked" in text or "disk I/O" in text) and not storage.has_locks(self.folder):
                 raise OSError(f"the drive of {self.folder} has no file locks; {OTHER_PLACE}") from error
             if "locked" in text:
                 raise OSError(f"{self.folder} is in use by another run; wait until that has finished") from error
@@ -232,12 +196,7 @@ class Index:
 
 
 class IndexWriter(Index):
-    """An index that is open for writing. It is created if needed. While it is open, nobody else can open it.
-
-    Args:
-        folder: where the index is.
-        model: the network that makes the embeddings.
-        source: the folder or zip archive of the photos.
+    """An index of photos that is open for writing. It is created if needed. While it is open, nobody else can open it.
 
     Raises:
         ValueError: if the folder has other files, or the index is damaged, or was made with another network or version
@@ -246,58 +205,43 @@ class IndexWriter(Index):
     """
 
     def __init__(self, folder: Path, model: Model, source: Path):
-        self.folder, self.dimension, self.source = folder, model.network.embedding_dim, source
+        self.folder, self.dimension = folder, model.network.embedding_dim
         if not is_index(folder):
             check_new_folder(folder)
-        with self._errors():
+        with self._errors(), contextlib.ExitStack() as opened:
             folder.mkdir(parents=True, exist_ok=True)
-            check_files(self.folder)
-            self._protect()
-            self._connect("rwc")
-        with self._closing_on_failure():
+            self._db = storage.connect(folder, create=True)
+            opened.callback(self.close)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("BEGIN EXCLUSIVE")
-            if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                self._create(model)
+            if self._numbers("SELECT count(*) FROM sqlite_master") == [0]:
+                self._create(model, source)
             self._db.execute("COMMIT")
-            made_from = self._check(model)
-            self._check_content()
-            if made_from != source:
-                raise ValueError(f"{folder} is the index of {made_from}; use another one for {source}")
+            self._check(model)
+            if self.source != source:
+                raise ValueError(f"{folder} is the index of {self.source}; use another one for {source}")
+            opened.pop_all()
 
-    def _protect(self) -> None:
-        """Let only this user read the index, because embeddings of faces are personal data."""
-        for name in (DATABASE, VECTORS):
-            os.close(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT, 0o600))
-        for path, mode in ((self.folder, 0o700), (self.folder / DATABASE, 0o600), (self.folder / VECTORS, 0o600)):
-            with contextlib.suppress(PermissionError):  # not all drives have permissions
-                path.chmod(mode)
-
-    def _create(self, model: Model) -> None:
-        file = self.folder / VECTORS
-        if file.exists() and file.stat().st_size > HEADER_BYTES:
+    def _create(self, model: Model, source: Path) -> None:
+        if (self.folder / VECTORS).stat().st_size > HEADER_BYTES:
             raise sqlite3.DatabaseError(f"{DATABASE} is empty")
-        file.write_bytes(_header(0, self.dimension))
-        for statement in SCHEMA:
+        self._end_vectors(0)
+        for statement in storage.SCHEMA:
             self._db.execute(statement)
-        settings = {
-            "format": FORMAT,
-            "model": model.id,
-            "network": model.fingerprint(),
-            "source": str(self.source),
-        }
+        settings = {"model": model.id, "network": model.fingerprint(), "source": str(source)}
         self._db.executemany("INSERT INTO settings VALUES (?, ?)", settings.items())
 
     def add(self, batch: Sequence[tuple[Photo, PhotoFaces]]) -> None:
         """Add photos, or replace what is known of them."""
+        if not batch:
+            return
         with self._errors():
             row = self._end()
             self._write(row, np.concatenate([found.z for _, found in batch]))
             with self._transaction():
                 for photo, found in batch:
                     self._forget([photo.path])
-                    # With the size -1, the next run tries a photo again that could not be read.
-                    size = -1 if found.problem else photo.size
+                    size = -1 if found.problem else photo.size  # -1: the next run tries to read it again
                     values = photo.path, size, photo.stamp, found.sha256, found.problem
                     query = "INSERT INTO files (path, size, stamp, sha256, problem) VALUES (?, ?, ?, ?, ?)"
                     file = self._db.execute(query, values).lastrowid
@@ -329,9 +273,7 @@ class IndexWriter(Index):
                 self._write(target, self._vectors(row, 1))
             with self._transaction():
                 self._db.executemany("UPDATE faces SET row = ? WHERE row = ?", moves)
-            with (self.folder / VECTORS).open("r+b") as file:
-                file.write(_header(count, self.dimension))
-                file.truncate(HEADER_BYTES + 4 * self.dimension * count)
+            self._end_vectors(count)
 
     def _forget(self, paths: Sequence[str]) -> None:
         ids = "SELECT id FROM files WHERE path = ?"
@@ -346,33 +288,25 @@ class IndexWriter(Index):
             file.flush()
             os.fsync(file.fileno())
 
+    def _end_vectors(self, rows: int) -> None:
+        """Write the header of vectors.npy, and remove what follows these rows."""
+        with (self.folder / VECTORS).open("r+b") as file:
+            description = {"descr": "<f4", "fortran_order": False, "shape": (rows, self.dimension)}
+            np.lib.format.write_array_header_1_0(file, description)
+            file.truncate(HEADER_BYTES + 4 * self.dimension * rows)
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN")
-        try:
+        with self._db:  # commits, or rolls back after an error
+            self._db.execute("BEGIN")
             yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # after some errors SQLite has rolled back already
-                self._db.execute("ROLLBACK")
-            raise
-
-
-def is_index(folder: Path) -> bool:
-    """Return whether a folder is an index."""
-    return (folder / DATABASE).is_file()
-
-
-def indexes_folder() -> Path:
-    """Return the folder of the indexes that have no other place."""
-    return cache_folder() / "indexes"
 
 
 def default_place(source: Path, model: Model) -> Path:
     """Return where the index of a folder of photos is by default, with one for each network."""
     key = hashlib.sha256(f"{source.resolve()} {model.fingerprint()}".encode("utf-8", "surrogateescape"))
     end = f"-{key.hexdigest()[:12]}"
-    return indexes_folder() / (unique_name(source.resolve().name, {}, len(end)) + end)
+    return storage.indexes_folder() / (unique_name(source.resolve().name, {}, len(end)) + end)
 
 
 def _to_face(values: tuple) -> FoundFace:
@@ -385,10 +319,3 @@ def _to_face(values: tuple) -> FoundFace:
             raise TypeError("five points, a box and a score are needed")
         detection = Detection((left, top, right, bottom), points, score)
     return FoundFace(row, photo, number, Face(None, detection, quality))
-
-
-def _header(rows: int, dimension: int) -> bytes:
-    """Return the header of a .npy file, with spaces up to `HEADER_BYTES`, see `numpy.lib.format`."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
-    length = HEADER_BYTES - 10
-    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-import secrets
-import shutil
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from html import escape
@@ -15,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from siamese import images, wording
-from siamese.files import check_new_folder, write_error
+from siamese.files import new_folder, write_error
 from siamese.names import printable, unique_name
 from siamese.search.find import Match, Matches
 from siamese.search.people import People
@@ -41,9 +40,7 @@ def write_csv(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str
     """
     file = io.StringIO()
     # All texts are in quotes, because a spreadsheet may take another character than the comma between the cells.
-    csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows(
-        [[_harmless(cell) for cell in row] for row in (header, *rows)]
-    )
+    csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows(map(_harmless, row) for row in (header, *rows))
     return file.getvalue()
 
 
@@ -58,12 +55,7 @@ def people_csv(people: People) -> str:
 
 
 def matches_html(found: Matches, source: Path) -> str:
-    """Return one page with a thumbnail of each face. It needs no other file.
-
-    Args:
-        found: from `find`, in an index.
-        source: the folder or zip archive that was indexed.
-    """
+    """Return one page with a thumbnail of each face that was found in the index of `source`. It needs no other file."""
     item = found.words.item.capitalize()
     items = "".join(
         f'<li class="{"match" if face.match else ""}"><img src="{_thumbnail(face, source)}" alt="{item}" width="160">'
@@ -85,14 +77,8 @@ both show {found.words.same}, if one of the {counted(found.faces, found.words.it
 def write_folders(people: People, source: Path, target: Path, link: bool) -> None:
     """Write one folder for each person, with their photos: `person-0001/PHOTO`; for other images `group-0001/PHOTO`.
 
-    The name of a photo includes its folders, as in `2024_a.jpg`, see `unique_name`. The folders are written beside
-    `target` and renamed at the end, so `target` is complete or does not exist.
-
-    Args:
-        people: from an index.
-        source: the folder or zip archive that was indexed.
-        target: a new or empty folder.
-        link: write symbolic links to the photos, not copies.
+    The people are from the index of `source`. The name of a photo includes its folders, as in `2024_a.jpg`, see
+    `unique_name`. With `link`, symbolic links are written, not copies.
 
     Raises:
         FileNotFoundError: if photos are not where they were.
@@ -103,35 +89,23 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
     target = target.resolve()
     if target.is_relative_to(source):
         raise ValueError(f"{target} is inside the folder of the photos, and would be searched next time; give another")
-    check_new_folder(target)
     photos = find_photos(source, dict.fromkeys(face.photo for faces in people.people for face in faces))
     if link and (archived := next((photo.path for photo in photos.values() if photo.member), None)):
         raise ValueError(f"{archived} is in a zip archive and cannot be linked; use --copy")
     digits = len(str(len(people.people)))
-    part = target.with_name(f"{target.name[:100]}.part-{secrets.token_hex(4)}")
     try:
-        part.mkdir(parents=True)
-        for number, faces in enumerate(people.people, 1):
-            folder, taken = part / f"{people.words.group}-{number:0{digits}}", {}
-            folder.mkdir()
-            for name in dict.fromkeys(face.photo for face in faces):  # each photo once
-                _write_photo(photos[name], folder / unique_name(name.replace("/", "_"), taken), link)
-        if target.exists():
-            target.rmdir()
-        part.rename(target)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise write_error(target, error, "use --copy" if link else "choose another place") from error
-        raise
+        with new_folder(target) as part:
+            for number, faces in enumerate(people.people, 1):
+                folder, taken = part / f"{people.words.group}-{number:0{digits}}", {}
+                folder.mkdir()
+                for name in dict.fromkeys(face.photo for face in faces):  # each photo once
+                    _write_photo(photos[name], folder / unique_name(name.replace("/", "_"), taken), link)
+    except OSError as error:
+        raise write_error(target, error, "use --copy" if link else "choose another place") from error
 
 
 def find_photos(source: Path, paths: Iterable[str]) -> dict[str, Photo]:
-    """Return photos of an index by their paths.
-
-    Raises:
-        FileNotFoundError: if any does not exist any more.
-    """
+    """Return photos of an index by their paths. Raises a FileNotFoundError if any does not exist any more."""
     found, missing = {}, []
     for path in paths:
         try:
@@ -156,8 +130,9 @@ def _write_photo(photo: Photo, place: Path, link: bool) -> None:
         raise ValueError(f"{photo.path}: {error}; nothing was copied") from error
     with place.open("xb") as file:
         file.write(content)
-    with suppress(ValueError, OverflowError):
-        os.utime(place, (photo.modified(),) * 2)
+    with suppress(ValueError, OverflowError):  # a member of an archive may have any date
+        stamp = photo.stamp / 1e9 if photo.member is None else time.mktime((*photo.member.date_time, 0, 0, -1))
+        os.utime(place, (stamp, stamp))
 
 
 def _thumbnail(face: Match, source: Path) -> str:
@@ -165,11 +140,9 @@ def _thumbnail(face: Match, source: Path) -> str:
     try:
         photo = images.read(find_photo(source, face.photo).read())
     except (OSError, ValueError):
-        photo, box = Image.new("RGB", (1, 1), "white"), None
-    else:
-        box = face.box
-    if box:
-        left, top, right, bottom = box
+        return images.data_uri(Image.new("RGB", (1, 1), "white"), "JPEG")
+    if face.box:
+        left, top, right, bottom = face.box
         margin = MARGIN * max(right - left, bottom - top)
         photo = photo.crop((round(left - margin), round(top - margin), round(right + margin), round(bottom + margin)))
     photo.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))

@@ -85,11 +85,12 @@ def group(photos: Photos, *, model: Model | None = None, fmr: float | None = Non
     model = model or default_model()
     with open_photos(model, photos) as collection:
         empty = np.empty((0, model.network.embedding_dim), np.float32)
-        z, quality = np.concatenate([empty, *(block for _, block in collection.blocks())]), collection.qualities()
+        z = np.concatenate([empty, *(block for _, block in collection.blocks())])
         if fmr is None and model.calibration.operating_points:
             fmr = GROUP_FMR
         needed = model.calibration.needed(fmr, max(len(z), 1))
         faces = collection.faces()
+        quality = np.array([face.quality for face in faces], dtype=float)  # NaN without quality scores
         photos = np.unique([face.photo for face in faces], return_inverse=True)[1]
         people, left_over = partition(z, quality, photos, model.calibration, needed)
         return People(
@@ -142,12 +143,9 @@ def partition(
 
 
 def find_rivals(z: np.ndarray, photos: np.ndarray, copy_distance: float) -> list[list[int]]:
-    """Return for each face the others of the same photo that are further away, and so other people.
+    """Return for each of N faces the others of the same photo that are other people: further than `copy_distance` away.
 
-    Args:
-        z: (N, D) float32 embeddings.
-        photos: (N,) int, the number of the photo of each face.
-        copy_distance: up to which two faces can be one person twice: in a mirror, or in a photo of a photo.
+    Closer ones can be one person twice: in a mirror, or in a photo of a photo.
     """
     rivals: list[list[int]] = [[] for _ in z]
     order = np.argsort(photos, kind="stable")
@@ -161,11 +159,7 @@ def find_rivals(z: np.ndarray, photos: np.ndarray, copy_distance: float) -> list
 
 
 def _closest_people(
-    z: np.ndarray,
-    quality: np.ndarray,
-    calibration: Calibration,
-    people: Sequence[Sequence[int]],
-    poor: np.ndarray,
+    z: np.ndarray, quality: np.ndarray, calibration: Calibration, people: Sequence[Sequence[int]], poor: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each of the P poor rows the closest person, (P,) int, and the score of their distance, (P,)."""
     means = np.stack([z[rows].mean(axis=0) for rows in people])  # (G, D)
@@ -196,9 +190,7 @@ def cluster(
 
     Args:
         z: (N, D) float embeddings.
-        threshold: ≥ 0.
         photos: (N,) int, the number of the photo of each row; None if each has its own.
-        copy_distance: ≥ 0, see `find_rivals`.
 
     Returns:
         The clusters as sorted arrays of row numbers; the largest first, then by their first row.

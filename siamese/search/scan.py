@@ -6,7 +6,6 @@ import functools
 import os
 import posixpath
 import stat
-import time
 import zipfile
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -45,10 +44,6 @@ class Photo:
         except zipfile.BadZipFile as error:
             raise ValueError("its zip archive is damaged") from error
 
-    def modified(self) -> float:
-        """Return the time of the last change in seconds. Raises ValueError or OverflowError if it is not known."""
-        return self.stamp / 1e9 if self.member is None else time.mktime((*self.member.date_time, 0, 0, -1))
-
 
 @dataclass
 class Listing:
@@ -62,11 +57,13 @@ class Listing:
 
     def missing(self, path: str) -> str | None:
         """Return the outermost folder of a photo that is empty or missing now; None if its folder holds anything."""
-        folders = PurePosixPath(path).parents  # the innermost first; an archive is a file
-        archive = max((n for n, folder in enumerate(folders) if folder.suffix.lower() == ARCHIVE_SUFFIX), default=-1)
-        names = ["" if str(folder) == "." else str(folder) for folder in folders[archive + 1 :]]
-        empty = [name for name in names if name not in self.filled]
-        return empty[-1] if empty and names[0] in empty else None
+        missing = None
+        while path:
+            path = posixpath.dirname(path)
+            if path in self.filled:
+                break
+            missing = None if path.lower().endswith(ARCHIVE_SUFFIX) else path  # an archive is a file
+        return missing
 
 
 def scan(source: Path) -> Listing:
@@ -90,16 +87,9 @@ def scan(source: Path) -> Listing:
 
 
 def find_photo(source: Path, path: str) -> Photo:
-    """Return a photo of an index of a folder or zip archive by its path, see `Photo`.
-
-    Raises:
-        FileNotFoundError: if it does not exist any more.
-        ValueError: if `scan` does not return such a path.
-    """
+    """Return a photo of an index by its path. Raises FileNotFoundError, or ValueError if `scan` finds no such path."""
     file, parts = source, path.split("/")
-    if not _is_photo(path) or any(
-        part in ("", "..") or is_system(part) or os.path.basename(part) != part for part in parts
-    ):
+    if not _is_photo(path) or any(not part or is_system(part) or os.path.basename(part) != part for part in parts):
         raise ValueError(f"{path} is not the path of a photo")
     for number, part in enumerate(parts):
         if file.is_file():
@@ -137,33 +127,18 @@ def _walk(root: Path, found: Listing) -> None:
                 continue
             try:
                 status = entry.stat()
-                is_link = entry.is_symlink() or _is_junction(entry)
             except OSError as error:
                 found.problems.append((path, f"it cannot be opened ({error.strerror})"))
                 continue
-            if not stat.S_ISDIR(status.st_mode):
-                _add_file(path, entry.path, status, found)
-            elif is_link:
-                links.append((path, os.path.realpath(entry.path)))
+            if stat.S_ISDIR(status.st_mode):
+                target = os.path.realpath(entry.path)  # of a link or junction
+                (folders if target == entry.path else links).append((path, target))
+            elif path.lower().endswith(ARCHIVE_SUFFIX):
+                _list_archive(Path(entry.path), path, found)
+            elif _is_photo(path) and not stat.S_ISREG(status.st_mode):
+                found.problems.append((path, "it is not a regular file"))
             else:
-                folders.append((path, entry.path))
-
-
-def _is_junction(entry: os.DirEntry[str]) -> bool:
-    """Return whether a folder is a link of Windows that is no symbolic link."""
-    attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
-    return bool(attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)
-
-
-def _add_file(path: str, file: str, status: os.stat_result, found: Listing) -> None:
-    if path.lower().endswith(ARCHIVE_SUFFIX):
-        _list_archive(Path(file), path, found)
-    elif not _is_photo(path):
-        _count_other(path, found)
-    elif not stat.S_ISREG(status.st_mode):
-        found.problems.append((path, "it is not a regular file"))
-    else:
-        found.photos.append(Photo(path, status.st_size, status.st_mtime_ns, file))
+                _add(Photo(path, status.st_size, status.st_mtime_ns, entry.path), found)
 
 
 def _list_archive(file: Path, path: str, found: Listing) -> None:
@@ -175,31 +150,30 @@ def _list_archive(file: Path, path: str, found: Listing) -> None:
         found.problems.append((path, "it is not a complete zip archive"))
         return
     for member in members:
-        name = member.filename
-        parts = PurePosixPath(name).parts
-        if any(is_system(part, folder) for part, folder in zip(parts, ("", *parts), strict=False)):
-            continue
-        if _is_photo(name):
-            found.photos.append(Photo(posixpath.join(path, name), member.file_size, member.CRC, str(file), member))
-        else:
-            _count_other(name, found)
+        parts = PurePosixPath(member.filename).parts
+        if not any(is_system(part, folder) for part, folder in zip(parts, ("", *parts), strict=False)):
+            name = posixpath.join(path, member.filename)
+            _add(Photo(name, member.file_size, member.CRC, str(file), member), found)
 
 
-def _count_other(path: str, found: Listing) -> None:
-    found.others += 1
-    if (suffix := PurePosixPath(path).suffix).lower() in RAW_SUFFIXES:
-        found.raw[suffix.upper()] += 1
+def _add(file: Photo, found: Listing) -> None:
+    """Add a photo, or count another file."""
+    suffix = os.path.splitext(file.path)[1]
+    if _is_photo(file.path):
+        found.photos.append(file)
+    else:
+        found.others += 1
+        if suffix.lower() in RAW_SUFFIXES:
+            found.raw[suffix.upper()] += 1
 
 
 def _is_photo(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in photo_suffixes()
+    return os.path.splitext(path)[1].lower() in _photo_suffixes()
 
 
 @functools.cache
-def photo_suffixes() -> frozenset[str]:
-    """Return the suffixes of photos, in lower case."""
-    extensions = Image.registered_extensions()
-    return frozenset(suffix for suffix, name in extensions.items() if name in FORMATS) | frozenset(OTHER_SUFFIXES)
+def _photo_suffixes() -> set[str]:
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}.union(OTHER_SUFFIXES)
 
 
 def _open_archive(file: Path) -> zipfile.ZipFile:

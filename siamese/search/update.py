@@ -7,53 +7,40 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from siamese import images
-from siamese.model import Model, Progress
+from siamese.model import Model, Progress, in_threads
 from siamese.search.embedding import PhotoCollection, PhotoFaces, embed_files
-from siamese.search.index import Index, IndexWriter, default_place, is_index
+from siamese.search.index import Index, IndexWriter, default_place
 from siamese.search.scan import Listing, Photo, scan
+from siamese.search.storage import is_index
 from siamese.wording import counted
 
 Collection = Index | PhotoCollection
 Photos = str | PathLike | Iterable[images.ImageSource] | Collection
 MOVED_AT_ONCE = 256  # photos in one transaction
-FORGET_ADVICE = "If it was deleted on purpose, run `siamese embed FOLDER --forget`"
 
 
 @dataclass(frozen=True)
 class Update:
-    """What `update_index` did.
+    """What `update_index` did."""
 
-    Attributes:
-        index: where the index is.
-        created: whether it is new.
-        photos: number of photos in it, with those that could not be read.
-        embedded: how many of them are new or changed, and so were embedded.
-        moved: how many of them were in it under another path or with another time.
-        forgotten: number of photos that were removed, because they no longer exist.
-        faces: number of faces in it.
-        problems: (path, sentence) of what could not be read.
-        without_faces: paths of the photos in which no face was found.
-        others: number of files that are no photos.
-        notes: sentences about the folder: what is missing in it, and which files cannot be read.
-    """
-
-    index: Path
-    created: bool
-    photos: int
-    embedded: int
-    moved: int
-    forgotten: int
-    faces: int
-    problems: list[tuple[str, str]]
-    without_faces: list[str]
-    others: int
-    notes: list[str]
+    index: Path  # where it is
+    created: bool  # whether it is new
+    photos: int  # number of photos in it, with those that could not be read
+    embedded: int  # how many of them are new or changed, and so were embedded
+    moved: int  # how many of them were in it under another path or with another time
+    forgotten: int  # number of photos that were removed, because they no longer exist
+    faces: int  # number of faces in it
+    problems: list[tuple[str, str]]  # (path, sentence) of what could not be read
+    without_faces: list[str]  # paths of the photos in which no face was found
+    others: int  # number of files that are no photos
+    notes: list[str]  # sentences about the folder: what is missing in it, and which files cannot be read
 
 
 def update_index(
@@ -82,12 +69,14 @@ def update_index(
     """
     source = source.resolve()
     place = default_place(source, model) if place is None else place
+    if is_index(place) and not source.exists():
+        raise FileNotFoundError(f"there is no folder {source}; to search in its index, give that instead: {place}")
     created, listing = not is_index(place), scan(source)
     with IndexWriter(place, model, source) as index:
         photos, moved, forgotten, notes = _compare(index, listing, forget)
         index.note(notes)
         done = 0
-        for batch in embed_files(model, photos):
+        for batch in in_threads(partial(embed_files, model), photos):
             index.add(batch)
             done += len(batch)
             progress(done, len(photos))
@@ -99,13 +88,11 @@ def update_index(
 def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[Photo], int, int, list[str]]:
     """Find moved photos, and forget those that no longer exist.
 
-    Returns:
-        The photos to embed, how many were moved and forgotten, and sentences about the folder.
+    Returns the photos to embed, how many were moved and forgotten, and sentences about the folder.
     """
     known, unread = index.files(), {path for path, _ in listing.problems}
-    changed = [photo for photo in listing.photos if known.get(photo.path) != (photo.size, photo.stamp)]
-    hashes = index.hashes() if changed else {}
-    moved = _find_moved(index, changed, known, hashes)
+    changed = [photo for photo in listing.photos if known.get(photo.path, ())[:2] != (photo.size, photo.stamp)]
+    moved = _find_moved(index, changed, known) if known else {}
     present, found = {photo.path for photo in listing.photos}, set(moved.values())
     kept: Counter[str] = Counter()
     gone = []
@@ -113,17 +100,17 @@ def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[P
         if path in present or not unread.isdisjoint(map(str, PurePosixPath(path).parents)):
             continue
         folder = None if forget or index.source.is_file() else listing.missing(path)
-        if folder is None or hashes.get(path) in found:
+        if folder is None or known[path][2] in found:
             gone.append(path)
         else:
             kept[folder] += 1
     index.forget(gone)
     nothing = np.empty((0, index.dimension), np.float32)
     lost = [(Photo(path, -1, 0, str(index.source)), PhotoFaces((), nothing, text)) for path, text in listing.problems]
-    if lost:
-        index.add(lost)
+    index.add(lost)
     notes = [
-        f"{folder or index.source} is empty or missing. Kept in the index: {counted(count, 'photo')}. {FORGET_ADVICE}."
+        f"{folder or index.source} is empty or missing. Kept in the index: {counted(count, 'photo')}. "
+        "If it was deleted on purpose, run `siamese embed FOLDER --forget`."
         for folder, count in kept.items()
     ]
     notes += [
@@ -133,12 +120,10 @@ def _compare(index: IndexWriter, listing: Listing, forget: bool) -> tuple[list[P
     return [photo for photo in changed if photo.path not in moved], len(moved), len(gone), notes
 
 
-def _find_moved(
-    index: IndexWriter, photos: Sequence[Photo], known: dict[str, tuple[int, int]], hashes: dict[str, str]
-) -> dict[str, str]:
+def _find_moved(index: IndexWriter, photos: Sequence[Photo], known: dict[str, tuple[int, int, str]]) -> dict[str, str]:
     """Copy the faces of photos whose content is known. Returns the SHA-256 of each of them, by its path."""
-    sizes, moved = {size for size, _ in known.values()}, {}
-    places = {digest: path for path, digest in hashes.items()}
+    places, moved = {digest: path for path, (size, _, digest) in known.items() if size >= 0}, {}
+    sizes = {size for size, _, _ in known.values()}
     candidates = [photo for photo in photos if photo.size in sizes]
     for start in range(0, len(candidates), MOVED_AT_ONCE):
         batch = []
@@ -148,10 +133,9 @@ def _find_moved(
                 if before := places.get(digest):
                     batch.append((photo, replace(index.photo_faces(before), sha256=digest)))
                     moved[photo.path] = digest
-        if batch:
-            index.add(batch)
+        index.add(batch)
         for photo, _ in batch:  # which may have replaced another one
-            places.pop(hashes.get(photo.path, ""), None)
+            places.pop(known[photo.path][2] if photo.path in known else "", None)
         places |= {faces.sha256: photo.path for photo, faces in batch}
     return moved
 
@@ -164,9 +148,8 @@ def open_photos(model: Model, photos: Photos) -> Iterator[Collection]:
             yield index
     elif isinstance(photos, Index | PhotoCollection):
         yield photos
-    elif images.is_single_image(photos):
-        raise ValueError("expected a folder or a list of images, got one image; put it into a list")
     else:
+        images.refuse_single_image(photos)
         named = [
             (str(photo) if isinstance(photo, str | PathLike) else f"photo {number}", photo)
             for number, photo in enumerate(photos, 1)

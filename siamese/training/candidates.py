@@ -55,7 +55,8 @@ def measure(
 def draw_classes(folders: LabelledFiles, seed: int) -> LabelledFiles:
     """Draw classes that are not held out for the test, and images of them. At least `MIN_CLASSES`, if there are."""
     test = folders.test_names or draw_people(folders.names, TEST_SHARE, seed)
-    rows = np.random.default_rng(seed).permutation([row for row, name in enumerate(folders.names) if name not in test])
+    others = np.array([row for row, name in enumerate(folders.names) if name not in test], dtype=int)
+    rows = np.random.default_rng(seed).permutation(others)
     total = np.array(folders.counts)[rows].clip(max=MAX_IMAGES_EACH).cumsum()
     count = max(MIN_CLASSES, np.searchsorted(total, MAX_IMAGES, "right"))
     return folders.sample({folders.names[row] for row in rows[:count]}, MAX_IMAGES_EACH)

@@ -18,15 +18,14 @@ FACES, IMAGES = "weights/faces", "weights/images"  # which most data sets start 
 TIMM = "timm/"  # `siamese.network.TIMM`; importing that takes a second
 
 
-def _setting(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _setting(default: Any, help: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": help, **metadata})
 
 
 def _recipe_setting(name: str, kind: type, help: str) -> Any:
     defaults = [f"{recipe} {values[name]}" for recipe, values in RECIPE_DEFAULTS.items()]
     defaults += [f"with --init {INIT_DEFAULTS[name]}", f"with --finetune {FINETUNE_DEFAULTS[name]}"]
-    help += f" (default: {', '.join(defaults)})"
-    return field(default=None, metadata={"help": help, "type": kind})
+    return _setting(None, f"{help} (default: {', '.join(defaults)})", type=kind)
 
 
 @dataclass(frozen=True)
@@ -70,20 +69,14 @@ class TrainConfig:
     flip: bool = _setting(
         False, "modern only: treat an image and its mirror image as the same; right for faces, wrong for digits"
     )
-    image_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "height and width of the network's input (default: the network's own; with --finetune 128 on a "
-            "CPU and 224 on a GPU)",
-            "type": int,
-        },
+    image_size: int | None = _setting(
+        None,
+        "height and width of the network's input (default: the network's own; with --finetune 128 on a CPU and 224 on "
+        "a GPU)",
+        type=int,
     )
-    embedding_dim: int | None = field(
-        default=None,
-        metadata={
-            "help": "length of an embedding that is trained (default: modern 512, with --finetune 256)",
-            "type": int,
-        },
+    embedding_dim: int | None = _setting(
+        None, "length of an embedding that is trained (default: modern 512, with --finetune 256)", type=int
     )
     seed: int = _setting(0, "seed for the held-out classes, the initial weights and the batches")
     folds: int = _setting(

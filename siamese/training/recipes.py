@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from siamese.data.dataset import IdentityDataset
+from siamese.data.dataset import IdentityDataset, draw_people
 from siamese.data.pairs import draw_pairs
 from siamese.loss import all_pairs_loss, contrastive_loss
 from siamese.network import SiameseNetwork, distance
@@ -38,27 +38,16 @@ TURNS = 4  # by 90 degrees each
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The limits of random changes of an image, in both directions.
+    """The limits of random changes of an image, in both directions."""
 
-    Attributes:
-        rotation: angle in radians.
-        zoom: share of the size.
-        shift: share of the width and of the height.
-        brightness: share of the range.
-        contrast: share of the contrast.
-        stretch: share of the width that is added, and of the height that is taken away.
-        shear: shift of the top edge, as a share of half the height.
-        color: share of the range, of each color channel.
-    """
-
-    rotation: float
-    zoom: float
-    shift: float
-    brightness: float
-    contrast: float
-    stretch: float = 0.0
-    shear: float = 0.0
-    color: float = 0.0
+    rotation: float  # angle in radians
+    zoom: float  # share of the size
+    shift: float  # share of the width and of the height
+    brightness: float  # share of the range
+    contrast: float  # share of the contrast
+    stretch: float = 0.0  # share of the width that is added, and of the height that is taken away
+    shear: float = 0.0  # shift of the top edge, as a share of half the height
+    color: float = 0.0  # share of the range, of each color channel
 
 
 ALIGNED = Augmentation(math.radians(4), zoom=0.04, shift=0.025, brightness=0.1, contrast=0.2)
@@ -185,7 +174,7 @@ class ModernRecipe(Recipe):
         """Split off one in `VALIDATION_SHARE` people, if there are at least `MIN_PEOPLE_TO_VALIDATE`."""
         if len(dataset.names) < MIN_PEOPLE_TO_VALIDATE:
             return dataset, None
-        names = dataset.draw_people(VALIDATION_SHARE, self.settings.seed)
+        names = draw_people(dataset.names, VALIDATION_SHARE, self.settings.seed)
         return dataset.select(set(dataset.names) - names), dataset.select(names).subsample()
 
     def epoch_batches(self, identity: np.ndarray, epoch: int) -> list[Batch]:
