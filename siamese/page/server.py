@@ -53,13 +53,6 @@ class Page(gr.Blocks):
 
     _queue: Queue  # pyrefly: ignore[bad-override-mutable-attribute]
 
-    def block_thread(self) -> None:
-        """Wait until the page is stopped, and then begin no more events."""
-        try:
-            super().block_thread()
-        finally:
-            self._queue.close()
-
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **settings: Any) -> list[Any]:
         try:
             inputs = client_utils.traverse(inputs, _own_upload, client_utils.is_file_obj_with_meta)

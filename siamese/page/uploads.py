@@ -139,8 +139,14 @@ def use_own_uploads_folder() -> UploadFolder:
     folder.hold()
     process = os.getpid()
     atexit.register(lambda own=folder: own.delete() if os.getpid() == process else None)  # not in a forked process
+
+    def stop(*_: object) -> None:
+        if os.getpid() == process:
+            atexit._run_exitfuncs()
+        os._exit(0)  # without waiting for photos that are read
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which deletes the folder, too
+        signal.signal(signal.SIGTERM, stop)
     os.environ["GRADIO_TEMP_DIR"] = str(folder.path)
     return folder
 
