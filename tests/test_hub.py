@@ -403,7 +403,7 @@ def test_download_refusals(server, connect):
 
 
 def test_hostile_repository_is_rejected(server, uploaded, connect, tmp_path, monkeypatch):
-    monkeypatch.setitem(checkpoint.MAX_DOWNLOAD_BYTES, "model.safetensors", 64 << 20)  # smaller, for a quick test
+    monkeypatch.setitem(checkpoint.MAX_FILE_BYTES, "model.safetensors", 64 << 20)  # smaller, for a quick test
     good = server.files(REPOSITORY)
     config = json.loads(good["config.json"])
     pickle = b"cos\nsystem\n(S'touch " + bytes(tmp_path / "owned") + b"'\ntR."
