@@ -52,12 +52,16 @@ COLUMNS = (
 
 Change = Callable[[Path], None]
 NUMBERS = st.sampled_from(
-    [0, 1, -1, 2, 0.5, -0.0, 1e-300, 1e-9, 7, 64, 1000, 4096, 10**6, 10**9, 2**31, 2**63, 10**18, 10**400]
-    + [1e9, 1e18, 1e38, 1e300, -1e300, float("nan"), float("inf")]
+    (
+        *(0, 1, -1, 2, 0.5, -0.0, 1e-300, 1e-9, 7, 64, 1000, 4096, 10**6, 10**9, 2**31, 2**63, 10**18, 10**400),
+        *(1e9, 1e18, 1e38, 1e300, -1e300, float("nan"), float("inf")),
+    )
 )
 TEXTS = st.sampled_from(
-    ["", "a", "x" * 100_000, "../../../etc/passwd", "\n# heading", "\x1b[31mred", "<script>", "timm/resnet18", "onnx"]
-    + ["small", "deep", "tutorial", "\ud800", "\0", "a/../b.jpg", "/etc/passwd", "[[1, 2]]", "null"]
+    (
+        *("", "a", "x" * 100_000, "../../../etc/passwd", "\n# heading", "\x1b[31mred", "<script>", "timm/resnet18"),
+        *("onnx", "small", "deep", "tutorial", "\ud800", "\0", "a/../b.jpg", "/etc/passwd", "[[1, 2]]", "null"),
+    )
 )
 VALUES = st.one_of(
     NUMBERS,
@@ -350,9 +354,8 @@ def try_cases(cases: int, number: int, verbose: bool) -> list[dict[str, Any]]:
     """Try tampered result folders and half as many indexes."""
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
-        from siamese.search.update import update_index
-
         import siamese
+        from siamese.search.update import update_index
 
         pristine, copy = Path(temporary, "index"), Path(temporary, "copy")
         update_index(siamese.load(device="cpu"), EXAMPLES / "edited", pristine)

@@ -80,7 +80,7 @@ class Calibration:
     def __post_init__(self) -> None:
         count = len(self.poor_slope)
         if len(self.poor_intercept) != count or count not in (0, 4):
-            raise ValueError(f"poor_slope and poor_intercept have 0 or 4 numbers, got {count}, {len(self.poor_intercept)}")
+            raise ValueError("poor_slope and poor_intercept have 0 or 4 numbers each")
         grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 21)] * 2), axis=-1)  # (21, 21, 2), all pairs of qualities
         intercepts, slopes = self._parameters(grid)
         if not (self.intercept > 0 and (slopes > 0).all() and (np.maximum(abs(intercepts), slopes) < MAX_VALUE).all()):

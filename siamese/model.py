@@ -175,7 +175,9 @@ class Model:
                 rated += rate_faces(self.network, faces[len(rated) : len(rated) + len(part)], pixels, features)
         embeddings = torch.cat(z).numpy()
         if not (abs(embeddings) < MAX_VALUE).all():  # also if they are not numbers
-            raise ValueError(f"the network {self.id} gives embeddings that are too large or no numbers; use another one")
+            raise ValueError(
+                f"the network {self.id} gives embeddings that are too large or no numbers; use another one"
+            )
         return embeddings, rated
 
     def compare(

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from gradio_client import Client, handle_file
 
-from siamese import checkpoint
+from siamese import checkpoint, files
 from siamese.hub import space
 from siamese.hub.upload import upload
 
@@ -232,6 +232,32 @@ def test_dry_run_lists_what_a_deployment_sends(server, folder, siamese, monkeypa
     assert not [name for name in files if "pairs.png" in name or "hardest.png" in name]
     assert json.loads(files["runs/network/metrics.json"])["people"]["test"] == [35, 36, 37]
     assert not [name for name, content in files.items() if bytes(ROOT) in content or bytes(tmp_path) in content]
+
+
+def test_files_of_the_user_and_targets_of_links_are_not_published(server, folder, monkeypatch, tmp_path):
+    """Neither beside the code, nor in a result folder."""
+    clone, secret = tmp_path / "clone", tmp_path / "id_rsa"
+    secret.write_text("private")
+    for name, file in files.project_files().items():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, clone / name)
+    for name in ("docs/private-notes.md", "siamese/my_secrets.py", "siamese/hub/templates/mine.md", "examples/me.jpg"):
+        (clone / name).write_text("private")
+    monkeypatch.setattr(files, "PACKAGE", clone / "siamese")
+    monkeypatch.setattr(files, "PROJECT", clone)
+    assert space.plan("USER/SPACE").files.keys() == {*files.project_files()}
+    for place, publish in ((clone, lambda: deploy()), (folder, lambda: upload(folder, "USER/NAME"))):
+        (place / "LICENSE").unlink(missing_ok=True)
+        (place / "LICENSE").symlink_to(secret)
+        with pytest.raises(ValueError, match="LICENSE is missing, a link"):
+            publish()
+        (place / "LICENSE").unlink()
+    shutil.copytree(clone / "docs", tmp_path / "docs")
+    shutil.rmtree(clone / "docs")
+    (clone / "docs").symlink_to(tmp_path / "docs")
+    with pytest.raises(ValueError, match="a link"):
+        deploy()
+    assert server.repositories == {}
 
 
 def test_examples_of_the_page_are_deployed():

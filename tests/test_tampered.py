@@ -112,7 +112,7 @@ def test_image_size_of_a_large_network_needs_as_large_a_file(tmp_path):
     for size in (1024, 10**9):
         config = json.loads((tmp_path / "config.json").read_text()) | {"image_size": size}
         (tmp_path / "config.json").write_text(json.dumps(config))
-        with pytest.raises(ValueError, match="image_size|describes"):
+        with pytest.raises(ValueError, match=r"image_size|describes"):
             SiameseNetwork.from_pretrained(tmp_path)
 
 
