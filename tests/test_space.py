@@ -17,7 +17,8 @@ import pytest
 import yaml
 from gradio_client import Client, handle_file
 
-from siamese import checkpoint, files
+from siamese import checkpoint
+from siamese import files as project
 from siamese.hub import space
 from siamese.hub.upload import upload
 
@@ -238,14 +239,14 @@ def test_files_of_the_user_and_targets_of_links_are_not_published(server, folder
     """Neither beside the code, nor in a result folder."""
     clone, secret = tmp_path / "clone", tmp_path / "id_rsa"
     secret.write_text("private")
-    for name, file in files.project_files().items():
+    for name, file in project.project_files().items():
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, clone / name)
     for name in ("docs/private-notes.md", "siamese/my_secrets.py", "siamese/hub/templates/mine.md", "examples/me.jpg"):
         (clone / name).write_text("private")
-    monkeypatch.setattr(files, "PACKAGE", clone / "siamese")
-    monkeypatch.setattr(files, "PROJECT", clone)
-    assert space.plan("USER/SPACE").files.keys() == {*files.project_files()}
+    monkeypatch.setattr(project, "PACKAGE", clone / "siamese")
+    monkeypatch.setattr(project, "PROJECT", clone)
+    assert space.plan("USER/SPACE").files.keys() == {*project.project_files()}
     for place, publish in ((clone, lambda: deploy()), (folder, lambda: upload(folder, "USER/NAME"))):
         (place / "LICENSE").unlink(missing_ok=True)
         (place / "LICENSE").symlink_to(secret)
