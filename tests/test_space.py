@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 from gradio_client import Client, handle_file
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from siamese import checkpoint
 from siamese import files as project
@@ -30,6 +32,7 @@ from .zerogpu import checks
 TOKEN = "hf_planted_secret_token"
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
 SPACE = "spaces/USER/SPACE"
+LOCK = ROOT / "requirements.lock"
 
 
 @pytest.fixture
@@ -93,9 +96,9 @@ def boot(server: Hub, folder: Path, version: str):
         (folder / "app" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "app" / name).write_bytes(content)
     uv = Path(sys.executable).with_name("uv")
-    requirements = folder / "app" / "requirements.txt"
+    requirements = "-r", folder / "app" / "requirements.txt", "--constraint", LOCK
     subprocess.run([uv, "venv", "--quiet", "--python", interpreter, folder / "env"], check=True)
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "-r", requirements], check=True)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *requirements], check=True)
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -428,6 +431,29 @@ def test_dependencies_are_what_the_package_and_the_page_import():
     installed = {modules.get(name, name) for name in names(base)} | {"onnxruntime", "timm"}  # of some networks only
     assert library == installed - {"jinja2", "torchvision"}
     assert imported("app") - installed == {modules.get(name, name) for name in names(extras["page"])}
+
+
+def test_locked_packages_fit_the_dependencies():
+    lines = [Requirement(line) for line in LOCK.read_text().splitlines() if line[0] != "#"]
+    # The oldest and the newest Python of the tests.
+    for python in ("3.10", "3.12"):
+        here = {"python_version": python, "python_full_version": f"{python}.0"}
+        locked = {line.name: line.specifier for line in lines if not line.marker or line.marker.evaluate(here)}
+        for wanted in map(Requirement, (ROOT / "requirements.txt").read_text().splitlines()[1:]):
+            ((operator, version),) = [(each.operator, each.version) for each in locked[canonicalize_name(wanted.name)]]
+            assert operator == "=="
+            assert wanted.specifier.contains(version)
+
+
+def test_workflows_run_fixed_actions_and_hide_the_token_from_others():
+    for file in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        jobs = yaml.safe_load(file.read_text())["jobs"].values()
+        steps = [step for job in jobs for step in job["steps"]]
+        assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"]) for step in steps if "uses" in step)
+        if "secrets." in file.read_text():
+            installs = [step["run"] for step in steps if " install " in step.get("run", "")]
+            assert installs
+            assert all("--constraint requirements.lock" in run for run in installs)
 
 
 def test_front_matter():
