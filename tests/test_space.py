@@ -358,6 +358,26 @@ def test_interrupted_deployment_changes_nothing_and_can_be_repeated(server, fold
     assert repository.variables == {"SIAMESE_WEIGHTS": "runs/network"}
 
 
+def test_deployment_that_loses_the_hub_at_any_request_is_complete_or_changes_nothing(server, folder, monkeypatch):
+    monkeypatch.setattr(space, "TIMEOUT_MINUTES", 0.001)
+    server.asked.clear()
+    server.stages = ("RUNNING",)
+    deploy(folder)
+    complete, requests = server.files(SPACE), len(server.asked)
+    for spared in range(requests):
+        server.repositories.clear()
+        server.large.clear()
+        server.asked.clear()
+        server.fault = Fault("", "drop", spared)
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            deploy(folder)
+        assert server.repositories.get(SPACE) is None or server.files(SPACE) in ({}, complete)
+        server.fault = None
+    deploy(folder)
+    assert server.files(SPACE) == complete
+    assert server.repositories[SPACE].variables == {"SIAMESE_WEIGHTS": "runs/network"}
+
+
 def test_failed_start_names_the_log(server, folder):
     server.stages = ("BUILDING", "BUILD_ERROR")
     with pytest.raises(RuntimeError, match=re.escape("(BUILD_ERROR): ") + r".*/spaces/USER/SPACE\?logs=build"):
