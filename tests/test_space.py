@@ -358,12 +358,15 @@ def test_interrupted_deployment_changes_nothing_and_can_be_repeated(server, fold
     assert repository.variables == {"SIAMESE_WEIGHTS": "runs/network"}
 
 
-def test_deployment_that_loses_the_hub_at_any_request_is_complete_or_changes_nothing(server, folder, monkeypatch):
-    monkeypatch.setattr(space, "TIMEOUT_MINUTES", 0.001)
+@pytest.mark.slow
+def test_deployment_that_loses_the_hub_at_any_request_is_complete_or_changes_nothing(
+    server, folder, monkeypatch, tmp_path
+):
     server.asked.clear()
     server.stages = ("RUNNING",)
     deploy(folder)
     complete, requests = server.files(SPACE), len(server.asked)
+    monkeypatch.setattr(space, "TIMEOUT_MINUTES", 0.001)
     for spared in range(requests):
         server.repositories.clear()
         server.large.clear()
@@ -373,6 +376,8 @@ def test_deployment_that_loses_the_hub_at_any_request_is_complete_or_changes_not
             deploy(folder)
         assert server.repositories.get(SPACE) is None or server.files(SPACE) in ({}, complete)
         server.fault = None
+    monkeypatch.undo()
+    server.connect(monkeypatch, tmp_path / "again")
     deploy(folder)
     assert server.files(SPACE) == complete
     assert server.repositories[SPACE].variables == {"SIAMESE_WEIGHTS": "runs/network"}
