@@ -2,7 +2,7 @@
 
     python benchmarks/power_loss.py --json benchmarks/results/power_loss.json [--states 20] [--seed 0]
 
-Linux only, needs strace. A process makes an index, adds photos, forgets some, adds others, and compacts it, while strace
+Linux only, needs strace. A process makes an index, adds photos, forgets some, adds others, and compacts it; strace
 records what it asks of the file system. After each of these calls the power is lost: of all writes, truncations and
 deletions that no fsync has made durable, a random part has reached the disk, in each of several states. Each state is
 opened. Every face must then have its own embedding, and all photos of finished transactions must be there.

@@ -271,6 +271,9 @@ def tamper(folder: Path, changes: Iterable[Change]) -> None:
 
 def open_page(folder: Path) -> None:
     """Build the page with a result folder, and answer as it does."""
+    import siamese
+
+    siamese.load(folder, device="cpu")  # raises what app.py says in a sentence, sooner
     os.environ["SIAMESE_WEIGHTS"] = str(folder)
     page = runpy.run_path(str(ROOT / "app.py"))
     answer = page["model"].compare(*PAIR)

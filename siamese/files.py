@@ -79,7 +79,7 @@ def cache_folder() -> Path:
 def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     """Write a file completely or not at all, through a temporary file beside it that `write` gets the path of.
 
-    If the process is killed, or the disk is full, the previous version of the file stays intact.
+    If the process is killed, the disk is full, or the power is lost, the previous version of the file stays intact.
 
     Raises:
         OSError: if it cannot be written, see `write_error`.
@@ -87,7 +87,7 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         write(part)
-        os.replace(part, target)
+        replace_file(part, target)
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError):  # from torch.save if the disk is full
             error = OSError(errno.ENOSPC, str(error).splitlines()[0])
@@ -95,6 +95,13 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def replace_file(file: Path, target: Path) -> None:
+    """Move a new file to the place of another one, when its content is on the disk: a power loss leaves one of both."""
+    with file.open("r+b") as content:
+        os.fsync(content.fileno())
+    os.replace(file, target)
 
 
 def write_new(file: Path, text: str) -> None:
