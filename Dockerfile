@@ -7,8 +7,9 @@
 FROM python:3.12-slim
 
 COPY . /source
-RUN pip install --no-cache-dir uv \
-    && UV_TORCH_BACKEND=cpu uv pip install --system --no-cache --compile-bytecode '/source[page,heic]' \
+RUN pip install --no-cache-dir --constraint /source/requirements.lock uv \
+    && UV_TORCH_BACKEND=cpu uv pip install --system --no-cache --compile-bytecode \
+        --constraint /source/requirements.lock --build-constraint /source/requirements.lock '/source[page,heic]' \
     && rm -r /source
 
 # Uploads, the cache and whatever a library writes are in /tmp. Everything else can be read-only.

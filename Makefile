@@ -1,15 +1,17 @@
-# make demo | test | test-all | lint | docs | bench. Each target installs what it needs into .venv.
+# make demo | test | test-all | lint | docs | bench. Each target installs what it needs into .venv, in the versions of
+# requirements.lock, or with LOCK= in the newest ones. `make lock` writes that file anew.
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 # Compile bytecode now, so that the first start of the page does not have to.
-INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+LOCK ?= --constraint requirements.lock
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(LOCK)
 
 # Two processes; the tests of a file share one, and with it a running page.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all lint docs bench chromium
+.PHONY: demo test test-all lint docs bench lock chromium
 
 demo: .venv/demo
 	$(BIN)/python app.py
@@ -32,16 +34,20 @@ docs: .venv/dev
 bench: .venv/dev
 	$(BIN)/python benchmarks/train_speed.py
 
+lock: $(BIN)/uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev --no-annotate \
+		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
 $(BIN)/uv:
 	@test -n "$(PYTHON)" || { echo "Python 3.10 or later is required."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip install --quiet $(LOCK) uv
 
-.venv/demo: $(BIN)/uv pyproject.toml
+.venv/demo: $(BIN)/uv pyproject.toml requirements.lock
 	$(INSTALL) --editable '.[page,heic]'
 	@touch $@
 
-.venv/dev: $(BIN)/uv pyproject.toml
+.venv/dev: $(BIN)/uv pyproject.toml requirements.lock
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ .venv/demo
 

@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
 import siamese
-from siamese.checkpoint import DEFAULT, find_weights
+from siamese.checkpoint import DEFAULT
 from siamese.comparison import decide
 from siamese.faces import retinaface
 from siamese.faces.detection import MAX_PHOTO_SIDE
@@ -64,8 +64,7 @@ if words is FACES:
     retinaface.load_network(model.network.device, torch.float32)
 
 examples = FACE_PAIRS if words is FACES else about.held_out_pairs(model, words)
-plots = [find_weights(model.name) / name for name in ("roc.png", "distances.png")]
-gr.set_static_paths([*plots, *filter(None, [about.model_card(model)])])
+gr.set_static_paths([*about.plot_files(model), *filter(None, [about.model_card(model)])])
 gpu = spaces.GPU(duration=5)  # seconds, at most; a shorter time gives a better place in the queue
 
 # -- Functions -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Put the files that come with the package into the wheel: the page, the weights, the example photos, the documents."""
+"""Put exactly the files of `siamese/files.py` into the wheel: the code, page, weights, example photos and documents."""
 
 import runpy
 from pathlib import Path
@@ -11,7 +11,6 @@ class Hook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":  # it uses those of the clone
             return
-        root = Path(self.root)
-        for pattern in runpy.run_path(str(root / "siamese" / "files.py"))["BUNDLED"]:
-            for file in root.glob(pattern):
-                build_data["force_include"][str(file)] = f"siamese/bundled/{file.relative_to(root).as_posix()}"
+        files = runpy.run_path(str(Path(self.root) / "siamese" / "files.py"))
+        for name, file in files["project_files"]().items():
+            build_data["force_include"][str(file)] = name if name in files["PACKAGED"] else f"siamese/bundled/{name}"

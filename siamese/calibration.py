@@ -19,6 +19,7 @@ LOWEST_SCORE = math.log(VERDICT_PROBABILITY / (1 - VERDICT_PROBABILITY))  # of a
 QUALITIES, ODDS = (0.1, 0.3, 1.0), (100.0, 20.0, 3.0)
 FALSE_MATCH_RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # of the operating points
 MIN_FALSE_MATCHES = 10  # an operating point with fewer is not measured
+MAX_VALUE = 1e12  # of all numbers, so that none becomes infinite
 Z_95 = 1.96  # standard errors on each side of a 95 % confidence interval
 NORMAL = NormalDist()
 
@@ -41,7 +42,7 @@ class OperatingPoint:
     fnmr: float
 
     def __post_init__(self) -> None:
-        if not (0 < self.fmr < 1 and math.isfinite(self.score) and 0 <= self.fnmr <= 1):
+        if not (0 < self.fmr < 1 and abs(self.score) < MAX_VALUE and 0 <= self.fnmr <= 1):
             raise ValueError(f"an operating point has rates from 0 to 1 and a finite score, got {self}")
 
 
@@ -79,22 +80,25 @@ class Calibration:
     def __post_init__(self) -> None:
         count = len(self.poor_slope)
         if len(self.poor_intercept) != count or count not in (0, 4):
-            raise ValueError(f"poor_slope and poor_intercept have 0 or 4 numbers, got {self}")
+            raise ValueError("poor_slope and poor_intercept have 0 or 4 numbers each")
         grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 21)] * 2), axis=-1)  # (21, 21, 2), all pairs of qualities
-        slopes = self._parameters(grid)[1]
-        if not (0 < self.intercept < math.inf and (slopes > 0).all() and np.isfinite(slopes).all()):
-            raise ValueError(f"a calibration needs slopes and an intercept above 0, got {self}")
+        intercepts, slopes = self._parameters(grid)
+        if not (self.intercept > 0 and (slopes > 0).all() and (np.maximum(abs(intercepts), slopes) < MAX_VALUE).all()):
+            raise ValueError(
+                f"a calibration needs slopes and an intercept above 0 and below {MAX_VALUE:g} at all qualities, got "
+                f"{self.slope:g} and {self.intercept:g}"
+            )
         if self.covariance is not None:
             matrix = np.array(self.covariance, dtype=float)
-            if matrix.shape != (2 + 2 * count,) * 2 or not np.isfinite(matrix).all():
-                raise ValueError(f"a covariance has {2 + 2 * count} rows and columns, got {self.covariance}")
+            if matrix.shape != (2 + 2 * count,) * 2 or not (abs(matrix) < MAX_VALUE).all():
+                raise ValueError(f"a covariance has {2 + 2 * count} rows and columns, below {MAX_VALUE:g}")
         if not 0 <= self.lowest_quality <= 1:
-            raise ValueError(f"lowest_quality is in [0, 1], got {self}")
-        steps = np.diff([(-point.fmr, point.score) for point in self.operating_points], axis=0)
-        if not (steps > 0).all():
-            raise ValueError(f"at operating points with lower rates the scores are higher, got {self.operating_points}")
-        if not math.isfinite(self.threshold):
-            raise ValueError(f"the threshold of a calibration must be finite, got {self.threshold}")
+            raise ValueError(f"lowest_quality is in [0, 1], got {self.lowest_quality}")
+        steps = np.diff([(-math.log(point.fmr), point.score) for point in self.operating_points], axis=0)
+        if not (steps > 1e-9).all():
+            raise ValueError("at operating points with lower rates the scores are higher")
+        if not self.threshold < MAX_VALUE:
+            raise ValueError(f"the threshold of a calibration must be below {MAX_VALUE:g}, got {self.threshold}")
 
     @property
     def threshold(self) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -35,6 +36,7 @@ from huggingface_hub.utils import validate_repo_id
 from siamese.calibration import Calibration
 from siamese.comparison import Comparison
 from siamese.faces.detection import Landmarks
+from siamese.faces.face import check_template
 from siamese.files import LICENSE_FILE, ONNX_FILE, bundled_weights
 from siamese.images import ImageSource
 from siamese.model import Model
@@ -43,8 +45,8 @@ from siamese.onnx_backbone import OnnxInput
 from siamese.record import Checked, Record, parse
 
 DEFAULT = bundled_weights("faces")
-# The files of a network on the Hub. The limits are far above what the networks of this version need.
-MAX_DOWNLOAD_BYTES = {
+# The files of a network, in a folder or on the Hub. The limits are far above what the networks of this version need.
+MAX_FILE_BYTES = {
     "model.safetensors": 512 << 20,  # of networks of timm; others are much smaller
     "metrics.json": 4 << 20,
     "config.json": 1 << 20,
@@ -72,6 +74,10 @@ class NetworkConfig(Checked):
     template: Landmarks | None = None
     image_size: int | None = None
     onnx: OnnxInput | None = None  # of an imported network, with the hash of model.onnx
+
+    def __post_init__(self) -> None:
+        if self.template is not None:
+            check_template(self.template)
 
 
 def save(
@@ -108,20 +114,20 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
     """
     torch_device = pick_device(device)
     name, folder, commit, note = _locate(weights, revision)
-    try:
-        config = _read(NetworkConfig, folder / "config.json", name)
-        record = _read(Record, folder / "metrics.json", name)
-        sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name} holds no trained network: {error}") from error
-    if sha256 != config.weights_sha256:
+    config = _parse(NetworkConfig, folder / "config.json", name)
+    record = _parse(Record, folder / "metrics.json", name)
+    if hashlib.sha256(_read(folder / "model.safetensors", name)).hexdigest() != config.weights_sha256:
         hint = f"; delete {folder} to download it again" if commit else ""
         raise ValueError(f"{name}: model.safetensors is damaged or does not belong to config.json{hint}")
-    if config.onnx and not (folder / ONNX_FILE).is_file():
-        raise FileNotFoundError(f"{name} holds no trained network: {ONNX_FILE} is missing")
-    network = SiameseNetwork.from_pretrained(folder).to(torch_device)
-    license_file = folder / LICENSE_FILE
-    license_text = license_file.read_text("utf-8") if license_file.is_file() else ""
+    if config.onnx:
+        _read(folder / ONNX_FILE, name)
+    license_text = ""
+    try:
+        if os.path.lexists(folder / LICENSE_FILE):
+            license_text = _read(folder / LICENSE_FILE, name).decode()
+        network = SiameseNetwork.from_pretrained(folder).to(torch_device)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be loaded: {error}") from error
     return Model(network, config.calibration, record, name, config.template, commit, note, license_text)
 
 
@@ -196,7 +202,7 @@ def _download(name: str, revision: str | None) -> tuple[Path, str]:
     except (OSError, RuntimeError) as error:  # for example, of the Hub's transfer protocol for large files (Xet)
         problem = f"the download failed ({str(error).strip().splitlines()[0]})"
     try:
-        files = list(MAX_DOWNLOAD_BYTES)
+        files = list(MAX_FILE_BYTES)
         cached = snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=True)
     except LocalEntryNotFoundError as error:
         raise ConnectionError(f"cannot load {name}: {problem}, and there is no cached copy") from error
@@ -207,7 +213,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     """Download the files of a network, all of one commit, unless one is missing or too large."""
     found = HfApi().model_info(name, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size for file in found.siblings or ()}
-    limits = {file: limit for file, limit in MAX_DOWNLOAD_BYTES.items() if file not in OPTIONAL_FILES or file in sizes}
+    limits = {file: limit for file, limit in MAX_FILE_BYTES.items() if file not in OPTIONAL_FILES or file in sizes}
     for file, limit in limits.items():
         if file not in sizes:
             raise FileNotFoundError(f"{name} holds no trained network: {file} is missing")
@@ -268,9 +274,18 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def _read(kind: type[T], file: Path, name: str) -> T:
+def _read(file: Path, name: str) -> bytes:
+    if not file.is_file():
+        raise FileNotFoundError(f"{name} holds no trained network: {file.name} is missing, or is no regular file")
+    if (size := file.stat().st_size) > (limit := MAX_FILE_BYTES[file.name]):
+        raise ValueError(f"{name}: {file.name} has {size:,} bytes, the limit is {limit:,}")
+    return file.read_bytes()
+
+
+def _parse(kind: type[T], file: Path, name: str) -> T:
+    content = _read(file, name)
     try:
-        return parse(kind, _upgrade(file.read_bytes()))
+        return parse(kind, _upgrade(content))
     except ValueError as error:
         advice = "train again with this version, or use weights that it wrote"
         raise ValueError(f"{name}: {file.name}: {error}; {advice}") from error
@@ -288,5 +303,5 @@ def _upgrade(content: bytes) -> bytes:
             for point in fitted["operating_points"]:
                 point["score"] = fitted["intercept"] - fitted["slope"] * point.pop("distance")
         return json.dumps(values).encode()
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         return content  # for `parse`, which says what is wrong

@@ -15,26 +15,49 @@ PLOT_FILES = ("loss.png", "roc.png", "distances.png", "map.png")
 LICENSE_FILE = "LICENSE"  # if the weights have one of their own
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# The files beside the code that an installed package and a Space need. Every folder that may hold a user's own photos
-# is listed by file. hatch_build.py reads this.
-BUNDLED = (
+# All files of an installed package and of a Space. Nothing else is published, such as notes or photos of the user in
+# these folders. A module that is not listed is missing in the wheel. hatch_build.py reads this.
+CODE = {
+    "siamese": "__init__ __main__ backbones calibration checkpoint comparison distributed export files images loss "
+    "model names network onnx_backbone record saliency summary timm_backbone wording",
+    "siamese/cli": "__init__ common models search train",
+    "siamese/data": "__init__ att dataset folders lfw pairs",
+    "siamese/evaluation": "__init__ calibrate degraded face_network folder import_onnx labels lfw metrics pairs plots",
+    "siamese/faces": "__init__ detection face quality retinaface",
+    "siamese/hub": "__init__ card space upload",
+    "siamese/page": "__init__ about charts compare find group limits photo server uploads widgets",
+    "siamese/search": "__init__ embedding find index output people scan storage update",
+    "siamese/training": "__init__ candidates config output recipes run start trainer whitening",
+}
+PACKAGED = (
+    *(f"{folder}/{name}.py" for folder, names in CODE.items() for name in names.split()),
+    *("siamese/py.typed", *(f"siamese/hub/templates/card_{kind}.md" for kind in ("imported", "space", "trained"))),
+)
+BUNDLED = (  # beside the code in a clone, and in siamese/bundled in an installed package
     *("app.py", "app.css", "app.js", "requirements.txt", "pyproject.toml", "hatch_build.py", "LICENSE"),
-    *("README.md", "docs/*.md", "docs/page.png", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("README.md", "docs/page.png", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *(f"docs/{name}.md" for name in ("accuracy", "api", "architecture", "hub")),
+    *(f"docs/{name}.md" for name in ("import", "search", "security", "training")),
     *("examples/biden.jpg", "examples/collins.jpg", "examples/hopper.jpg"),
     *("examples/obama-portrait.jpg", "examples/obama-speaking.jpg", "examples/obama-standing.jpg"),
     *("examples/edited/group.jpg", "examples/edited/obama-blurred.jpg"),
     *("examples/CREDITS.md", "examples/siamese.ipynb", "examples/tutorial.ipynb"),
     *("weights/retinaface/model.safetensors", "weights/retinaface/README.md"),
-    *(f"weights/att/{name}" for name in (*NETWORK_FILES, *PLOT_FILES, "README.md")),
-    *(
+    *(  # those that a network has
         f"weights/{network}/{name}"
-        for network in ("faces", "images")
+        for network in ("att", "faces", "images")
         for name in (*NETWORK_FILES, *PLOT_FILES, "README.md", LICENSE_FILE)
     ),
 )
 PACKAGE = Path(__file__).parent
 # The folder of these files: inside an installed package, else the clone or the Space.
 PROJECT = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent
+
+
+def project_files() -> dict[str, Path]:
+    """Return the files of `PACKAGED` and `BUNDLED` that exist, by their path in a clone."""
+    places = {name: PACKAGE.parent / name for name in PACKAGED} | {name: PROJECT / name for name in BUNDLED}
+    return {name: file for name, file in places.items() if os.path.lexists(file)}
 
 
 def bundled_weights(name: str) -> Path:
@@ -58,7 +81,7 @@ def cache_folder() -> Path:
 def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     """Write a file completely or not at all, through a temporary file beside it that `write` gets the path of.
 
-    If the process is killed, or the disk is full, the previous version of the file stays intact.
+    If the process is killed, the disk is full, or the power is lost, the previous version of the file stays intact.
 
     Raises:
         OSError: if it cannot be written, see `write_error`.
@@ -66,7 +89,7 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         write(part)
-        os.replace(part, target)
+        replace_file(part, target)
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError):  # from torch.save if the disk is full
             error = OSError(errno.ENOSPC, str(error).splitlines()[0])
@@ -74,6 +97,13 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def replace_file(file: Path, target: Path) -> None:
+    """Move a new file to the place of another one, when its content is on the disk: a power loss leaves one of both."""
+    with file.open("r+b") as content:
+        os.fsync(content.fileno())
+    os.replace(file, target)
 
 
 def write_new(file: Path, text: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from siamese import comparison, images, wording
-from siamese.calibration import Calibration
+from siamese.calibration import MAX_VALUE, Calibration
 from siamese.comparison import Comparison
 from siamese.faces import Face, detect, quality_warnings
 from siamese.faces.detection import Landmarks
@@ -173,7 +173,12 @@ class Model:
                 features = self.network.features(pixels)  # (B, D)
                 z.append(self.network.head(features).float().cpu())
                 rated += rate_faces(self.network, faces[len(rated) : len(rated) + len(part)], pixels, features)
-        return torch.cat(z).numpy(), rated
+        embeddings = torch.cat(z).numpy()
+        if not (abs(embeddings) < MAX_VALUE).all():  # also if they are not numbers
+            raise ValueError(
+                f"the network {self.id} gives embeddings that are too large or no numbers; use another one"
+            )
+        return embeddings, rated
 
     def compare(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import textwrap
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from siamese.onnx_backbone import OnnxBackbone, OnnxInput
 # are removed from them completely, see `SiameseNetwork.head`. Both were chosen on LFW's View 1.
 PROJECTED_QUALITY, POOR_QUALITY = 0.6, 0.8
 MAX_EMBEDDING_DIM = 4096
+MAX_IMAGE_SIZE = 1024
 TIMM = "timm/"  # the names of timm's networks start with it, as on the Hub
 
 
@@ -49,22 +52,24 @@ class SiameseNetwork(
 
     Args:
         backbone: a key of `BACKBONES`, timm/NAME for a network of timm, or "onnx".
-        embedding_dim: D, the length of an embedding, 1 to 4096.
+        embedding_dim: D, the length of an embedding, 1 to `MAX_EMBEDDING_DIM`.
         mirror: in evaluation mode, average the backbone's output over each image and its mirror image.
         unit: scale embeddings to length 1, so that distances are in [0, 2].
         whiten: add a linear layer before the scaling. It is the identity until
             `siamese.training.whitening.fit_whitening` sets it.
-        reference_norm: the norm of the features of an image of quality 1, see `quality`; None if it is not known.
-        nuisance_dim: number of rows of `nuisance`. They are 0 until they are set.
+        reference_norm: the norm of the features of an image of quality 1, above 0, see `quality`; None if it is not
+            known.
+        nuisance_dim: number of rows of `nuisance`, 0 to D. They are 0 until they are set.
         onnx: the input of the ONNX file that the backbone "onnx" runs; else None.
-        image_size: height and width of the input, for backbones with a choice; None for the backbone's own.
+        image_size: height and width of the input, up to `MAX_IMAGE_SIZE`, for backbones with a choice; None for the
+            backbone's own.
 
     Attributes:
         nuisance: (nuisance_dim, D), orthonormal directions in which degradations such as blur move the features. They
             are removed from poor images, see `head`. None if nuisance_dim is 0.
 
     Raises:
-        ValueError: if the backbone is unknown or `embedding_dim` is out of range.
+        ValueError: if the backbone is unknown or a number is out of range.
     """
 
     nuisance: Tensor | None
@@ -88,9 +93,15 @@ class SiameseNetwork(
                 f"unknown backbone {backbone!r}; this version knows: {', '.join(BACKBONES)}, timm/NAME, and onnx with "
                 "its input"
             )
-        if not (isinstance(embedding_dim, int) and 1 <= embedding_dim <= MAX_EMBEDDING_DIM):
-            limit = f"a whole number from 1 to {MAX_EMBEDDING_DIM}"
-            raise ValueError(f"embedding_dim must be {limit}, got {embedding_dim!r}")
+        for name, value, least, most in (
+            ("embedding_dim", embedding_dim, 1, MAX_EMBEDDING_DIM),
+            ("nuisance_dim", nuisance_dim, 0, embedding_dim),
+            ("image_size", 1 if image_size is None else image_size, 1, MAX_IMAGE_SIZE),
+        ):
+            if not (isinstance(value, int) and least <= value <= most):
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
+        if reference_norm is not None and not 0 < reference_norm < math.inf:
+            raise ValueError(f"reference_norm must be above 0, got {reference_norm}")
         self.onnx = OnnxInput(**onnx) if isinstance(onnx, dict) else onnx
         size = {} if image_size is None else {"image_size": image_size}
         if self.onnx:
@@ -228,15 +239,18 @@ class SiameseNetwork(
             raise FileNotFoundError(f"there is no folder {model_id}; to load a network from the Hub, use siamese.load")
         for name in ("revision", "cache_dir", "force_download", "local_files_only", "token"):
             options.pop(name)
-        network, file = cls(**options), Path(model_id, "model.safetensors")
-        # The weights in double precision, and a header.
-        max_bytes = 2 * sum(weight.nbytes for weight in network.state_dict().values()) + (1 << 20)
-        if file.is_file() and file.stat().st_size > max_bytes:
-            raise ValueError(f"{file} is larger than its config.json allows: at most {max_bytes:,} bytes")
+        file = Path(model_id, "model.safetensors")
+        with torch.device("meta"):  # without memory
+            described = sum(weight.nbytes for weight in cls(**options).state_dict().values())
+        # The weights are in half to double precision, after a header.
+        if file.is_file() and not described / 2 <= (size := file.stat().st_size) <= 2 * described + (1 << 20):
+            raise ValueError(f"{file} does not hold the weights that its config.json describes: it has {size:,} bytes")
+        network = cls(**options)
         try:
             network.load_state_dict(load_file(file, device=map_location), strict=True)
         except (RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{file} does not hold the weights that its config.json describes: {error}") from error
+            reason = textwrap.shorten(str(error), 300)
+            raise ValueError(f"{file} does not hold the weights that its config.json describes: {reason}") from error
         if not all(weight.isfinite().all() for weight in network.state_dict().values()):
             raise ValueError(f"{file} holds weights that are infinite or not a number; use another file")
         if isinstance(network.backbone, OnnxBackbone):

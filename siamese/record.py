@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from siamese.calibration import Calibration
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
 ATT_NAME = "AT&T faces"  # `DataSource.name`
 MIN_JUDGED = 4  # held-out identities; with fewer, cross-fitting is not possible
+MAX_BINS = 1000
 Identity = str | int  # a name or, after `Record.anonymise`, a number
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Distance = Annotated[float, Field(ge=0, le=1e12)]
 T = TypeVar("T")
 
 
@@ -101,17 +104,17 @@ class Report(Checked):
         accuracy: at the best threshold of the other folds; only in LFW's protocol.
     """
 
-    auc: float
-    eer: float
-    tmr_at_fmr_1e_2: float
-    tmr_at_fmr_1e_3: float
-    balanced_accuracy: float | None
-    calibration_error: float | None
-    mean_genuine: float
-    mean_impostor: float
-    genuine: int
-    impostor: int
-    accuracy: float | None = None
+    auc: Share
+    eer: Share
+    tmr_at_fmr_1e_2: Share
+    tmr_at_fmr_1e_3: Share
+    balanced_accuracy: Share | None
+    calibration_error: Share | None
+    mean_genuine: Distance
+    mean_impostor: Distance
+    genuine: Count
+    impostor: Count
+    accuracy: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -141,20 +144,16 @@ class Curves(Checked):
             P(same) is not known, see `Report.balanced_accuracy`.
     """
 
-    width: float
-    genuine: list[int]
-    impostor: list[int]
-    reliability: list[tuple[float, float, float]]
+    width: Annotated[float, Field(ge=1e-12, le=1e12)]
+    genuine: Annotated[list[Count], Field(max_length=MAX_BINS)]
+    impostor: Annotated[list[Count], Field(max_length=MAX_BINS)]
+    reliability: Annotated[list[tuple[Share, Share, Share]], Field(max_length=MAX_BINS)]
 
     def __post_init__(self) -> None:
-        if not (self.width > 0 and sum(self.genuine) and sum(self.impostor)):
-            raise ValueError("the width must be positive, and there must be genuine and impostor pairs")
+        if not (sum(self.genuine) and sum(self.impostor)):
+            raise ValueError("there must be genuine and impostor pairs")
         if len(self.genuine) != len(self.impostor):
             raise ValueError("genuine and impostor must have the same number of bins")
-        if min(self.genuine + self.impostor) < 0:
-            raise ValueError("the numbers of pairs must be at least 0")
-        if not all(0 <= share <= 1 for row in self.reliability for share in row):
-            raise ValueError("the shares and probabilities of the reliability diagram must be in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,8 @@ class Confusion(Checked):
 
     first: Identity
     second: Identity
-    share: float
-    pairs: int
+    share: Share
+    pairs: Count
 
 
 @dataclass(frozen=True)
@@ -222,14 +221,14 @@ class LfwProtocol(Checked):
         closest_impostors: two photos and their distance; the closest pairs come first.
     """
 
-    accuracy: float
-    accuracy_std: float
-    images: int
-    without_face: int
-    impostor_pairs: int = 0
-    default_fmr: float = 0.0
-    default_fnmr: float = 0.0
-    unsure: float = 0.0
+    accuracy: Share
+    accuracy_std: Share
+    images: Count
+    without_face: Count
+    impostor_pairs: Count = 0
+    default_fmr: Share = 0.0
+    default_fnmr: Share = 0.0
+    unsure: Share = 0.0
     closest_impostors: list[tuple[str, str, float]] = field(default_factory=list)
 
 
@@ -245,9 +244,9 @@ class DifficultPairs(Checked):
         child_adult_fnmr: share of a child and the same person as an adult without the verdict "same", in LAG.
     """
 
-    children_fmr: float
-    family_fmr: float
-    child_adult_fnmr: float
+    children_fmr: Share
+    family_fmr: Share
+    child_adult_fnmr: Share
 
 
 @dataclass(frozen=True)
@@ -290,7 +289,7 @@ class Record(Checked):
     unchanged: bool = False
     confused: list[Confusion] = field(default_factory=list)
     loss: LossCurve | None = None
-    validation_eer: list[float] = field(default_factory=list)
+    validation_eer: list[Share] = field(default_factory=list)
     device: str = ""
     minutes: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
@@ -338,8 +337,6 @@ class Record(Checked):
 
 def parse(kind: type[T], text: str | bytes) -> T:
     """Parse JSON into a dataclass. Raises a ValueError that names the first key that is missing, unknown or wrong."""
-    from pydantic import ValidationError
-
     try:
         return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
@@ -350,6 +347,4 @@ def parse(kind: type[T], text: str | bytes) -> T:
 
 @cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    from pydantic import TypeAdapter  # slow to import
-
     return TypeAdapter(kind)

@@ -55,10 +55,15 @@ class Fault(NamedTuple):
     Attributes:
         part: a substring.
         how: a status, "drop" to close the connection without an answer, or "cut" to close it amid the answer.
+        spared: how many requests to the server are answered before.
     """
 
     part: str
     how: int | str
+    spared: int = 0
+
+    def hits(self, asked: str, number: int) -> bool:
+        return self.part in asked and number > self.spared
 
 
 class Hub:
@@ -171,11 +176,12 @@ class Request:
         asked = f"{self.http.command} {self.path}"
         self.hub.asked.append(asked)
         fault = self.hub.fault
-        if fault and fault.part in asked and fault.how == "drop":
+        self.fault = fault if fault and fault.hits(asked, len(self.hub.asked)) else None
+        if self.fault and self.fault.how == "drop":
             self.http.close_connection = True
             return
-        if fault and fault.part in asked and fault.how != "cut":
-            return self.send(fault.how, {"error": "as asked"})
+        if self.fault and self.fault.how != "cut":
+            return self.send(self.fault.how, {"error": "as asked"})
         if self.user is None and not self.anonymous:
             return self.send(401, {"error": "Invalid credentials"})
         for pattern, handler in ROUTES:
@@ -189,8 +195,7 @@ class Request:
         for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
             self.http.send_header(name, value)
         self.http.end_headers()
-        fault = self.hub.fault
-        if fault and fault.how == "cut" and fault.part in f"{self.http.command} {self.path}":
+        if self.fault and self.fault.how == "cut":
             content, self.http.close_connection = content[: len(content) // 2], True
         if self.http.command != "HEAD":
             self.http.wfile.write(content)

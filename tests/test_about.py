@@ -1,6 +1,7 @@
 """The About tab: text and charts."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from siamese.record import People
 from siamese.summary import describe_accuracy
 from siamese.wording import FACES, IMAGES
 
+from .conftest import ROOT
 from .html_checks import WellFormed
 
 
@@ -55,6 +57,20 @@ def test_plots_of_the_result_folder_are_shown(weights, count, monkeypatch, tmp_p
     assert drawn.count("<img") == count
     model.name = str(tmp_path)
     assert "<img" not in about.plots(model, FACES)
+
+
+def test_links_and_huge_files_of_a_result_folder_are_not_served(model, tmp_path):
+    folder, secret = tmp_path / "copy", tmp_path / "secret.png"
+    shutil.copytree(ROOT / "weights" / "faces", folder)
+    secret.write_bytes((folder / "roc.png").read_bytes())
+    copy = load(folder, device="cpu")
+    assert (about.plot_files(copy), about.model_card(copy)) == ([folder / "roc.png"], folder / "README.md")
+    (folder / "roc.png").unlink()
+    (folder / "roc.png").symlink_to(secret)
+    with (folder / "README.md").open("wb") as sparse:
+        sparse.truncate(8_000_000_000)
+    assert (about.plot_files(copy), about.model_card(copy)) == ([], None)
+    assert "## Training data" not in about.background(copy, FACES)
 
 
 def test_tutorial_network_travels_with_the_embeddings_of_its_people(att):

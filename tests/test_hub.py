@@ -303,6 +303,32 @@ def test_interrupted_upload_changes_nothing_and_can_be_repeated(server, folder, 
     assert sorted(server.files(REPOSITORY)) == FILES
 
 
+@pytest.mark.parametrize("how", ["drop", pytest.param("cut", marks=pytest.mark.slow)])
+def test_upload_that_loses_the_hub_at_any_request_is_complete_or_changes_nothing(server, folder, connect, how):
+    """In a new repository, and in one that has a network. It can be repeated afterwards."""
+    server.asked.clear()
+    upload(folder, NAME)
+    first, requests = server.files(REPOSITORY), len(server.asked)
+    change_record(folder, minutes=99)
+    for is_new in (True, False):
+        for spared in range(requests):
+            server.repositories.clear()
+            if not is_new:
+                server.create(REPOSITORY, first)
+            server.asked.clear()
+            server.large.clear()
+            server.fault = Fault("", how, spared)
+            with contextlib.suppress(ConnectionError):
+                upload(folder, NAME)
+            files = server.files(REPOSITORY) if REPOSITORY in server.repositories else {}
+            assert sorted(files) in ([], FILES)
+            changed = bool(files) and Record.from_json(files["metrics.json"]).minutes == 99
+            assert changed or files == ({} if is_new else first)
+    server.fault = None
+    upload(folder, NAME)
+    assert Record.from_json(server.files(REPOSITORY)["metrics.json"]).minutes == 99
+
+
 def test_other_content_is_not_overwritten(server, folder, connect):
     weights = {"config.json": b"{}", "model.safetensors": b"cats"}
     for theirs in (
@@ -403,7 +429,7 @@ def test_download_refusals(server, connect):
 
 
 def test_hostile_repository_is_rejected(server, uploaded, connect, tmp_path, monkeypatch):
-    monkeypatch.setitem(checkpoint.MAX_DOWNLOAD_BYTES, "model.safetensors", 64 << 20)  # smaller, for a quick test
+    monkeypatch.setitem(checkpoint.MAX_FILE_BYTES, "model.safetensors", 64 << 20)  # smaller, for a quick test
     good = server.files(REPOSITORY)
     config = json.loads(good["config.json"])
     pickle = b"cos\nsystem\n(S'touch " + bytes(tmp_path / "owned") + b"'\ntR."

@@ -283,6 +283,41 @@ def test_photo_that_is_deleted_during_the_run_is_listed(model, photos, place):
     assert update_index(model, photos, place).problems == []
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_photo_that_changes_while_it_is_read_is_read_again(model, photos, place, tmp_path, monkeypatch, share):
+    """Of the new content, a share was there already."""
+    file, new = photos / "3" / "0.png", (photos / "4" / "0.png").read_bytes()
+    read_photo = scan.Photo.read
+
+    def read(photo):
+        old = read_photo(photo)
+        if photo.path != "3/0.png":
+            return old
+        file.write_bytes(new)
+        return new[: int(share * len(new))] + old[int(share * len(new)) :]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan.Photo, "read", read)
+        update_index(model, photos, place)
+    assert update_index(model, photos, place).embedded + update_index(model, photos, place).moved <= 1
+    update_index(model, photos, tmp_path / "expected")
+    assert same(content(place, model), content(tmp_path / "expected", model))
+
+
+@pytest.mark.parametrize("seconds", [-1e9, 0, 4e9])
+def test_photos_with_any_time_are_read_once_and_again_if_they_change(model, photos, place, seconds):
+    """As after a jump of the clock: 1938, 1970 and 2096."""
+    file = photos / "3" / "0.png"
+    os.utime(file, (seconds, seconds))
+    update_index(model, photos, place)
+    assert update_index(model, photos, place).embedded == 0
+    file.write_bytes((photos / "4" / "0.png").read_bytes())
+    os.utime(file, (seconds - 1e6, seconds - 1e6))  # before
+    update_index(model, photos, place)
+    found = content(place, model)
+    np.testing.assert_array_equal(found["3/0.png", 1], found["4/0.png", 1])
+
+
 def test_missing_folder_does_not_empty_the_index(model, photos, place):
     update_index(model, photos, place)
     photos.rename(photos.parent / "away")

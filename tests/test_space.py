@@ -16,8 +16,11 @@ from typing import NamedTuple
 import pytest
 import yaml
 from gradio_client import Client, handle_file
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from siamese import checkpoint
+from siamese import files as project
 from siamese.hub import space
 from siamese.hub.upload import upload
 
@@ -29,6 +32,7 @@ from .zerogpu import checks
 TOKEN = "hf_planted_secret_token"
 PAIR = EXAMPLES / "biden.jpg", EXAMPLES / "collins.jpg"
 SPACE = "spaces/USER/SPACE"
+LOCK = ROOT / "requirements.lock"
 
 
 @pytest.fixture
@@ -92,9 +96,9 @@ def boot(server: Hub, folder: Path, version: str):
         (folder / "app" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "app" / name).write_bytes(content)
     uv = Path(sys.executable).with_name("uv")
-    requirements = folder / "app" / "requirements.txt"
+    requirements = "-r", folder / "app" / "requirements.txt", "--constraint", LOCK
     subprocess.run([uv, "venv", "--quiet", "--python", interpreter, folder / "env"], check=True)
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "-r", requirements], check=True)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *requirements], check=True)
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -234,6 +238,32 @@ def test_dry_run_lists_what_a_deployment_sends(server, folder, siamese, monkeypa
     assert not [name for name, content in files.items() if bytes(ROOT) in content or bytes(tmp_path) in content]
 
 
+def test_files_of_the_user_and_targets_of_links_are_not_published(server, folder, monkeypatch, tmp_path):
+    """Neither beside the code, nor in a result folder."""
+    clone, secret = tmp_path / "clone", tmp_path / "id_rsa"
+    secret.write_text("private")
+    for name, file in project.project_files().items():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, clone / name)
+    for name in ("docs/private-notes.md", "siamese/my_secrets.py", "siamese/hub/templates/mine.md", "examples/me.jpg"):
+        (clone / name).write_text("private")
+    monkeypatch.setattr(project, "PACKAGE", clone / "siamese")
+    monkeypatch.setattr(project, "PROJECT", clone)
+    assert space.plan("USER/SPACE").files.keys() == {*project.project_files()}
+    for place, publish in ((clone, lambda: deploy()), (folder, lambda: upload(folder, "USER/NAME"))):
+        (place / "LICENSE").unlink(missing_ok=True)
+        (place / "LICENSE").symlink_to(secret)
+        with pytest.raises(ValueError, match="LICENSE is missing, a link"):
+            publish()
+        (place / "LICENSE").unlink()
+    shutil.copytree(clone / "docs", tmp_path / "docs")
+    shutil.rmtree(clone / "docs")
+    (clone / "docs").symlink_to(tmp_path / "docs")
+    with pytest.raises(ValueError, match="a link"):
+        deploy()
+    assert server.repositories == {}
+
+
 def test_examples_of_the_page_are_deployed():
     import app
 
@@ -328,6 +358,31 @@ def test_interrupted_deployment_changes_nothing_and_can_be_repeated(server, fold
     assert repository.variables == {"SIAMESE_WEIGHTS": "runs/network"}
 
 
+@pytest.mark.slow
+def test_deployment_that_loses_the_hub_at_any_request_is_complete_or_changes_nothing(
+    server, folder, monkeypatch, tmp_path
+):
+    server.asked.clear()
+    server.stages = ("RUNNING",)
+    deploy(folder)
+    complete, requests = server.files(SPACE), len(server.asked)
+    monkeypatch.setattr(space, "TIMEOUT_MINUTES", 0.001)
+    for spared in range(requests):
+        server.repositories.clear()
+        server.large.clear()
+        server.asked.clear()
+        server.fault = Fault("", "drop", spared)
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            deploy(folder)
+        assert server.repositories.get(SPACE) is None or server.files(SPACE) in ({}, complete)
+        server.fault = None
+    monkeypatch.undo()
+    server.connect(monkeypatch, tmp_path / "again")
+    deploy(folder)
+    assert server.files(SPACE) == complete
+    assert server.repositories[SPACE].variables == {"SIAMESE_WEIGHTS": "runs/network"}
+
+
 def test_failed_start_names_the_log(server, folder):
     server.stages = ("BUILDING", "BUILD_ERROR")
     with pytest.raises(RuntimeError, match=re.escape("(BUILD_ERROR): ") + r".*/spaces/USER/SPACE\?logs=build"):
@@ -401,6 +456,29 @@ def test_dependencies_are_what_the_package_and_the_page_import():
     installed = {modules.get(name, name) for name in names(base)} | {"onnxruntime", "timm"}  # of some networks only
     assert library == installed - {"jinja2", "torchvision"}
     assert imported("app") - installed == {modules.get(name, name) for name in names(extras["page"])}
+
+
+def test_locked_packages_fit_the_dependencies():
+    lines = [Requirement(line) for line in LOCK.read_text().splitlines() if line[0] != "#"]
+    # The oldest and the newest Python of the tests.
+    for python in ("3.10", "3.12"):
+        here = {"python_version": python, "python_full_version": f"{python}.0"}
+        locked = {line.name: line.specifier for line in lines if not line.marker or line.marker.evaluate(here)}
+        for wanted in map(Requirement, (ROOT / "requirements.txt").read_text().splitlines()[1:]):
+            ((operator, version),) = [(each.operator, each.version) for each in locked[canonicalize_name(wanted.name)]]
+            assert operator == "=="
+            assert wanted.specifier.contains(version)
+
+
+def test_workflows_run_fixed_actions_and_hide_the_token_from_others():
+    for file in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        jobs = yaml.safe_load(file.read_text())["jobs"].values()
+        steps = [step for job in jobs for step in job["steps"]]
+        assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"]) for step in steps if "uses" in step)
+        if "secrets." in file.read_text():
+            installs = [step["run"] for step in steps if " install " in step.get("run", "")]
+            assert installs
+            assert all("--constraint requirements.lock" in run for run in installs)
 
 
 def test_front_matter():

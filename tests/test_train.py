@@ -1,6 +1,7 @@
 """Training end to end with the tutorial recipe: the result folder, interruptions, and errors."""
 
 import errno
+import os
 import resource
 import shutil
 import signal
@@ -447,6 +448,48 @@ def test_only_the_same_run_is_resumed(tmp_path):
     for other, name in (({"init": "2"}, "weights"), ({"test": ["a", "c"]}, "classes to test on")):
         with pytest.raises(ValueError, match=f"other {name};"):
             prepare_checkpoints(config, settings | other)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import siamese.training.run
+from siamese import cli
+
+now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[1]), -1))
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")
+@pytest.mark.parametrize("megabytes", [20, pytest.param(80, marks=pytest.mark.slow)])
+def test_training_without_memory_says_so_and_writes_no_half_result(digits, tmp_path, siamese, megabytes):
+    out = tmp_path / "run"
+    arguments = ["train", "--data", digits, "--recipe", "tutorial", "--epochs", "1", "--out", out]
+    command = [sys.executable, "-c", LIMITED, str(megabytes << 20), *map(str, arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 2, run.stderr
+    assert "not enough memory" in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr
+    assert not (out / "config.json").exists()
+    again = ["--resume"] if out.exists() else []
+    assert siamese(*arguments, *again).returncode == 0
+    load(out)
+
+
+def test_a_file_is_replaced_after_its_content_is_on_the_disk(tmp_path, monkeypatch):
+    """Else a power loss could leave an empty file."""
+    synced, replace_file = set(), os.replace
+
+    def replace(source, target):
+        assert os.stat(source).st_ino in synced
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda number: synced.add(os.fstat(number).st_ino))
+    monkeypatch.setattr(os, "replace", replace)
+    write_atomically(tmp_path / "file", lambda part: part.write_text("new"))
+    assert (tmp_path / "file").read_text() == "new"
 
 
 def test_other_files_in_the_result_folder_survive(trained, digits, tmp_path, monkeypatch, siamese):

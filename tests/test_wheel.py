@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from siamese.files import BUNDLED, PACKAGED
 from siamese.hub.space import plan
 
 from .conftest import EXAMPLES, ROOT, free_port, serving
 
 PLAN = """
 import json
+from siamese.files import BUNDLED, PACKAGED
 from siamese.hub.space import plan
 
 print(json.dumps({name: str(content) for name, content in plan("USER/SPACE").files.items()}))
@@ -25,10 +28,16 @@ PAIR = str(EXAMPLES / "biden.jpg"), str(EXAMPLES / "collins.jpg")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from this clone."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """The wheel, built from a copy of this clone in which the user has files of their own."""
+    folder, clone = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("clone")
+    for name in (*PACKAGED, *BUNDLED):
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone / name)
+    for name in ("docs/private-notes.md", "siamese/my_secrets.py", "examples/me.jpg", "siamese/photo.jpg"):
+        (clone / name).write_text("private")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
-    subprocess.run(command, cwd=ROOT, check=True)
+    subprocess.run(command, cwd=clone, check=True)
     (file,) = folder.glob("siamese_faces-*.whl")
     return file
 
@@ -51,6 +60,16 @@ def test_wheel_deploys_the_files_of_the_clone(wheel, tmp_path):
         *expected,
         "siamese/bundled/README.md",
     }
+
+
+def test_the_listed_files_are_those_of_the_repository():
+    """Each module and document is listed; what Git does not know, such as notes of the user, is not published."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs the Git repository")
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "siamese", "docs/*.md"]
+    known = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    listed = {*PACKAGED, *(name for name in BUNDLED if name.startswith("docs/") and name.endswith(".md"))}
+    assert listed == set(known)
 
 
 @pytest.mark.slow

@@ -26,6 +26,8 @@ EXTRAS = {
     "timm": ("networks of timm need", "timm"),
     "tensorboard": ("--tensorboard needs", "tensorboard"),
 }
+# What PyTorch and the system say then.
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "start new thread")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,10 +44,16 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
         return 141  # as the shell reports it, for example if the output goes to `head`
-    except (ValueError, RuntimeError, OSError) as error:
-        print("error:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        text = str(error)
+        if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
+            text = "there is not enough memory; close other programs, or use fewer images or a smaller --batch-size"
+        print("error:", "\n".join(map(printable, text.split("\n"))), file=sys.stderr)
         return 2
     except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError) and error.name not in EXTRAS:  # it is installed
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         needs, extra = EXTRAS.get(error.name or "", ("training and evaluation need", "train"))
         install = f"pip install 'siamese-faces[{extra}]'"
         print(f"error: {needs} {error.name}, which is not installed: {install}", file=sys.stderr)

@@ -21,7 +21,7 @@ from siamese.evaluation.lfw import person
 from siamese.evaluation.plots import plot_roc
 from siamese.faces import detect
 from siamese.faces.detection import Landmarks
-from siamese.faces.face import TEMPLATE
+from siamese.faces.face import TEMPLATE, check_template
 from siamese.files import ONNX_FILE, new_folder
 from siamese.hub.card import imported_card
 from siamese.model import Model
@@ -77,7 +77,7 @@ def import_onnx(
     file, lfw = Path(file), find_lfw(data)
     if lfw is None:
         raise ValueError(f"{data} does not hold LFW: give a folder with it, or lfw for the folder in SIAMESE_DATA")
-    if file.stat().st_size > (limit := checkpoint.MAX_DOWNLOAD_BYTES[ONNX_FILE]):
+    if file.stat().st_size > (limit := checkpoint.MAX_FILE_BYTES[ONNX_FILE]):
         raise ValueError(f"{file} has {file.stat().st_size:,} bytes; the limit is {limit:,}")
     with new_folder(Path(out)) as folder:
         session = open_session(file)
@@ -238,7 +238,9 @@ def read_template(template: str | Landmarks, size: int) -> Landmarks:
             "a template is a JSON list of five points [x, y]: left eye, right eye, nose, left and right corner of the "
             "mouth, in pixels or in sides of the crop"
         ) from error
-    return tuple(map(tuple, (places / size if places.max() > 2 else places).tolist()))
+    template = tuple(map(tuple, (places / size if places.max() > 2 else places).tolist()))
+    check_template(template)
+    return template
 
 
 def _three(values: float | Sequence[float]) -> RGB:

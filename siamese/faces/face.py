@@ -29,6 +29,15 @@ TEMPLATE: Landmarks = (
 )
 
 
+def check_template(template: Landmarks) -> None:
+    """Raise a ValueError if a template is not roughly upright, or so large or small that its crops would be, too."""
+    usual, given = (np.array(points) @ (1, 1j) for points in (TEMPLATE, template))
+    centred = usual - usual.mean()
+    factor = np.vdot(centred, given).real / np.vdot(centred, centred).real  # compared with `TEMPLATE`, as in `crop`
+    if not (0.4 <= factor <= 2.5 and np.abs(np.array(template) - 0.5).max() <= 1):
+        raise ValueError("a template has the landmarks of an upright face that fills the crop, in sides of the crop")
+
+
 @dataclass(frozen=True)
 class Face:
     """A network input, and where in the photo it is from.

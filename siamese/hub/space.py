@@ -9,9 +9,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Sp
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from siamese.checkpoint import DEFAULT, find_weights, load
-from siamese.files import BUNDLED, PACKAGE, PROJECT, bundled_weights
+from siamese.files import PROJECT, bundled_weights, project_files
 from siamese.hub.card import TEMPLATES
-from siamese.hub.upload import check_repository_is_ours, check_upload, hub_errors, published_files
+from siamese.hub.upload import check_repository_is_ours, check_upload, hub_errors, published_files, without_links
 from siamese.model import Model
 from siamese.names import markdown_text
 
@@ -21,7 +21,6 @@ FREE_HARDWARE = SpaceHardware.ZERO_A10G
 REQUIREMENTS = "requirements.txt"
 # Of an imported network, and of one of timm; the extras onnx and timm have the same.
 ONNX_REQUIREMENT, TIMM_REQUIREMENT = "onnxruntime>=1.20", "timm>=1.0.15"
-CODE = ("**/*.py", "py.typed", "hub/templates/*.md")
 OUR_FOLDERS = ("examples/", "runs/", "siamese/", "weights/")  # other files in them are deleted from the Space
 STARTING_STAGES = ("NO_APP_FILE", "BUILDING", "APP_STARTING", "RUNNING_BUILDING", "RUNNING_APP_STARTING")
 TIMEOUT_MINUTES = 20
@@ -39,11 +38,7 @@ def plan(repo_id: str, weights: str | Path | None = None) -> SpacePlan:
     """Collect the content of a Space without sending anything. Without `weights`, it has the face network."""
     weights = weights or DEFAULT
     model = load(weights, device="cpu")
-    files: dict[str, Path | bytes] = {
-        file.relative_to(PROJECT).as_posix(): file for pattern in BUNDLED for file in PROJECT.glob(pattern)
-    }
-    code = {file for pattern in CODE for file in PACKAGE.glob(pattern)} - {*files.values()}  # which may be inside it
-    files |= {f"siamese/{file.relative_to(PACKAGE).as_posix()}": file for file in code}
+    files = without_links(project_files())
     card = SpaceCard((PROJECT / "README.md").read_text("utf-8"))
     card.data["thumbnail"] = f"{constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{card.data['thumbnail']}"
     location = FACES

@@ -1,6 +1,7 @@
 """Upload a network to the Hugging Face Hub."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,12 +58,12 @@ def published_files(model: Model, weights: str) -> dict[str, Path | bytes]:
     """Return the name and the path or content of each file to publish, without names of people and local paths.
 
     The README.md of a trained or imported network is written again from its anonymised record; converted weights keep
-    their own. Raises a ValueError if the license or the source of an imported network is not stated.
+    their own. Raises a ValueError if a file is a link, or the license or source of an imported network is not stated.
     """
     folder, record = find_weights(model.name), model.record
     record = record.anonymise(public_name(record.settings.init) if record.settings and record.settings.init else "")
     network_files = (*NETWORK_FILES, *((ONNX_FILE,) if model.network.onnx else ()))
-    names = [name for name in (*network_files, *PLOT_FILES, LICENSE_FILE) if (folder / name).is_file()]
+    names = [name for name in (*network_files, *PLOT_FILES, LICENSE_FILE) if os.path.lexists(folder / name)]
     card: Path | bytes = folder / "README.md"
     if record.settings:
         card = model_card(model, record, weights).encode()
@@ -73,7 +74,22 @@ def published_files(model: Model, weights: str) -> dict[str, Path | bytes]:
                 '"license" and "package" to "source" in its metrics.json'
             )
         card = imported_card(model, record, weights).encode()
-    return {name: folder / name for name in names} | {"metrics.json": record.to_json().encode(), "README.md": card}
+    files: dict[str, Path | bytes] = {name: folder / name for name in names}
+    return without_links(files | {"metrics.json": record.to_json().encode(), "README.md": card})
+
+
+def without_links(files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """Return files by their name, if they are regular ones in regular folders. What a link leads to is not published.
+
+    Raises:
+        ValueError: if one is something else.
+    """
+    for name, file in files.items():
+        if isinstance(file, Path):
+            folders = [*file.parents][: name.count("/")]
+            if any(map(Path.is_symlink, (file, *folders))) or not file.is_file():
+                raise ValueError(f"{file} is missing, a link or no regular file, which is not published; copy the file")
+    return dict(files)
 
 
 def check_repository_is_ours(api: HfApi, repo_id: str, repo_type: str, private: bool) -> None:

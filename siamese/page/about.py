@@ -18,6 +18,11 @@ LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
 FIW = "[FIW](https://arxiv.org/abs/1604.02182)"
 RETINAFACE = "https://arxiv.org/abs/1905.00641"
 
+MAX_FILE_BYTES = 10 << 20  # of a model card or a plot
+PLOTS = {  # file → title, caption
+    "roc.png": ("ROC curve", "The share of matches that are found at each false-match rate."),
+    "distances.png": ("Dissimilarities of test pairs", "Genuine pairs show {}, impostor pairs do not."),
+}
 TRAIN_YOUR_OWN = """
 ## Train your own network
 
@@ -40,8 +45,19 @@ def description(words: Vocabulary) -> str:
 
 def model_card(model: Model) -> Path | None:
     """Return the card of converted weights in a folder, which names nobody; None for other networks."""
-    card = (find_weights(model.name) / "README.md").resolve()
-    return card if model.record.source and card.is_file() else None
+    return _own_file(model, "README.md") if model.record.source else None
+
+
+def plot_files(model: Model) -> list[Path]:
+    """Return the plots in the result folder."""
+    return [file for name in PLOTS if (file := _own_file(model, name))]
+
+
+def _own_file(model: Model, name: str) -> Path | None:
+    """Return a file of the result folder that the page serves; None if there is none, or it is a link, or too large."""
+    file = find_weights(model.name).resolve() / name
+    is_own = file.is_file() and not file.is_symlink() and file.stat().st_size <= MAX_FILE_BYTES
+    return file if is_own else None
 
 
 def introduction(model: Model, words: Vocabulary, notice: str = "") -> str:
@@ -93,13 +109,11 @@ def performance(model: Model, words: Vocabulary) -> str:
 def plots(model: Model, words: Vocabulary) -> str:
     """Draw the plots of the result folder, if it has any."""
     figures = ""
-    for name, title, caption in (
-        ("roc.png", "ROC curve", "The share of matches that are found at each false-match rate."),
-        ("distances.png", "Dissimilarities of test pairs", f"Genuine pairs show {words.same}, impostor pairs do not."),
-    ):
-        if (file := (find_weights(model.name) / name).resolve()).is_file():
-            figures += f"""
-  <figure><img src="gradio_api/file={file}" alt="{title}" loading="lazy"><figcaption>{title}. {caption}</figcaption>
+    for file in plot_files(model):
+        title, caption = PLOTS[file.name]
+        figures += f"""
+  <figure><img src="gradio_api/file={file}" alt="{title}" loading="lazy">
+    <figcaption>{title}. {caption.format(words.same)}</figcaption>
   </figure>"""
     return f'<div class="plots">{figures}</div>'
 
@@ -177,5 +191,7 @@ def _card_section(model: Model, heading: str) -> str:
     """Return a section of the model card of converted weights, with its heading; empty if there is none."""
     if not (card := model_card(model)):
         return ""
-    section = re.search(rf"^## {heading}\n+(.*?)\s*(?=^## |\Z)", card.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    section = re.search(
+        rf"^## {heading}\n+(.*?)\s*(?=^## |\Z)", card.read_text("utf-8", "replace"), re.MULTILINE | re.DOTALL
+    )
     return re.sub("<!--.*?-->", "", f"## {heading}\n\n{section[1]}") if section else ""

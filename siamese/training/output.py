@@ -19,7 +19,7 @@ from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
 from siamese.evaluation.pairs import Scored
 from siamese.evaluation.plots import plot_distances, plot_loss, plot_pairs, plot_plane, plot_roc
-from siamese.files import LICENSE_FILE, write_atomically
+from siamese.files import LICENSE_FILE, replace_file, write_atomically
 from siamese.hub.card import model_card
 from siamese.model import Model
 from siamese.training.config import TrainConfig
@@ -164,7 +164,7 @@ def write_result(out: Path, model: Model, test: IdentityDataset, scored: Scored)
         if not (folder / name).exists():
             (out / name).unlink(missing_ok=True)  # of the result that is replaced
     for file in folder.iterdir():
-        os.replace(file, out / file.name)
+        replace_file(file, out / file.name)
     clear_checkpoints(out)
 
 
