@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from siamese import SiameseNetwork, checkpoint
 from siamese.hub.card import TAG, model_card
 from siamese.hub.upload import published_files, upload
+from siamese.names import markdown_text
 from siamese.record import Confusion, People, Record, Settings, Source
 
 from .conftest import EXAMPLES, ROOT
@@ -240,7 +241,7 @@ def test_adapted_network_carries_license_credit_and_limits(server, connect, tmp_
     card = ModelCard(files["README.md"].decode())
     assert (card.data.license, card.data.base_model) == ("apache-2.0", None)
     for text in (record.source.credit, record.source.training_data, record.source.limitations, "weights/faces"):
-        assert text in card.text
+        assert markdown_text(text) in card.text
     connect("another")
     model = checkpoint.load(NAME)
     assert (model.license_text.encode(), model.record.source) == (files["LICENSE"], record.source)
