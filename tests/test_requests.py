@@ -232,6 +232,23 @@ def test_the_clean_up_deletes_files_of_any_name_and_time(folder):
     assert not list(folder.path.iterdir())
 
 
+def test_the_clean_up_goes_on_if_uploads_disappear_meanwhile(folder, monkeypatch):
+    for name in ("a", "b", "c"):
+        (folder.path / name / "d").mkdir(parents=True)
+    scan, scanned = os.scandir, []
+
+    def disappear(path):
+        scanned.append(path)
+        if len(scanned) == 2:  # the folder that is walked next
+            shutil.rmtree(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", disappear)
+    folder.clean_up(0)
+    assert len(scanned) > 2
+    assert not list(folder.path.iterdir())
+
+
 def test_browsers_are_told_what_the_page_may_do(client):
     headers = client.get("/").headers
     assert headers["x-content-type-options"] == "nosniff"

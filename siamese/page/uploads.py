@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -105,11 +106,13 @@ class UploadFolder:
     def clean_up(self, max_age: float) -> None:
         """Delete what was stored more than `max_age` seconds ago or, as the clock was set back, in the future."""
         oldest = time.monotonic() - max_age
-        for path in sorted(self.path.rglob("*"), reverse=True):  # files before their folder
-            with suppress(OSError):  # another thread deleted it, or the folder is not empty
-                status = path.lstat()
-                if abs(time.time() - max(status.st_mtime, status.st_ctime)) > max_age:
-                    path.rmdir() if path.is_dir() else path.unlink()
+        for parent, folders, files in os.walk(self.path, topdown=False):  # which leaves out what was deleted meanwhile
+            for name in [*files, *folders]:
+                path = os.path.join(parent, name)
+                with suppress(OSError):  # another thread deleted it, or the folder is not empty
+                    status = os.lstat(path)
+                    if abs(time.time() - max(status.st_mtime, status.st_ctime)) > max_age:
+                        os.rmdir(path) if stat.S_ISDIR(status.st_mode) else os.unlink(path)
         with self._counting:
             for request in [request for request in self._requests if request.ended < oldest]:
                 self._requests.remove(request)
