@@ -64,11 +64,12 @@ def test_half_a_request_is_not_waited_for(connect, sent):
     assert 0.2 < seconds_until_closed(connect(sent)) < 5
 
 
-def test_a_slow_request_with_enough_bytes_is_answered(connect):
+def test_a_slow_request_with_enough_bytes_is_answered(connect, monkeypatch):
+    monkeypatch.setattr(limits, "TIMEOUT", 2)
     connection = connect(BODY)
-    for _ in range(10):  # twice the timeout
-        time.sleep(0.1)
-        connection.sendall(bytes(10_000))
+    for _ in range(5):  # longer than the timeout, and enough in each
+        time.sleep(0.6)
+        connection.sendall(bytes(20_000))
     assert connection.recv(999).startswith(b"HTTP/1.1 200")
 
 
@@ -78,7 +79,7 @@ def test_the_oldest_half_request_makes_room_for_others(connect, monkeypatch):
     idle = [connect(whole) for _ in range(8)]
     halves = [connect(b"GET / HTTP/1.1\r\n") for _ in range(30)]
     time.sleep(0.3)
-    for _ in range(20):
+    for _ in range(6):
         connection = connect(whole)
         assert connection.recv(999).startswith(b"HTTP/1.1 200")
         connection.close()
