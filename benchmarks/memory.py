@@ -89,27 +89,28 @@ def main() -> None:
         "largest_mb": max(total),
         "idle_mb": total[-1],
         "growth": round(max(total) / max(total[: WARM_UP + 1]) - 1, 3),
-        "minutes_page_readers": rows[:: 10 if args.json else 1] + rows[-args.idle :],
+        "minutes_page_readers": rows[: REQUESTS + 1 : 10] + rows[REQUESTS + 1 :],
     }
     if args.picture:
-        draw(rows, args.picture)
+        draw(result, args.picture)
     common.finish(result, args.json, {"memory is flat within 15% after 50 requests": result["growth"] < 0.15})
 
 
-def draw(rows: list[tuple[float, int, int]], file: Path) -> None:
+def draw(result: dict, file: Path) -> None:
     """Draw the memory over time, the page below and the readers on top of it."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    minutes, page, readers = zip(*rows, strict=True)
+    minutes, page, readers = zip(*result["minutes_page_readers"], strict=True)
+    end = minutes[-result["idle_minutes"] - 1]
     figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
     axes.stackplot(minutes, page, readers, labels=("page", "processes that read photos"), colors=("#6366f1", "#c7d2fe"))
-    axes.axvline(rows[REQUESTS][0], color="gray", linewidth=1)
-    axes.annotate(f"{REQUESTS} requests", (rows[REQUESTS][0], 0), (4, 4), textcoords="offset points")
+    axes.axvline(end, color="gray", linewidth=1)
+    axes.annotate(f"after {REQUESTS} requests", (end, 0), (4, 4), textcoords="offset points")
     axes.set(xlabel="minutes", ylabel="resident memory, MB", xlim=(0, minutes[-1]))
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     figure.savefig(file, dpi=100)
 
 
