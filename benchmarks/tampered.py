@@ -359,6 +359,7 @@ def try_cases(cases: int, number: int, verbose: bool) -> list[dict[str, Any]]:
     """Try tampered result folders and half as many indexes."""
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
+        os.environ["XDG_CACHE_HOME"] = str(Path(temporary, "cache"))  # for indexes of folders
         import siamese
         from siamese.search.update import update_index
 

@@ -48,6 +48,14 @@ def test_tampered_result_folders_are_refused_with_a_sentence_or_work(case, tmp_p
     assert (said := outcome(describe, tmp_path / "copy")).startswith(("answered", "refused")), said
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Folders whose index is not recognised get a new one in the cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def index(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("index") / "index"
