@@ -162,7 +162,7 @@ def test_too_many_photos_are_explained(tab, tmp_path):
     expect(tab.locator(ANSWER)).to_contain_text("siamese group")
     tab.get_by_role("button", name="Remove 7.png", exact=True).click()
     expect(tab.locator("#group .thumbnails figure")).to_have_count(40)
-    expect(tab.locator(ANSWER)).to_contain_text("No face was found")
+    expect(tab.locator(ANSWER)).to_contain_text("No face was found", timeout=60_000)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
