@@ -135,7 +135,7 @@ def show_answer(first: Upload, second: Upload, numbers: Numbers, choice: str, fm
 def check_photo(first: Upload | None, second: Upload | None) -> str:
     """Say what is wrong with the only photo; empty if nothing is."""
     (found,) = model.detect([photo for photo in (first, second) if photo])
-    return "" if found else widgets.message(NO_FACE.format("first" if first else "second"), "no face")
+    return "" if found else widgets.message(NO_FACE.format("first photo" if first else "second photo"), "no face")
 
 
 def on_choice(

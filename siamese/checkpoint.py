@@ -46,7 +46,7 @@ from siamese.record import Checked, Record, parse
 
 DEFAULT = bundled_weights("faces")
 # The files of a network, in a folder or on the Hub. The limits are far above what the networks of this version need.
-MAX_FILE_BYTES = {
+NETWORK_FILE_BYTES = {
     "model.safetensors": 512 << 20,  # of networks of timm; others are much smaller
     "metrics.json": 4 << 20,
     "config.json": 1 << 20,
@@ -120,7 +120,7 @@ def load(weights: str | Path = DEFAULT, *, revision: str | None = None, device: 
         hint = f"; delete {folder} to download it again" if commit else ""
         raise ValueError(f"{name}: model.safetensors is damaged or does not belong to config.json{hint}")
     if config.onnx:
-        _read(folder / ONNX_FILE, name)
+        _check_file(folder / ONNX_FILE, name)
     license_text = ""
     try:
         if os.path.lexists(folder / LICENSE_FILE):
@@ -202,7 +202,7 @@ def _download(name: str, revision: str | None) -> tuple[Path, str]:
     except (OSError, RuntimeError) as error:  # for example, of the Hub's transfer protocol for large files (Xet)
         problem = f"the download failed ({str(error).strip().splitlines()[0]})"
     try:
-        files = list(MAX_FILE_BYTES)
+        files = list(NETWORK_FILE_BYTES)
         cached = snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=True)
     except LocalEntryNotFoundError as error:
         raise ConnectionError(f"cannot load {name}: {problem}, and there is no cached copy") from error
@@ -213,7 +213,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     """Download the files of a network, all of one commit, unless one is missing or too large."""
     found = HfApi().model_info(name, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size for file in found.siblings or ()}
-    limits = {file: limit for file, limit in MAX_FILE_BYTES.items() if file not in OPTIONAL_FILES or file in sizes}
+    limits = {file: limit for file, limit in NETWORK_FILE_BYTES.items() if file not in OPTIONAL_FILES or file in sizes}
     for file, limit in limits.items():
         if file not in sizes:
             raise FileNotFoundError(f"{name} holds no trained network: {file} is missing")
@@ -274,11 +274,15 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def _read(file: Path, name: str) -> bytes:
+def _check_file(file: Path, name: str) -> None:
     if not file.is_file():
         raise FileNotFoundError(f"{name} holds no trained network: {file.name} is missing, or is no regular file")
-    if (size := file.stat().st_size) > (limit := MAX_FILE_BYTES[file.name]):
+    if (size := file.stat().st_size) > (limit := NETWORK_FILE_BYTES[file.name]):
         raise ValueError(f"{name}: {file.name} has {size:,} bytes, the limit is {limit:,}")
+
+
+def _read(file: Path, name: str) -> bytes:
+    _check_file(file, name)
     return file.read_bytes()
 
 

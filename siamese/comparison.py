@@ -177,7 +177,7 @@ def no_face(
         fmr: the false-match rate that was requested.
     """
     missing = [
-        wording.NOT_READ.format(name, reason) if reason else wording.NO_FACE.format(name)
+        wording.NOT_READ.format(name, reason) if reason else wording.NO_FACE.format(f"{name} photo")
         for name, reason in zip(wording.PHOTOS, reasons, strict=True)
         if reason is not None
     ]

@@ -14,7 +14,7 @@ Verdict = Literal["same", "unsure", "different", "no face", "not read"]
 
 PHOTOS = ("first", "second")
 NOT_READ = "The {} photo was not read: {}."
-NO_FACE = "No face was found in the {} photo. Use a photo in which the whole face is large and well lit."
+NO_FACE = "No face was found in the {}. Use a photo in which the whole face is large and well lit."
 NO_FACES_HINT = "To compare them as images of things, {}."
 OTHER_CLASSES = (
     "Threshold and probability are those of the classes of the {}. For other things, train on your own images."

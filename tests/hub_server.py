@@ -55,15 +55,15 @@ class Fault(NamedTuple):
     Attributes:
         part: a substring.
         how: a status, "drop" to close the connection without an answer, or "cut" to close it amid the answer.
-        spared: how many requests to the server are answered before.
+        answered: number of requests that are answered before the fault.
     """
 
     part: str
     how: int | str
-    spared: int = 0
+    answered: int = 0
 
     def hits(self, asked: str, number: int) -> bool:
-        return self.part in asked and number > self.spared
+        return self.part in asked and number > self.answered
 
 
 class Hub:

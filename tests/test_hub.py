@@ -312,13 +312,13 @@ def test_upload_that_loses_the_hub_at_any_request_is_complete_or_changes_nothing
     first, requests = server.files(REPOSITORY), len(server.asked)
     change_record(folder, minutes=99)
     for is_new in (True, False):
-        for spared in range(requests):
+        for answered in range(requests):
             server.repositories.clear()
             if not is_new:
                 server.create(REPOSITORY, first)
             server.asked.clear()
             server.large.clear()
-            server.fault = Fault("", how, spared)
+            server.fault = Fault("", how, answered)
             with contextlib.suppress(ConnectionError):
                 upload(folder, NAME)
             files = server.files(REPOSITORY) if REPOSITORY in server.repositories else {}
@@ -430,7 +430,7 @@ def test_download_refusals(server, connect):
 
 
 def test_hostile_repository_is_rejected(server, uploaded, connect, tmp_path, monkeypatch):
-    monkeypatch.setitem(checkpoint.MAX_FILE_BYTES, "model.safetensors", 64 << 20)  # smaller, for a quick test
+    monkeypatch.setitem(checkpoint.NETWORK_FILE_BYTES, "model.safetensors", 64 << 20)  # smaller, for a quick test
     good = server.files(REPOSITORY)
     config = json.loads(good["config.json"])
     pickle = b"cos\nsystem\n(S'touch " + bytes(tmp_path / "owned") + b"'\ntR."

@@ -136,7 +136,7 @@ def test_find_names_photos_that_are_left_out_and_refuses_a_portrait_without_a_fa
     found = find(GROUP, PhotoCollection(model, photos), model=model)
     assert [face.photo for face in found.ranked] == ["biden.jpg"]
     assert len(found.warnings) == 3  # four faces in the portrait, no image, no face
-    with pytest.raises(ValueError, match="no face was found in the portrait"):
+    with pytest.raises(ValueError, match="No face was found in the portrait"):
         find(noise, PhotoCollection(model, photos), model=model)
     with pytest.raises(ValueError, match="not an image"):
         find(tmp_path / "song.jpg", PhotoCollection(model, photos), model=model)

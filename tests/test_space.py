@@ -367,11 +367,11 @@ def test_deployment_that_loses_the_hub_at_any_request_is_complete_or_changes_not
     deploy(folder)
     complete, requests = server.files(SPACE), len(server.asked)
     monkeypatch.setattr(space, "TIMEOUT_MINUTES", 0.001)
-    for spared in range(requests):
+    for answered in range(requests):
         server.repositories.clear()
         server.large.clear()
         server.asked.clear()
-        server.fault = Fault("", "drop", spared)
+        server.fault = Fault("", "drop", answered)
         with contextlib.suppress(ConnectionError, RuntimeError):
             deploy(folder)
         assert server.repositories.get(SPACE) is None or server.files(SPACE) in ({}, complete)

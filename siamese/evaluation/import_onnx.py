@@ -77,7 +77,7 @@ def import_onnx(
     file, lfw = Path(file), find_lfw(data)
     if lfw is None:
         raise ValueError(f"{data} does not hold LFW: give a folder with it, or lfw for the folder in SIAMESE_DATA")
-    if file.stat().st_size > (limit := checkpoint.MAX_FILE_BYTES[ONNX_FILE]):
+    if file.stat().st_size > (limit := checkpoint.NETWORK_FILE_BYTES[ONNX_FILE]):
         raise ValueError(f"{file} has {file.stat().st_size:,} bytes; the limit is {limit:,}")
     with new_folder(Path(out)) as folder:
         session = open_session(file)

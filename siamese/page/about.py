@@ -18,7 +18,7 @@ LAG = "[LAG](https://arxiv.org/abs/1602.06149)"
 FIW = "[FIW](https://arxiv.org/abs/1604.02182)"
 RETINAFACE = "https://arxiv.org/abs/1905.00641"
 
-MAX_FILE_BYTES = 10 << 20  # of a model card or a plot
+MAX_SERVED_BYTES = 10 << 20  # of a model card or a plot
 PLOTS = {  # file → title, caption
     "roc.png": ("ROC curve", "The share of matches that are found at each false-match rate."),
     "distances.png": ("Dissimilarities of test pairs", "Genuine pairs show {}, impostor pairs do not."),
@@ -56,7 +56,7 @@ def plot_files(model: Model) -> list[Path]:
 def _own_file(model: Model, name: str) -> Path | None:
     """Return a file of the result folder that the page serves; None if there is none, or it is a link, or too large."""
     file = find_weights(model.name).resolve() / name
-    is_own = file.is_file() and not file.is_symlink() and file.stat().st_size <= MAX_FILE_BYTES
+    is_own = file.is_file() and not file.is_symlink() and file.stat().st_size <= MAX_SERVED_BYTES
     return file if is_own else None
 
 

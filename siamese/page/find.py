@@ -13,7 +13,7 @@ from siamese.faces.detection import MAX_PHOTO_SIDE
 from siamese.model import Model
 from siamese.page import widgets
 from siamese.page.uploads import ReadPhoto, Upload, read_together
-from siamese.search.find import NO_FACE, Match, Matches, find
+from siamese.search.find import Match, Matches, find
 from siamese.wording import FACES, Vocabulary, counted
 
 
@@ -85,7 +85,7 @@ class FindTab:
         """
         (faces,) = self.model.detect([portrait])
         if not faces:
-            raise ValueError(NO_FACE.capitalize())
+            raise ValueError(wording.NO_FACE.format(self.words.portrait))
         if len(faces) == 1:
             return ""
         drawn = widgets.faces_to_choose(

@@ -35,7 +35,7 @@ MAX_BODY_BYTES = 300_000  # any other request; the names of 40 photos have up to
 MAX_FILES = 200  # of an upload; of more than 40, the page says how many to remove
 MAX_VISITOR_REQUESTS = 250  # at the same time; a tab of a browser has up to 6
 MAX_WAITING, MAX_VISITOR_WAITING = 256, 32  # events in the queue
-MIN_ANNOUNCED = 2  # events before a new one, of which its visitor is told
+MIN_ANNOUNCED = 2  # events before a new one; if there are fewer, its visitor is not told
 MAX_CONNECTIONS = 1000
 MAX_OPEN_FILES = 4000  # uploads that arrive, of all visitors; one of them may have a quarter
 MAX_REST = 3.0  # seconds that each photo of a group waits for comparisons
@@ -46,7 +46,7 @@ MIN_BYTES = 20_000
 FORBIDDEN = "/proxy=", "/file=http:", "/file=https:", "/process_recording"  # parts of a path
 # Names of hosts that may serve the page, or show a page that sends it requests; * stands for any characters.
 HOSTS = [*filter(None, ",".join(os.environ.get(name, "") for name in ("SPACE_HOST", "SIAMESE_HOSTS")).split(","))]
-ADVICE = "To allow it, set the environment variable SIAMESE_HOSTS to this name."
+HOSTS_ADVICE = "To allow it, set the environment variable SIAMESE_HOSTS to this name."
 
 # Other pages may show this one, as the Hugging Face Hub does. Gradio needs inline scripts and styles.
 HEADERS = {
@@ -309,9 +309,9 @@ def _check(scope: Scope, running: int) -> None:
     headers = Headers(scope=scope)
     host, origin = headers.get("host", ""), headers.get("origin")
     if not _is_own(host):
-        raise RefusedError(403, f"This page is not served under the name {_name(f'//{host}')}. {ADVICE}")
+        raise RefusedError(403, f"This page is not served under the name {_name(f'//{host}')}. {HOSTS_ADVICE}")
     if origin and scope["method"] == "POST" and _name(origin) != _name(f"//{host}") and not _is_listed(origin):
-        raise RefusedError(403, f"This page takes no requests from {_name(origin)}. {ADVICE}")
+        raise RefusedError(403, f"This page takes no requests from {_name(origin)}. {HOSTS_ADVICE}")
     if any(part in scope["path"] for part in FORBIDDEN):
         raise RefusedError(403, "This page does not fetch other addresses or record videos.")
     if running > MAX_VISITOR_REQUESTS:

@@ -106,7 +106,7 @@ class UploadFolder:
     def clean_up(self, max_age: float) -> None:
         """Delete what was stored more than `max_age` seconds ago or, as the clock was set back, in the future."""
         oldest = time.monotonic() - max_age
-        for parent, folders, files in os.walk(self.path, topdown=False):  # which leaves out what was deleted meanwhile
+        for parent, folders, files in os.walk(self.path, topdown=False):  # skips what was deleted meanwhile
             for name in [*files, *folders]:
                 path = os.path.join(parent, name)
                 with suppress(OSError):  # another thread deleted it, or the folder is not empty

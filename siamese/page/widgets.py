@@ -117,7 +117,7 @@ def _strictness(choices: list[tuple[str, float]], label: str, elem_id: str = "")
 
 
 MAX_PHOTOS = 40
-MAX_SECONDS = 120  # in which these are read; then the others are left out
+MAX_READING_SECONDS = 120  # in which these are read; then the others are left out
 DELETED = "A photo was deleted. Uploads are deleted after half an hour; add the photo again"
 
 # Settings of events. The functions of a `concurrency_id` share its limit.
@@ -154,7 +154,7 @@ def read_photos(
         if progress:
             progress(done / total, f"{doing} {done} of {total} {words.photo}s")
 
-    return PhotoCollection(model, waiting, max_faces, report, MAX_SECONDS)
+    return PhotoCollection(model, waiting, max_faces, report, MAX_READING_SECONDS)
 
 
 def publish(function: Callable, name: str, inputs: Sequence[gr.Component], settings: dict[str, Any]) -> None:

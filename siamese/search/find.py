@@ -19,11 +19,10 @@ from siamese.model import Model
 from siamese.search.embedding import Block, FoundFace
 from siamese.search.people import squared_distances
 from siamese.search.update import Photos, open_photos
-from siamese.wording import FACES, Vocabulary, counted
+from siamese.wording import FACES, NO_FACE, Vocabulary, counted
 
 FIND_FMR = 0.01  # expected false matches of a search, by default
 DEFAULT_LIMIT = 20
-NO_FACE = "no face was found in the portrait; use a photo in which the face is large and well lit"
 TIE_DECIMALS = 4  # distances that are equal after rounding are a tie
 
 
@@ -179,7 +178,7 @@ def embed_portraits(
         is_path = isinstance(portrait, str | PathLike)
         names.append(f"{name} ({images.shorten(Path(portrait).name)})" if is_path else name)
     if not faces:
-        raise ValueError(NO_FACE)
+        raise ValueError(NO_FACE.format("portrait"))
     if others := _strangers(model, z, faces):
         shown = ", ".join(names[other] for other in others)
         raise ValueError(
