@@ -11,9 +11,9 @@ function announceAnswers(element, watch) {
   watch?.("value", () => reveal(element.querySelector(".answer:not(.hint)")));
 }
 
+// Not smoothly: browsers end a smooth scroll when the layout changes, as it does with every answer.
 function reveal(card) {
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  card?.scrollIntoView({block: "nearest", behavior: calm ? "instant" : "smooth"});
+  card?.scrollIntoView({block: "nearest", behavior: "instant"});
 }
 
 // Say something that is not an answer, below the title.
