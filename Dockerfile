@@ -6,16 +6,19 @@
 # To show a network of yours, add: -v "$PWD/runs:/runs:ro" siamese siamese page /runs/FOLDER
 FROM python:3.12-slim
 
-COPY . /source
-RUN pip install --no-cache-dir --constraint /source/requirements.lock uv \
+# The folder is only mounted. Of it, the image holds the files that hatch_build.py lists, in the installed package.
+RUN --mount=type=bind,target=/source \
+    pip install --no-cache-dir --constraint /source/requirements.lock uv \
     && UV_TORCH_BACKEND=cpu uv pip install --system --no-cache --compile-bytecode \
-        --constraint /source/requirements.lock --build-constraint /source/requirements.lock '/source[page,heic]' \
-    && rm -r /source
+        --constraint /source/requirements.lock --build-constraint /source/requirements.lock '/source[page,heic]'
 
-# Uploads, the cache and whatever a library writes are in /tmp. Everything else can be read-only.
+# Uploads, the cache and whatever a library writes are in /tmp. Everything else can be read-only. If Docker is set up for
+# a proxy, the requests that the page and the health check make to the page itself do not go through it.
 ENV GRADIO_SERVER_NAME=0.0.0.0 \
     HOME=/tmp \
-    PYTHONDONTWRITEBYTECODE=1
+    NO_PROXY=0.0.0.0,127.0.0.1,localhost \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 7860
