@@ -95,17 +95,13 @@ def widgets_table(drawn: str) -> list[list[str]]:
 @pytest.mark.parametrize("fmr", [None, 1e-3])
 def test_pair_agrees_with_a_comparison_of_the_photos(model, three, fmr):
     tab = grouping.GroupTab(model, FACES, [])
-
-    class Click:
-        faces = (0, 1)
-
-    for chosen, files in (((0, 1), PAIR), ((0, 2), (PAIR[0], PAIR[0]))):
-        Click.faces = chosen
+    for rows, files in (((0, 1), PAIR), ((0, 2), (PAIR[0], PAIR[0]))):
         answer = model.compare(*files, fmr=fmr)
-        drawn = tab.on_pair(three, fmr or 0, Click)
+        drawn = tab.on_pair(three, fmr or 0, *rows)
         WellFormed(drawn)
         assert f'class="answer {answer.verdict}"' in drawn
         assert abs(float(re.search(r"Dissimilarity <b>([\d.]+)", drawn)[1]) - answer.dissimilarity) < 0.011
+    assert [tab.on_pair(three, 0, *rows) for rows in ((0, None), (None, None), (0, 3))] == ["", "", ""]
 
 
 # --- a search

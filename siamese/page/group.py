@@ -60,16 +60,16 @@ class GroupTab:
     ) -> Iterator[tuple]:
         """Draw new files, and then their faces by person."""
         if not files:
-            yield "", None, self.show(None, None, fmr), ""
+            yield "", None, self.show(None, None, fmr)
             return
         try:
             photos = widgets.named(files, self.words, "group")
         except ValueError as error:
-            yield widgets.thumbnails(files), None, widgets.explanation(error), ""
+            yield widgets.thumbnails(files), None, widgets.explanation(error)
             return
-        yield widgets.thumbnails(files), None, widgets.WAITING, ""
+        yield widgets.thumbnails(files), None, widgets.WAITING
         found = widgets.read_photos(self.model, photos, progress, MAX_GROUPED_FACES)
-        yield gr.skip(), found, self.show(files, found, fmr), ""
+        yield gr.skip(), found, self.show(files, found, fmr)
 
     def show(self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float) -> str:
         """Draw the faces by person."""
@@ -79,11 +79,10 @@ class GroupTab:
             return widgets.message(f"{widgets.DELETED}.", "problem")
         return widgets.message(f"Add up to {widgets.MAX_PHOTOS} {self.words.photo}s.")
 
-    def on_pair(self, found: PhotoCollection | None, fmr: float, event: gr.EventData) -> str:
-        """Compare the two faces that are chosen."""
-        if not found or len(event.faces) < 2:
+    def on_pair(self, found: PhotoCollection | None, fmr: float, first: int | None, second: int | None) -> str:
+        """Compare the two faces that are chosen, given their rows."""
+        if not found or first is None or second is None or max(first, second) >= len(found):
             return ""
-        first, second = event.faces
         chosen = [found.faces([row]) for row in (first, second)]
         faces = [face.face for (face,) in chosen]
         compared = compare_faces(
@@ -128,10 +127,12 @@ class GroupTab:
         link = gr.HTML(visible="hidden", js_on_load="watch('value', () => element.querySelector('a')?.click())")
         strictness = widgets.strictness_of_groups(self.model, words)
         settings = widgets.PRIVATE_GROUP | {"show_progress_on": grouped, "trigger_mode": "always_last"}
-        given, shown = [files, found, strictness], [drawn, found, grouped, pair]
+        given, shown = [files, found, strictness], [drawn, found, grouped]
         files.change(widgets.gpu_for_files(self.on_files), [files, strictness], shown, **settings)
-        strictness.change(lambda *given: (self.show(*given), ""), given, [grouped, pair], **widgets.QUIET)
-        grouped.select(self.on_pair, [found, strictness], pair, **widgets.EACH_IN_ORDER)
+        strictness.change(self.show, given, grouped, **widgets.QUIET)
+        rows = [gr.Number(precision=0, minimum=0, visible=False) for _ in range(2)]
+        latest = widgets.QUIET | {"js": "comparePair", "trigger_mode": "always_last"}
+        grouped.select(self.on_pair, [found, strictness, *rows], pair, **latest)
         grouped.download(self.on_archive, given, link, **widgets.ONE_AT_A_TIME)
         widgets.publish(widgets.gpu_for_files(self.group), "group", [files, rate], widgets.PRIVATE_GROUP)
 
