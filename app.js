@@ -305,23 +305,27 @@ function removePhotos(element) {
   });
 }
 
-// Report the chosen faces, at most two, or that the visitor wants to download the photos.
+// Report that the visitor chooses faces, at most two, or wants to download the photos.
+let chosenPair = [];
+const comparePair = (found, fmr) => [found, fmr, chosenPair[0] ?? null, chosenPair[1] ?? null];
+
 function onGroup(element, trigger, watch) {
-  let chosen = [];
   const choose = (faces) => {
-    chosen = faces;
+    chosenPair = faces;
     for (const tile of element.querySelectorAll("[data-face]"))
-      tile.setAttribute("aria-pressed", chosen.includes(Number(tile.dataset.face)));
-    trigger("select", {faces: chosen});
+      tile.setAttribute("aria-pressed", faces.includes(Number(tile.dataset.face)));
+    trigger("select");
   };
   element.addEventListener("click", ({target}) => {
     const button = target.closest("[data-face], [data-zip]");
     if (button?.matches("[data-zip]")) trigger("download");
     if (!button?.dataset.face) return;
     const face = Number(button.dataset.face);
-    choose(chosen.includes(face) ? chosen.filter((other) => other !== face) : [...chosen, face].slice(-2));
+    const others = chosenPair.filter((other) => other !== face);
+    choose(others.length < chosenPair.length ? others : [...chosenPair, face].slice(-2));
   });
-  const close = ({target, key}) => (key === "Escape" || target.closest?.("[data-close]")) && chosen.length && choose([]);
+  const clear = () => chosenPair.length && choose([]);
+  const close = ({target, key}) => (key === "Escape" || target.closest?.("[data-close]")) && clear();
   for (const type of ["click", "keydown"]) addEventListener(type, close);
-  watch("value", () => chosen = []);
+  watch("value", clear);
 }

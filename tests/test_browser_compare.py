@@ -223,6 +223,7 @@ def test_the_webcam_gives_an_answer(chromium, page, tmp_path):
     tab.goto(page)
     tab.get_by_label("Capture from camera").first.click()
     tab.get_by_text("Click to Access Webcam").click()
+    tab.wait_for_function("document.querySelector('video')?.videoWidth > 0")  # before that, Gradio takes no photo
     tab.get_by_label("capture photo").click()
     upload(tab, None, EXAMPLES / "biden.jpg")
     expect_verdict(tab, "same")

@@ -160,6 +160,29 @@ def test_an_answer_to_an_earlier_choice_is_asked_for_again(tab):
     assert r"\"fmr\":0}" in sent[0]
 
 
+def test_a_pair_of_a_group_is_answered_although_its_request_overtakes_another(tab):
+    tab.get_by_role("tab", name="Group").click()
+    tab.locator("#group [data-example]").click()
+    faces = tab.locator("#group [data-face]")
+    expect(faces).to_have_count(10)
+    held = []
+
+    def hold_the_first(route):
+        held.append(route)
+        if len(held) != 1:
+            route.continue_()
+
+    tab.route("**/queue/join*", hold_the_first)
+    for number in (0, 1):
+        faces.nth(number).click()
+    tab.wait_for_timeout(1000)
+    held[0].continue_()
+    tab.wait_for_timeout(1000)
+    expect(tab.locator("#pair .verdict")).to_be_visible()
+    tab.get_by_role("button", name="Close").click()
+    expect(tab.locator("#pair .answer")).to_have_count(0)
+
+
 def test_a_lost_server_is_named(tab):
     tab.route("**/queue/join*", lambda route: None)
     tab.route("**/startup-events", lambda route: route.abort())

@@ -94,18 +94,27 @@ def widgets_table(drawn: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("fmr", [None, 1e-3])
 def test_pair_agrees_with_a_comparison_of_the_photos(model, three, fmr):
-    tab = grouping.GroupTab(model, FACES, [])
-
-    class Click:
-        faces = (0, 1)
-
-    for chosen, files in (((0, 1), PAIR), ((0, 2), (PAIR[0], PAIR[0]))):
-        Click.faces = chosen
+    tab, kept = grouping.GroupTab(model, FACES, []), grouping.Kept([], three)
+    for rows, files in (((0, 1), PAIR), ((0, 2), (PAIR[0], PAIR[0]))):
         answer = model.compare(*files, fmr=fmr)
-        drawn = tab.on_pair(three, fmr or 0, Click)
+        drawn = tab.on_pair(kept, fmr or 0, *rows)
         WellFormed(drawn)
         assert f'class="answer {answer.verdict}"' in drawn
         assert abs(float(re.search(r"Dissimilarity <b>([\d.]+)", drawn)[1]) - answer.dissimilarity) < 0.011
+    assert [tab.on_pair(kept, 0, *rows) for rows in ((0, None), (None, None), (0, 3))] == ["", "", ""]
+
+
+def test_groups_of_other_photos_are_not_shown(model, three):
+    tab, files = grouping.GroupTab(model, FACES, []), [Upload(str(photo)) for photo in (*PAIR, PAIR[0])]
+    assert "matrix" in tab.show(files, grouping.Kept(files, three), 0)
+    for old in (grouping.Kept(files[:2], three), grouping.Kept(files, None)):
+        assert tab.show(files, old, 0) == widgets.WAITING
+    for few, kept, state in (
+        (files, None, "problem"),
+        (files * 14, grouping.Kept(files, three), "problem"),
+        ([], None, "hint"),
+    ):
+        assert f'class="answer {state}"' in tab.show(few, kept, 0)
 
 
 # --- a search

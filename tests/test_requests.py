@@ -141,6 +141,7 @@ def test_files_count_in_addition_to_their_bytes(folder, monkeypatch):
     with pytest.raises(MultiPartException, match="files"):
         client.post(UPLOAD, files=files * 26)
     monkeypatch.setattr(limits, "MAX_OPEN_FILES", 28)
+    client = client_of(folder, parse)
     assert client.post(UPLOAD, files=files).status_code == 503
     assert client.post(UPLOAD, files=files[:7]).status_code == 200
     assert stored == [8, 7]

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import gradio as gr
@@ -23,6 +24,13 @@ from siamese.wording import Vocabulary, counted
 
 MAX_GROUPED_FACES = 200
 TILE_PIXELS = 84  # faces of a group
+
+
+class Kept(NamedTuple):
+    """What a session keeps, so that another strictness needs no GPU."""
+
+    files: list[Upload]
+    found: PhotoCollection | None  # None while they are read
 
 
 class GroupTab:
@@ -58,32 +66,34 @@ class GroupTab:
         fmr: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Iterator[tuple]:
-        """Draw new files, and then their faces by person."""
-        if not files:
-            yield "", None, self.show(None, None, fmr), ""
-            return
-        try:
+        """Draw new files, and read them. `show` then draws their faces."""
+        files = files or []
+        kept = Kept(files, None)
+        yield widgets.thumbnails(files), kept, self.show(files, kept, fmr)
+        if 0 < len(files) <= widgets.MAX_PHOTOS:
             photos = widgets.named(files, self.words, "group")
-        except ValueError as error:
-            yield widgets.thumbnails(files), None, widgets.explanation(error), ""
-            return
-        yield widgets.thumbnails(files), None, widgets.WAITING, ""
-        found = widgets.read_photos(self.model, photos, progress, MAX_GROUPED_FACES)
-        yield gr.skip(), found, self.show(files, found, fmr), ""
+            found = widgets.read_photos(self.model, photos, progress, MAX_GROUPED_FACES)
+            yield gr.skip(), Kept(files, found), gr.skip()
 
-    def show(self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float) -> str:
-        """Draw the faces by person."""
-        if files and found is not None:
-            return draw_people(group(found, model=self.model, fmr=fmr or None), found, self.words)
-        if files:
-            return widgets.message(f"{widgets.DELETED}.", "problem")
-        return widgets.message(f"Add up to {widgets.MAX_PHOTOS} {self.words.photo}s.")
+    def show(self, files: list[Upload] | None, kept: Kept | None, fmr: float) -> str:
+        """Draw the faces by person, or say what is missing."""
+        if not files:
+            return widgets.message(f"Add up to {widgets.MAX_PHOTOS} {self.words.photo}s.")
+        try:
+            widgets.named(files, self.words, "group")
+            if not kept:
+                raise FileNotFoundError
+        except (FileNotFoundError, ValueError) as error:
+            return widgets.explanation(error)
+        if kept.files != files or kept.found is None:
+            return widgets.WAITING
+        return draw_people(group(kept.found, model=self.model, fmr=fmr or None), kept.found, self.words)
 
-    def on_pair(self, found: PhotoCollection | None, fmr: float, event: gr.EventData) -> str:
-        """Compare the two faces that are chosen."""
-        if not found or len(event.faces) < 2:
+    def on_pair(self, kept: Kept | None, fmr: float, first: int | None, second: int | None) -> str:
+        """Compare the two faces that are chosen, given their rows."""
+        found = kept and kept.found
+        if not found or first is None or second is None or max(first, second) >= len(found):
             return ""
-        first, second = event.faces
         chosen = [found.faces([row]) for row in (first, second)]
         faces = [face.face for (face,) in chosen]
         compared = compare_faces(
@@ -98,15 +108,13 @@ class GroupTab:
             '<button type="button" data-close aria-label="Close">×</button>',
         )
 
-    def on_archive(
-        self, files: list[Upload] | None, found: PhotoCollection | None, fmr: float, request: gr.Request
-    ) -> str:
+    def on_archive(self, kept: Kept | None, fmr: float, request: gr.Request) -> str:
         """Write the photos of each person into a ZIP archive, and return a link to it, which the page opens."""
         try:
-            if not files or not found:
+            if not kept or not kept.found:
                 raise FileNotFoundError
-            people = group(found, model=self.model, fmr=fmr or None)
-            photos = archive(people, dict(widgets.named(files, self.words, "group")), self.words)
+            people = group(kept.found, model=self.model, fmr=fmr or None)
+            photos = archive(people, dict(widgets.named(kept.files, self.words, "group")), self.words)
             file = write_archive(photos, request.client.host)
         except (FileNotFoundError, ValueError) as error:
             raise gr.Error(f"{widgets.reason(error)}.", print_exception=False) from error
@@ -121,18 +129,21 @@ class GroupTab:
         if self.examples:
             widgets.example_buttons(self.examples).select(None, None, files, js="() => [example]")
         drawn = gr.HTML(js_on_load="removePhotos(element)")
-        found = gr.State(time_to_live=PERIOD)
+        kept = gr.State(time_to_live=PERIOD)
         hint, script = self.show(None, None, 0), "announceAnswers(element, watch); onGroup(element, trigger, watch)"
         grouped = gr.HTML(hint, js_on_load=script, elem_classes="progress")
         pair = gr.HTML(elem_id="pair", js_on_load="announceAnswers(element)")
         link = gr.HTML(visible="hidden", js_on_load="watch('value', () => element.querySelector('a')?.click())")
         strictness = widgets.strictness_of_groups(self.model, words)
         settings = widgets.PRIVATE_GROUP | {"show_progress_on": grouped, "trigger_mode": "always_last"}
-        given, shown = [files, found, strictness], [drawn, found, grouped, pair]
-        files.change(widgets.gpu_for_files(self.on_files), [files, strictness], shown, **settings)
-        strictness.change(lambda *given: (self.show(*given), ""), given, [grouped, pair], **widgets.QUIET)
-        grouped.select(self.on_pair, [found, strictness], pair, **widgets.EACH_IN_ORDER)
-        grouped.download(self.on_archive, given, link, **widgets.ONE_AT_A_TIME)
+        read = widgets.gpu_for_files(self.on_files)
+        new = files.change(read, [files, strictness], [drawn, kept, grouped], **settings)
+        for changed in (new.then, strictness.change):
+            changed(self.show, [files, kept, strictness], grouped, **widgets.QUIET)
+        rows = [gr.Number(precision=0, minimum=0, visible=False) for _ in range(2)]
+        latest = widgets.QUIET | {"js": "comparePair", "trigger_mode": "always_last"}
+        grouped.select(self.on_pair, [kept, strictness, *rows], pair, **latest)
+        grouped.download(self.on_archive, [kept, strictness], link, **widgets.ONE_AT_A_TIME)
         widgets.publish(widgets.gpu_for_files(self.group), "group", [files, rate], widgets.PRIVATE_GROUP)
 
 

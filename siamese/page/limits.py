@@ -66,12 +66,14 @@ class Connection(H11Protocol):
     If there are too many, the one that has waited longest for a request, or the rest of one, is closed.
     """
 
+    config: Any  # with `max_connections` from `Server`
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.latest = self.loop.time()  # at which data came
         self._begin()
         connections = cast("set[Connection]", self.connections)
-        if len(connections) > MAX_CONNECTIONS:
+        if len(connections) > self.config.max_connections:
             oldest = min(filter(Connection._waits, connections), key=lambda other: other.latest, default=self)
             connections.discard(oldest)
             oldest.transport.abort()
@@ -109,18 +111,9 @@ class Server(http_server.Server):
     """Gradio's server with limits on connections."""
 
     def __init__(self, config: Any, *args: Any, **settings: Any):
-        global MAX_CONNECTIONS, MAX_OPEN_FILES
-        if sys.platform != "win32":
-            import resource
-
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            files = max(soft, min(hard, 2 * MAX_OPEN_FILES)) if hard > 0 else max(soft, 2 * MAX_OPEN_FILES)
-            with suppress(ValueError, OSError):
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-            files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            MAX_CONNECTIONS, MAX_OPEN_FILES = min(MAX_CONNECTIONS, files // 4), min(MAX_OPEN_FILES, files // 2)
         config.http, config.ws = Connection, "none"
-        config.backlog = 1 + MAX_CONNECTIONS // 10  # that are accepted at once
+        config.max_connections = min(MAX_CONNECTIONS, open_files_limit() // 4)
+        config.backlog = 1 + config.max_connections // 10  # that are accepted at once
         if "SPACE_ID" in os.environ:  # where all connections come from the proxy of the Hub
             config.forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS", "*")
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each invalid request
@@ -128,6 +121,19 @@ class Server(http_server.Server):
 
 
 http_server.Server = Server
+
+
+def open_files_limit() -> int:
+    """Return how many files and connections this process may have open; the limit is raised first, if possible."""
+    wanted = 2 * MAX_OPEN_FILES
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, wanted) if hard > 0 else wanted), hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class Queue(queueing.Queue):
@@ -228,6 +234,7 @@ class RequestLimits:
 
     def __init__(self, app: ASGIApp, folder: UploadFolder):
         self.app, self.folder = app, folder
+        self.max_open_files = min(MAX_OPEN_FILES, open_files_limit() // 2)
         self.running: Counter[str] = Counter()  # requests of each visitor
         self.open: Counter[str] = Counter()  # files of each visitor that arrive
 
@@ -250,7 +257,7 @@ class RequestLimits:
             nonlocal files
             files += 1
             self.open[visitor] += 1
-            if max(4 * self.open[visitor], self.open.total()) > MAX_OPEN_FILES:
+            if max(4 * self.open[visitor], self.open.total()) > self.max_open_files:
                 raise RefusedError(503, "Too many files are uploaded at the same time. Try again in a minute.")
             reserve(FILE_BYTES)
 

@@ -125,8 +125,6 @@ PRIVATE: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": COMPARISONS
 PRIVATE_GROUP = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "group"}
 QUIET = PRIVATE | {"show_progress": "hidden"}
 ONE_AT_A_TIME = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "archive"}
-# For clicks with data: "always_last" would repeat the data of an earlier click.
-EACH_IN_ORDER = QUIET | {"trigger_mode": "multiple", "concurrency_limit": 1, "concurrency_id": "pair"}
 
 gpu_for_files: Any = spaces.GPU(duration=lambda files, *_: 5 + len(files or ()) // 4)  # seconds, at most
 

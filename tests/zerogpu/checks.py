@@ -26,8 +26,8 @@ def networks_run_inside_gpu_functions() -> None:
         assert (drawn[:2] == [card, among]) == (fmr == 0.0)
     assert app.compare(*pair)["verdict"] == "same"
     assert len(group(pair)["dissimilarities"]) == 2
-    *_, (_, found, _, _) = on_files(pair, 0.0, app.gr.Progress())
-    assert len(found) == 2
+    *_, (_, kept, _) = on_files(pair, 0.0, app.gr.Progress())
+    assert len(kept.found) == 2
     assert find(pair, pair[0])["faces"] == 2
     *_, (best, *_) = on_find(pair, pair[0], None, app.gr.Progress())
     assert "Found" in best
