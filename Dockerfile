@@ -13,10 +13,10 @@ RUN --mount=type=bind,target=/source \
         --constraint /source/requirements.lock --build-constraint /source/requirements.lock '/source[page,heic]'
 
 # Uploads, the cache and whatever a library writes are in /tmp. Everything else can be read-only. If Docker is set up for
-# a proxy, the requests that the page and the health check make to the page itself do not go through it.
+# a proxy, the health check does not go through it.
 ENV GRADIO_SERVER_NAME=0.0.0.0 \
     HOME=/tmp \
-    NO_PROXY=0.0.0.0,127.0.0.1,localhost \
+    NO_PROXY=127.0.0.1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 10001:10001

@@ -29,7 +29,7 @@ from siamese.page.compare import ALL_FACES, Kept, Numbers, for_choice
 from siamese.page.find import FindTab
 from siamese.page.group import GroupTab
 from siamese.page.limits import MAX_PHOTO_BYTES, MAX_WAITING, RequestLimits
-from siamese.page.server import Page, limit_memory_growth, set_page_head, start_cleanup
+from siamese.page.server import Page, bypass_proxy, limit_memory_growth, set_page_head, start_cleanup
 from siamese.saliency import saliency_maps
 from siamese.wording import FACES, NO_FACE
 
@@ -220,6 +220,7 @@ with Page(title=QUESTION, analytics_enabled=False) as demo:
 
 def launch(**settings: Any) -> None:
     """Serve the page until it is stopped."""
+    bypass_proxy()
     limit_memory_growth()
     start_cleanup(demo)
     threading.Thread(target=warm_up, daemon=True).start()

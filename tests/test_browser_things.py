@@ -17,7 +17,8 @@ pytestmark = needs_chromium
 
 @pytest.fixture(scope="module")
 def things(start_page, trained):
-    return start_page(SIAMESE_WEIGHTS=str(trained))
+    dead = "http://127.0.0.1:9"
+    return start_page(SIAMESE_WEIGHTS=str(trained), HTTP_PROXY=dead, http_proxy=dead)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from urllib.request import getproxies_environment
 
 import gradio as gr
 from gradio import routes
@@ -103,6 +104,12 @@ def start_cleanup(demo: Page, interval: float = 60, max_age: float = PERIOD) -> 
     an interrupted upload would stay. Sessions would keep the answers, which contain photos.
     """
     threading.Thread(target=_clean_up, args=(demo, interval, max_age), daemon=True).start()
+
+
+def bypass_proxy() -> None:
+    """Send no request of the page to itself through a proxy. Gradio asks whether its server runs."""
+    names = getproxies_environment().get("no"), "localhost,127.0.0.1", os.environ.get("GRADIO_SERVER_NAME")
+    os.environ["no_proxy"] = ",".join(filter(None, names))
 
 
 def limit_memory_growth() -> None:
