@@ -19,7 +19,8 @@ import pytest
 
 from siamese import find, group, images, load
 from siamese import model as networks
-from siamese.search import embedding, update
+from siamese.files import as_stored
+from siamese.search import embedding, storage, update
 from siamese.search.index import Index, IndexWriter, default_place
 from siamese.search.output import write_folders
 from siamese.search.people import People
@@ -447,7 +448,7 @@ def test_places_that_cannot_be_written_are_named(photos, trained, siamese, monke
     assert "disk full" not in run.stderr
 
 
-def test_indexes_are_listed_and_deleted(photos, model, trained, siamese, tmp_path):
+def test_indexes_are_listed_and_deleted(photos, model, trained, siamese, tmp_path, monkeypatch):
     network = "--weights", trained
     other = tmp_path / "other"
     shutil.copytree(photos / "0", other)
@@ -458,6 +459,9 @@ def test_indexes_are_listed_and_deleted(photos, model, trained, siamese, tmp_pat
     assert [line.startswith(f"{other} (not there), 0.") for line in lines] == [True, False]
     with IndexWriter(default_place(other, model), model, other):
         assert siamese("index", "--forget", default_place(other, model)).returncode == 2
+        # Without file locks nobody can use it, so it is no reason to wait.
+        monkeypatch.setattr(storage, "has_locks", lambda folder: False)
+        assert [index.problem for index in storage.stored_indexes()] == ["damaged", ""]
     assert siamese("index", "--forget", other).returncode == 0
     assert not default_place(other, model).exists()
     (default_place(photos, model) / "notes.txt").write_text("of the user")
@@ -507,6 +511,57 @@ def test_no_photo_is_lost_among_copies_and_links(digits, tmp_path, model, place,
     assert {copy.is_symlink() for copy in copies} == {link}
     assert {copy.stat().st_mtime for copy in copies} == {978_307_200}
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == ["out"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_no_photo_is_lost_where_more_names_are_equal(photos, model, place, tmp_path, monkeypatch, link):
+    """Simulates ext4 with casefold, which ignores characters that are not shown, such as the one for color emoji."""
+
+    def shown(name):
+        return name.replace("\ufe0f", "")
+
+    names = "\u2764.png", "\u2764\ufe0f.png", "\u2764\ufe0f\ufe0f.png"
+    for file, name in zip(sorted((photos / "0").iterdir()), names, strict=False):
+        file.rename(photos / "0" / name)
+    update_index(model, photos, place)
+
+    def create(do):
+        def only_new(path, *arguments):
+            if shown(path.name) in map(shown, os.listdir(path.parent)):
+                raise FileExistsError(17, "File exists")
+            return do(path, *arguments)
+
+        return only_new
+
+    people = everyone(place, model)
+    open_file = Path.open
+    new_file = create(open_file)
+    monkeypatch.setattr(Path, "symlink_to", create(Path.symlink_to))
+    monkeypatch.setattr(Path, "open", lambda path, mode: (new_file if mode == "xb" else open_file)(path, mode))
+    write_folders(*people, tmp_path / "out", link=link)
+    copies = list((tmp_path / "out" / "person-1").iterdir())
+    assert len({shown(copy.name) for copy in copies}) == 12
+    assert sorted(map(Path.read_bytes, copies)) == sorted(map(Path.read_bytes, photos.glob("*/*.png")))
+
+
+def test_a_folder_has_one_index_in_any_letter_case(photos, model, siamese, trained, tmp_path, monkeypatch):
+    """Simulates macOS, where `PHOTOS` opens `photos`, and its path does not tell."""
+    update_index(model, photos)
+    exists = Path.exists
+
+    def any_case(path):
+        return exists(path) or (exists(path.parent) and path.name.lower() in map(str.lower, os.listdir(path.parent)))
+
+    monkeypatch.setattr(Path, "exists", any_case)
+    other = tmp_path / "PHOTOS"
+    again = update_index(model, other)
+    assert (again.index, again.embedded, again.photos) == (default_place(photos, model), 0, 12)
+    with pytest.raises(ValueError, match="inside the folder"):
+        write_folders(People((), (), 1.0, None), photos, other / "out", link=False)
+    assert [index.source for index in storage.forget_indexes(other)] == [photos]
+    assert as_stored(tmp_path / "new" / "a") == tmp_path / "new" / "a"
+    (tmp_path / "Photos").mkdir()  # and no other folder is taken where letter case counts
+    assert as_stored(other) == other
 
 
 def test_photos_that_are_not_where_they_were_are_named_and_nothing_is_written(
