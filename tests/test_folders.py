@@ -1,5 +1,6 @@
 """What can go wrong in folders of photos: names, archives, drives, and indexes that somebody changed."""
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import pytest
 
 from siamese import find, group, images, load
 from siamese import model as networks
+from siamese.checkpoint import save
 from siamese.files import as_stored
 from siamese.search import embedding, storage, update
 from siamese.search.index import Index, IndexWriter, default_place
@@ -438,6 +440,19 @@ def test_drive_without_locks_is_named(error, photos, trained, tmp_path):
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert "no file locks" in run.stderr
     assert "--out" in run.stderr
+
+
+def test_a_drive_without_permissions_takes_indexes_and_networks(photos, model, place, tmp_path, monkeypatch):
+    """Simulates some network drives and FAT, which refuse to change permissions."""
+
+    def refuse(*arguments):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    update_index(model, photos, place)
+    save(tmp_path / "network", model.network, model.calibration, model.template, model.record)
+    with Index(place, load(tmp_path / "network", device="cpu")) as index:
+        assert len(index) == 12
 
 
 def test_places_that_cannot_be_written_are_named(photos, trained, siamese, monkeypatch):

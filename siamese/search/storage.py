@@ -62,7 +62,7 @@ def connect(folder: Path, create: bool = False) -> sqlite3.Connection:
                 path.touch(0o600)
         # Only this user may read embeddings of faces, which are personal data. Not all drives have permissions.
         for path, mode in ((folder, 0o700), (folder / DATABASE, 0o600), (folder / VECTORS, 0o600)):
-            with contextlib.suppress(PermissionError):
+            with contextlib.suppress(OSError):
                 path.chmod(mode)
     address = f"{(folder / DATABASE).absolute().as_uri()}?mode=rw"
     return sqlite3.connect(address, uri=True, isolation_level=None, timeout=1, check_same_thread=False)
