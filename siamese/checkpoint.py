@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path, PurePath
@@ -85,7 +86,8 @@ def save(
 ) -> None:
     """Write the files of a network and, if there is none, a stub of README.md."""
     network.save_pretrained(folder)  # writes the weights, and the network's arguments to config.json
-    (folder / "model.safetensors").chmod(0o644)  # safetensors creates files that only their owner can read
+    with suppress(OSError):  # of drives without permissions
+        (folder / "model.safetensors").chmod(0o644)  # safetensors creates files that only their owner can read
     config = json.loads((folder / "config.json").read_bytes()) | {
         "template": template,
         "calibration": asdict(calibration),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from siamese.files import write_atomically
 from siamese.model import Model
 from siamese.network import SiameseNetwork
+from siamese.onnx_backbone import import_onnxruntime
 
 OPSET_VERSION = 20  # supported by onnxruntime 1.17 and later
 MAX_DIFFERENCE = 1e-4
@@ -37,7 +38,7 @@ def to_onnx(model: Model, file: Path) -> float:
     """
     if model.network.onnx:
         raise ValueError(f"{model.name} was imported from an ONNX file: copy the model.onnx in it")
-    import onnxruntime  # noqa: F401 (fail before the slow export)
+    import_onnxruntime()  # fail before the slow export
     import onnxscript  # noqa: F401 (torch.onnx needs it)
 
     network = deepcopy(model.network).cpu()
@@ -100,9 +101,7 @@ def _export(network: SiameseNetwork, images: np.ndarray, metadata: dict[str, str
 
 def _largest_difference(network: SiameseNetwork, content: bytes, images: np.ndarray) -> float:
     """Return the largest absolute difference between the outputs of onnxruntime and PyTorch."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(content, providers=["CPUExecutionProvider"])
     difference = 0.0
     for batch in (images, images[:1]):  # two batch sizes
         with torch.inference_mode():

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from siamese.names import folded
+
 NETWORK_FILES = ("config.json", "model.safetensors", "metrics.json")
 ONNX_FILE = "model.onnx"  # of an imported network
 # pairs.png and hardest.png are not published: they show images of the data set.
@@ -78,6 +80,20 @@ def cache_folder() -> Path:
         ) from error
 
 
+def as_stored(path: Path) -> Path:
+    """Resolve a path, with its names as they are on the disk. Many file systems accept others in case and accents."""
+    path = path.resolve()
+    place = Path(path.anchor)
+    for part in path.parts[1:]:
+        with suppress(OSError):  # of a folder that cannot be listed
+            names = os.listdir(place)
+            alike = [name for name in names if folded(name) == folded(part)]
+            if part not in names and len(alike) == 1 and (place / part).exists():
+                part = alike[0]
+        place /= part
+    return place
+
+
 def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
     """Write a file completely or not at all, through a temporary file beside it that `write` gets the path of.
 
@@ -129,7 +145,9 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise
 
 
-def write_error(place: Path, error: OSError, elsewhere: str = "choose another place", kept: str = "") -> OSError:
+def write_error(
+    place: Path, error: OSError, elsewhere: str = "choose another name or place", kept: str = ""
+) -> OSError:
     """Return an error that says why a file or folder cannot be written, and what to do.
 
     If the disk is full, `kept` is a sentence for the user; else `elsewhere` says what to do.

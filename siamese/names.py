@@ -63,6 +63,11 @@ def open_zip(file: Path) -> zipfile.ZipFile:
     return archive
 
 
+def folded(name: str) -> str:
+    """Return a form of a name that is equal for names that differ only in letter case, or in how accents are stored."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def unique_name(name: str, taken: dict[str, int], reserved: int = 0) -> str:
     """Return a file name that all file systems accept, and that differs from those that are taken not only in case.
 
@@ -75,10 +80,10 @@ def unique_name(name: str, taken: dict[str, int], reserved: int = 0) -> str:
     path = PurePath(f"_{name}" if RESERVED.match(name) else name)
     limit = MAX_NAME_BYTES - reserved
     first = unique = _shortened(path.stem, path.suffix, limit)
-    while unique.casefold() in taken:
-        taken[first.casefold()] += 1
-        unique = _shortened(path.stem, f" ({taken[first.casefold()]}){path.suffix}", limit)
-    taken[unique.casefold()] = 1
+    while folded(unique) in taken:
+        taken[folded(first)] += 1
+        unique = _shortened(path.stem, f" ({taken[folded(first)]}){path.suffix}", limit)
+    taken[folded(unique)] = 1
     return unique
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from siamese.record import Checked
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from onnxruntime import InferenceSession
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
@@ -134,6 +136,14 @@ class OnnxBackbone(nn.Module):
         return self._sessions[os.getpid()]
 
 
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime without its telemetry, which sends names and hashes of networks to Microsoft from 1.29 on."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is read when the module is imported
+    import onnxruntime
+
+    return onnxruntime
+
+
 def open_session(file: Path) -> InferenceSession:
     """Open an ONNX file that needs no other files and no operators of others.
 
@@ -142,7 +152,7 @@ def open_session(file: Path) -> InferenceSession:
         ValueError: if onnxruntime cannot run the file.
     """
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         hint = "pip install 'siamese-faces[onnx]'"
         raise ImportError(

@@ -130,4 +130,12 @@ def test_invalid_files_of_pairs_are_one_sentence(siamese, tmp_path):
         run = siamese("compare", *arguments)
         assert (run.returncode, run.stderr.count("\n")) == (2, 1)
         assert words in run.stderr
+        assert "Errno" not in run.stderr
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_answers_are_printed_if_the_table_cannot_be_written(siamese, tmp_path):
+    (tmp_path / "pairs.csv").write_text(f"{PHOTOS[0]},{PHOTOS[1]}\n")
+    run = siamese("compare", "--pairs", tmp_path / "pairs.csv", "--csv", tmp_path / f"{'x' * 300}.csv", "--json")
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert len(json.loads(run.stdout)) == 1

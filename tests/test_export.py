@@ -1,10 +1,11 @@
 """The exported ONNX file: it agrees with the network, needs nothing else, and is not written if it would be wrong."""
 
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -12,11 +13,13 @@ from siamese import checkpoint, export
 from siamese.calibration import Calibration
 from siamese.model import Model
 from siamese.network import SiameseNetwork, to_tensor
+from siamese.onnx_backbone import import_onnxruntime
 from siamese.record import Record
 
 from .conftest import EXAMPLES, ROOT
 
 ATT = ROOT / "weights" / "att"
+onnxruntime = import_onnxruntime()
 
 
 def small_model() -> Model:
@@ -121,3 +124,12 @@ def test_refusals(tmp_path, siamese, monkeypatch):
         assert "pip install 'siamese-faces[onnx]'" in run.stderr
         monkeypatch.undo()
     assert not list(tmp_path.iterdir())
+
+
+def test_onnxruntime_sends_nothing(tmp_path):
+    """Its telemetry writes an id of the user and what it will send into the home folder when it is imported."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    code = "from siamese.onnx_backbone import import_onnxruntime as get; get().SessionOptions()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []

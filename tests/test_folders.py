@@ -1,5 +1,6 @@
 """What can go wrong in folders of photos: names, archives, drives, and indexes that somebody changed."""
 
+import errno
 import json
 import os
 import shutil
@@ -19,7 +20,9 @@ import pytest
 
 from siamese import find, group, images, load
 from siamese import model as networks
-from siamese.search import embedding, update
+from siamese.checkpoint import save
+from siamese.files import as_stored
+from siamese.search import embedding, storage, update
 from siamese.search.index import Index, IndexWriter, default_place
 from siamese.search.output import write_folders
 from siamese.search.people import People
@@ -439,6 +442,19 @@ def test_drive_without_locks_is_named(error, photos, trained, tmp_path):
     assert "--out" in run.stderr
 
 
+def test_a_drive_without_permissions_takes_indexes_and_networks(photos, model, place, tmp_path, monkeypatch):
+    """Simulates some network drives and FAT, which refuse to change permissions."""
+
+    def refuse(*arguments):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    update_index(model, photos, place)
+    save(tmp_path / "network", model.network, model.calibration, model.template, model.record)
+    with Index(place, load(tmp_path / "network", device="cpu")) as index:
+        assert len(index) == 12
+
+
 def test_places_that_cannot_be_written_are_named(photos, trained, siamese, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     run = siamese("embed", photos, "--weights", trained)
@@ -447,7 +463,7 @@ def test_places_that_cannot_be_written_are_named(photos, trained, siamese, monke
     assert "disk full" not in run.stderr
 
 
-def test_indexes_are_listed_and_deleted(photos, model, trained, siamese, tmp_path):
+def test_indexes_are_listed_and_deleted(photos, model, trained, siamese, tmp_path, monkeypatch):
     network = "--weights", trained
     other = tmp_path / "other"
     shutil.copytree(photos / "0", other)
@@ -458,12 +474,16 @@ def test_indexes_are_listed_and_deleted(photos, model, trained, siamese, tmp_pat
     assert [line.startswith(f"{other} (not there), 0.") for line in lines] == [True, False]
     with IndexWriter(default_place(other, model), model, other):
         assert siamese("index", "--forget", default_place(other, model)).returncode == 2
+        # Without file locks nobody can use it, so it is no reason to wait.
+        monkeypatch.setattr(storage, "has_locks", lambda folder: False)
+        assert [index.problem for index in storage.stored_indexes()] == ["damaged", ""]
     assert siamese("index", "--forget", other).returncode == 0
     assert not default_place(other, model).exists()
     (default_place(photos, model) / "notes.txt").write_text("of the user")
     assert siamese("index", "--forget", default_place(photos, model)).returncode == 0
     assert [file.name for file in default_place(photos, model).iterdir()] == ["notes.txt"]
-    assert siamese("index").stdout == ""
+    run = siamese("index")
+    assert (run.returncode, run.stdout, run.stderr.count(str(tmp_path))) == (0, "", 1)
     blocked = tmp_path / "cache" / "siamese" / "indexes" / "a-blocked-one"  # of another version, and not in use
     blocked.mkdir()
     sqlite3.connect(blocked / "faces.sqlite").execute("CREATE TABLE other (value)").connection.close()
@@ -507,6 +527,57 @@ def test_no_photo_is_lost_among_copies_and_links(digits, tmp_path, model, place,
     assert {copy.is_symlink() for copy in copies} == {link}
     assert {copy.stat().st_mtime for copy in copies} == {978_307_200}
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == ["out"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_no_photo_is_lost_where_more_names_are_equal(photos, model, place, tmp_path, monkeypatch, link):
+    """Simulates ext4 with casefold, which ignores characters that are not shown, such as the one for color emoji."""
+
+    def shown(name):
+        return name.replace("\ufe0f", "")
+
+    names = "\u2764.png", "\u2764\ufe0f.png", "\u2764\ufe0f\ufe0f.png"
+    for file, name in zip(sorted((photos / "0").iterdir()), names, strict=False):
+        file.rename(photos / "0" / name)
+    update_index(model, photos, place)
+
+    def create(do):
+        def only_new(path, *arguments):
+            if shown(path.name) in map(shown, os.listdir(path.parent)):
+                raise FileExistsError(17, "File exists")
+            return do(path, *arguments)
+
+        return only_new
+
+    people = everyone(place, model)
+    open_file = Path.open
+    new_file = create(open_file)
+    monkeypatch.setattr(Path, "symlink_to", create(Path.symlink_to))
+    monkeypatch.setattr(Path, "open", lambda path, mode: (new_file if mode == "xb" else open_file)(path, mode))
+    write_folders(*people, tmp_path / "out", link=link)
+    copies = list((tmp_path / "out" / "person-1").iterdir())
+    assert len({shown(copy.name) for copy in copies}) == 12
+    assert sorted(map(Path.read_bytes, copies)) == sorted(map(Path.read_bytes, photos.glob("*/*.png")))
+
+
+def test_a_folder_has_one_index_in_any_letter_case(photos, model, siamese, trained, tmp_path, monkeypatch):
+    """Simulates macOS, where `PHOTOS` opens `photos`, and its path does not tell."""
+    update_index(model, photos)
+    exists = Path.exists
+
+    def any_case(path):
+        return exists(path) or (exists(path.parent) and path.name.lower() in map(str.lower, os.listdir(path.parent)))
+
+    monkeypatch.setattr(Path, "exists", any_case)
+    other = tmp_path / "PHOTOS"
+    again = update_index(model, other)
+    assert (again.index, again.embedded, again.photos) == (default_place(photos, model), 0, 12)
+    with pytest.raises(ValueError, match="inside the folder"):
+        write_folders(People((), (), 1.0, None), photos, other / "out", link=False)
+    assert [index.source for index in storage.forget_indexes(other)] == [photos]
+    assert as_stored(tmp_path / "new" / "a") == tmp_path / "new" / "a"
+    (tmp_path / "Photos").mkdir()  # and no other folder is taken where letter case counts
+    assert as_stored(other) == other
 
 
 def test_photos_that_are_not_where_they_were_are_named_and_nothing_is_written(

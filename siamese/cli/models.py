@@ -86,8 +86,6 @@ def _compare_pairs(args: argparse.Namespace) -> int:
     model = load_model(args.weights, args.device)
     with show_progress() as progress:
         answers = model.compare_many(pairs, fmr=args.fmr, progress=progress)
-    if args.csv:
-        write_new(args.csv, _answers_csv(pairs, answers))
     if args.json:
         rows = zip(pairs, answers, strict=True)
         print(json.dumps([{"photos": pair, **answer.to_dict()} for pair, answer in rows], allow_nan=False))
@@ -100,6 +98,8 @@ def _compare_pairs(args: argparse.Namespace) -> int:
         counts = Counter(answer.verdict for answer in answers)
         summary = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common())
         print(f"{wording.counted(len(answers), 'pair')}: {summary or 'nothing to compare'}")
+    if args.csv:  # last, so that an error does not lose the answers
+        write_new(args.csv, _answers_csv(pairs, answers))
     return 0 if all(answer.pairs for answer in answers) else 1
 
 
@@ -109,6 +109,8 @@ def _read_pairs(file: Path) -> list[tuple[str, str]]:
         text = file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not in UTF-8; save it as CSV UTF-8") from error
+    except OSError as error:
+        raise ValueError(f"cannot read {file} ({error.strerror}); give a CSV file with two photos per line") from error
     first_line = text.partition("\n")[0]
     delimiter = max(",;\t", key=first_line.count)
     pairs = []

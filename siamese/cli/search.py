@@ -98,9 +98,12 @@ def _index(args: argparse.Namespace) -> None:
 
     The folder may not exist any more. Photos are not deleted.
     """
-    from siamese.search.storage import forget_indexes, stored_indexes
+    from siamese.search.storage import forget_indexes, indexes_folder, stored_indexes
 
-    for index in forget_indexes(args.forget) if args.forget else stored_indexes():
+    indexes = forget_indexes(args.forget) if args.forget else stored_indexes()
+    if not indexes:
+        print(f"no index in {printable(str(indexes_folder()))}", file=sys.stderr)
+    for index in indexes:
         source = index.problem or str(index.source)
         gone = " (not there)" if index.source and not index.source.exists() else ""
         size, days = f"{index.size / 1e6:,.1f} MB", f"{max(0, time.time() - index.modified) / 86400:.0f} days old"

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from siamese import images, wording
-from siamese.files import new_folder, write_error
+from siamese.files import as_stored, new_folder, write_error
 from siamese.names import printable, unique_name
 from siamese.search.find import Match, Matches
 from siamese.search.people import People
@@ -86,7 +86,7 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
             photo cannot be read.
         OSError: if the folders cannot be written.
     """
-    target = target.resolve()
+    target = as_stored(target)
     if target.is_relative_to(source):
         raise ValueError(f"{target} is inside the folder of the photos, and would be searched next time; give another")
     photos = find_photos(source, dict.fromkeys(face.photo for faces in people.people for face in faces))
@@ -99,7 +99,7 @@ def write_folders(people: People, source: Path, target: Path, link: bool) -> Non
                 folder, taken = part / f"{people.words.group}-{number:0{digits}}", {}
                 folder.mkdir()
                 for name in dict.fromkeys(face.photo for face in faces):  # each photo once
-                    _write_photo(photos[name], folder / unique_name(name.replace("/", "_"), taken), link)
+                    _write_photo(photos[name], folder, name.replace("/", "_"), taken, link)
     except OSError as error:
         raise write_error(target, error, "use --copy" if link else "choose another place") from error
 
@@ -120,16 +120,19 @@ def find_photos(source: Path, paths: Iterable[str]) -> dict[str, Photo]:
     return found
 
 
-def _write_photo(photo: Photo, place: Path, link: bool) -> None:
-    if link:
-        place.symlink_to(photo.file)
-        return
+def _write_photo(photo: Photo, folder: Path, name: str, taken: dict[str, int], link: bool) -> None:
+    place = folder / unique_name(name, taken)
     try:
-        content = photo.read()
+        if link:
+            place.symlink_to(photo.file)
+            return
+        with place.open("xb") as file:
+            file.write(photo.read())
+    except FileExistsError:  # some file systems ignore more differences than `folded`
+        _write_photo(photo, folder, name, taken, link)
+        return
     except ValueError as error:
         raise ValueError(f"{photo.path}: {error}; nothing was copied") from error
-    with place.open("xb") as file:
-        file.write(content)
     with suppress(ValueError, OverflowError):  # a member of an archive may have any date
         stamp = photo.stamp / 1e9 if photo.member is None else time.mktime((*photo.member.date_time, 0, 0, -1))
         os.utime(place, (stamp, stamp))

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamese.files import cache_folder
+from siamese.files import as_stored, cache_folder
 
 try:
     import fcntl
@@ -62,7 +62,7 @@ def connect(folder: Path, create: bool = False) -> sqlite3.Connection:
                 path.touch(0o600)
         # Only this user may read embeddings of faces, which are personal data. Not all drives have permissions.
         for path, mode in ((folder, 0o700), (folder / DATABASE, 0o600), (folder / VECTORS, 0o600)):
-            with contextlib.suppress(PermissionError):
+            with contextlib.suppress(OSError):
                 path.chmod(mode)
     address = f"{(folder / DATABASE).absolute().as_uri()}?mode=rw"
     return sqlite3.connect(address, uri=True, isolation_level=None, timeout=1, check_same_thread=False)
@@ -124,8 +124,11 @@ def forget_indexes(folder: Path) -> list[StoredIndex]:
 
     Raises FileNotFoundError, ValueError or OSError if there is none, or one is not an index, in use or not deletable.
     """
-    folder = folder.resolve()
-    found = [_describe(folder)] if is_index(folder) else [x for x in stored_indexes() if x.source == folder]
+    folder = as_stored(folder)
+    if is_index(folder):
+        found = [_describe(folder)]
+    else:
+        found = [index for index in stored_indexes() if index.source and as_stored(index.source) == folder]
     if not found:
         raise FileNotFoundError(f"there is no index of {folder}; `siamese index` lists all")
     for index in found:
@@ -148,7 +151,8 @@ def _describe(folder: Path) -> StoredIndex:
             check_tables(db, folder)
             source = Path(db.execute("SELECT value FROM settings WHERE name = 'source'").fetchone()[0])
     except (sqlite3.Error, ValueError, TypeError) as error:
-        problem = "in use" if isinstance(error, sqlite3.Error) and "locked" in str(error) else "damaged"
+        locked = isinstance(error, sqlite3.Error) and "locked" in str(error) and has_locks(folder)
+        problem = "in use" if locked else "damaged"
     return StoredIndex(
         folder, source, problem, sum(file.st_size for file in status), max(file.st_mtime for file in status)
     )

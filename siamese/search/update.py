@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from siamese import images
+from siamese.files import as_stored
 from siamese.model import Model, Progress, in_threads
 from siamese.search.embedding import PhotoCollection, PhotoFaces, embed_files
 from siamese.search.index import Index, IndexWriter, default_place
@@ -67,7 +68,7 @@ def update_index(
         ValueError: if the index was made with another network or from another folder.
         OSError: if another process has opened the index, or it cannot be written. What was written is kept.
     """
-    source = source.resolve()
+    source = as_stored(source)
     place = default_place(source, model) if place is None else place
     if is_index(place) and not source.exists():
         raise FileNotFoundError(f"there is no folder {source}; to search in its index, give that instead: {place}")

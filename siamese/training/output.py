@@ -19,7 +19,7 @@ from siamese.data.dataset import IdentityDataset
 from siamese.data.pairs import all_pairs
 from siamese.evaluation.pairs import Scored
 from siamese.evaluation.plots import plot_distances, plot_loss, plot_pairs, plot_plane, plot_roc
-from siamese.files import LICENSE_FILE, replace_file, write_atomically
+from siamese.files import LICENSE_FILE, as_stored, replace_file, write_atomically
 from siamese.hub.card import model_card
 from siamese.model import Model
 from siamese.training.config import TrainConfig
@@ -41,7 +41,7 @@ DESCRIPTIONS = {"data": "images", "test": "classes to test on", "init": "weights
 
 def check_output(config: TrainConfig) -> None:
     """Check that training can write the result folder, and cannot destroy other files there."""
-    out, source = config.out.resolve(), Path(config.data).resolve()
+    out, source = as_stored(config.out), as_stored(Path(config.data))
     if config.data != "att" and source.is_dir() and out.is_relative_to(source):
         raise ValueError(f"{config.out} is inside the data and would count as a class; choose another --out")
     existing = next(folder for folder in (out, *out.parents) if folder.exists())
