@@ -13,9 +13,10 @@ import anyio
 import pytest
 from gradio.route_utils import MultiPartException
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -247,6 +248,19 @@ def test_the_clean_up_goes_on_if_uploads_disappear_meanwhile(folder, monkeypatch
     folder.clean_up(0)
     assert len(scanned) > 2
     assert not list(folder.path.iterdir())
+
+
+def test_a_stream_that_ends_with_an_http_error_is_not_logged(folder):
+    """The client raises what uvicorn would log."""
+
+    async def stream(request: Request) -> StreamingResponse:
+        async def parts():
+            yield b"unknown event"
+            raise HTTPException(404)
+
+        return StreamingResponse(parts())
+
+    assert client_of(folder, stream).get("/").text == "unknown event"
 
 
 def test_browsers_are_told_what_the_page_may_do(client):

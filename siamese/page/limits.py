@@ -21,6 +21,7 @@ from gradio.context import LocalContext
 from gradio.server_messages import LogMessage
 from PIL import Image
 from starlette.datastructures import FormData, Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -288,6 +289,10 @@ class RequestLimits:
                 status, text = error.args
                 answer = PlainTextResponse(text, status, {"connection": "close"})
                 await answer(scope, receive, send_with_headers)
+        except RuntimeError as error:
+            if not (started and isinstance(error.__cause__, HTTPException)):
+                raise
+            await send({"type": "http.response.body"})  # Gradio ends a stream so, as that of an unknown event
         finally:
             self.running[visitor] -= 1
             self.open[visitor] -= files
