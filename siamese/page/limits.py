@@ -31,7 +31,7 @@ from siamese.page.uploads import FILE_BYTES, FullError, Stored, UploadFolder
 
 MAX_PHOTO_BYTES = 10 * 1024**2
 MAX_UPLOAD_BYTES = 440_000_000  # 40 photos and their headers
-MAX_MCP_BYTES = 30_000_000  # two photos in base64
+MAX_MCP_BYTES = 4 * 1024**2  # the limit of the package mcp
 MAX_BODY_BYTES = 300_000  # any other request; the names of 40 photos have up to 100 kB
 MAX_FILES = 200  # of an upload; of more than 40, the page says how many to remove
 MAX_VISITOR_REQUESTS = 250  # at the same time; a tab of a browser has up to 6
