@@ -44,7 +44,8 @@ COMPARISONS = "network"  # `concurrency_id` of the events that come before group
 TIMEOUT = 20  # seconds in which a request has to bring `MIN_BYTES`, if it is not complete
 MIN_BYTES = 20_000
 
-FORBIDDEN = "/proxy=", "/file=http:", "/file=https:", "/process_recording"  # parts of a path
+# Parts of a path. GRADIO_PROFILING shows events of other visitors, and GRADIO_VIBE_MODE lets them change code.
+FORBIDDEN = "/proxy=", "/file=http:", "/file=https:", "/process_recording", "/profiling/", "/vibe-"
 # Names of hosts that may serve the page, or show a page that sends it requests; * stands for any characters.
 HOSTS = [*filter(None, ",".join(os.environ.get(name, "") for name in ("SPACE_HOST", "SIAMESE_HOSTS")).split(","))]
 HOSTS_ADVICE = "To allow it, set the environment variable SIAMESE_HOSTS to this name."
@@ -318,7 +319,7 @@ def _check(scope: Scope, running: int) -> None:
     if origin and scope["method"] == "POST" and _name(origin) != _name(f"//{host}") and not _is_listed(origin):
         raise RefusedError(403, f"This page takes no requests from {_name(origin)}. {HOSTS_ADVICE}")
     if any(part in scope["path"] for part in FORBIDDEN):
-        raise RefusedError(403, "This page does not fetch other addresses or record videos.")
+        raise RefusedError(403, "This page does not fetch other addresses, record videos, or show how it runs.")
     if running > MAX_VISITOR_REQUESTS:
         raise RefusedError(429, "You sent too many requests at the same time.")
 
