@@ -23,7 +23,7 @@ from siamese.checkpoint import DEFAULT
 from siamese.comparison import decide
 from siamese.faces import retinaface
 from siamese.faces.detection import MAX_PHOTO_SIDE
-from siamese.page import about, charts, widgets
+from siamese.page import about, charts, mcp, widgets
 from siamese.page import compare as drawing
 from siamese.page.compare import ALL_FACES, Kept, Numbers, for_choice
 from siamese.page.find import FindTab
@@ -85,15 +85,14 @@ def compare(
     second_face: int | None = None,
     false_match_rate: float | None = None,
 ) -> dict:
-    """Compare two photos: do they show the same person?
+    """Compare two photos: do they show the same person? By default, from a probability of 75 % on, for good photos.
 
     Args:
         first: a photo that shows a face.
         second: another photo; the order does not matter.
         first_face: which face of the first photo to compare, from 1 in the order of `found`; empty for all faces.
         second_face: which face of the second photo to compare.
-        false_match_rate: expected number of false matches between the two photos, at most, such as 0.001; empty for
-            the default, a probability of at least 75 % for good photos.
+        false_match_rate: expected number of false matches, at most, such as 0.001; empty for the default.
 
     Returns:
         verdict (same, different, unsure or no face), same (true, false or null), probability (that both photos show the
@@ -224,6 +223,7 @@ def launch(**settings: Any) -> None:
     limit_memory_growth()
     start_cleanup(demo)
     threading.Thread(target=warm_up, daemon=True).start()
+    gr.mcp.GradioMCPServer = mcp.Server
     set_page_head(QUESTION, about.description(words), "docs/page.png" if words is FACES else "")
     demo.queue(max_size=MAX_WAITING).launch(
         theme=widgets.THEME,

@@ -16,6 +16,8 @@ ONNX_FILE = "model.onnx"  # of an imported network
 PLOT_FILES = ("loss.png", "roc.png", "distances.png", "map.png")
 LICENSE_FILE = "LICENSE"  # if the weights have one of their own
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What PyTorch and the system say without memory.
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "start new thread")
 
 # All files of an installed package and of a Space. Nothing else is published, such as notes or photos of the user in
 # these folders. A module that is not listed is missing in the wheel. hatch_build.py reads this.
@@ -27,7 +29,7 @@ CODE = {
     "siamese/evaluation": "__init__ calibrate degraded face_network folder import_onnx labels lfw metrics pairs plots",
     "siamese/faces": "__init__ detection face quality retinaface",
     "siamese/hub": "__init__ card space upload",
-    "siamese/page": "__init__ about charts compare find group limits photo server uploads widgets",
+    "siamese/page": "__init__ about charts compare find group limits mcp photo server uploads widgets",
     "siamese/search": "__init__ embedding find index output people scan storage update",
     "siamese/training": "__init__ candidates config output recipes run start trainer whitening",
 }
@@ -54,6 +56,11 @@ BUNDLED = (  # beside the code in a clone, and in siamese/bundled in an installe
 PACKAGE = Path(__file__).parent
 # The folder of these files: inside an installed package, else the clone or the Space.
 PROJECT = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Return whether an error means that there is not enough memory."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def project_files() -> dict[str, Path]:

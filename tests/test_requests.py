@@ -10,12 +10,14 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
+import gradio as gr
 import pytest
 from gradio.route_utils import MultiPartException
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -74,7 +76,14 @@ def test_an_ordinary_request_may_not_be_as_large_as_an_upload(client):
 
 @pytest.mark.parametrize(
     "path",
-    ["file=https://example.com/a.png", "file=http://localhost/", "proxy=https://a.hf.space/", "process_recording"],
+    [
+        "file=https://example.com/a.png",
+        "file=http://localhost/",
+        "proxy=https://a.hf.space/",
+        "process_recording",
+        "vibe-code/",
+        "profiling/traces",
+    ],
 )
 def test_other_addresses_are_not_fetched(client, path):
     assert client.get(f"/gradio_api/{path}").status_code == 403
@@ -248,6 +257,31 @@ def test_the_clean_up_goes_on_if_uploads_disappear_meanwhile(folder, monkeypatch
     folder.clean_up(0)
     assert len(scanned) > 2
     assert not list(folder.path.iterdir())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory"), RuntimeError("a fault")])
+def test_too_little_memory_is_said_and_not_logged(monkeypatch, error):
+    async def fail(*_):
+        raise error
+
+    monkeypatch.setattr(gr.Blocks, "call_function", fail)
+    is_fault = "fault" in str(error)
+    with pytest.raises(RuntimeError if is_fault else gr.Error, match="fault" if is_fault else "memory") as raised:
+        anyio.run(server.Page.call_function, server.Page())
+    assert is_fault or not raised.value.print_exception
+
+
+def test_a_stream_that_ends_with_an_http_error_is_not_logged(folder):
+    """The client raises what uvicorn would log."""
+
+    async def stream(request: Request) -> StreamingResponse:
+        async def parts():
+            yield b"unknown event"
+            raise HTTPException(404)
+
+        return StreamingResponse(parts())
+
+    assert client_of(folder, stream).get("/").text == "unknown event"
 
 
 def test_browsers_are_told_what_the_page_may_do(client):

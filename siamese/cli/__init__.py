@@ -11,6 +11,7 @@ from siamese.cli.common import Parser
 from siamese.cli.models import add_compare, add_deploy, add_export, add_page, add_push
 from siamese.cli.search import add_embed, add_find, add_group, add_index
 from siamese.cli.train import add_evaluate, add_import, add_train
+from siamese.files import lacks_memory
 from siamese.names import printable
 
 COMMANDS = (
@@ -26,8 +27,6 @@ EXTRAS = {
     "timm": ("networks of timm need", "timm"),
     "tensorboard": ("--tensorboard needs", "tensorboard"),
 }
-# What PyTorch and the system say then.
-OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "start new thread")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,9 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
         return 141  # as the shell reports it, for example if the output goes to `head`
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
-        text = str(error)
-        if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
-            text = "there is not enough memory; close other programs, or use fewer images or a smaller --batch-size"
+        advice = "there is not enough memory; close other programs, or use fewer images or a smaller --batch-size"
+        text = advice if lacks_memory(error) else str(error)
         print("error:", "\n".join(map(printable, text.split("\n"))), file=sys.stderr)
         return 2
     except ImportError as error:

@@ -44,8 +44,7 @@ class GroupTab:
 
         Args:
             files: the photos.
-            false_match_rate: expected number of false matches of a face among all faces, at most; empty for the
-                default.
+            false_match_rate: expected number of false matches of a face, at most; empty for the default.
 
         Returns:
             people (for each person their faces, each with its photo, number, box and quality), left_over (faces that

@@ -21,6 +21,7 @@ from gradio.context import LocalContext
 from gradio.server_messages import LogMessage
 from PIL import Image
 from starlette.datastructures import FormData, Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -30,7 +31,7 @@ from siamese.page.uploads import FILE_BYTES, FullError, Stored, UploadFolder
 
 MAX_PHOTO_BYTES = 10 * 1024**2
 MAX_UPLOAD_BYTES = 440_000_000  # 40 photos and their headers
-MAX_MCP_BYTES = 30_000_000  # two photos in base64
+MAX_MCP_BYTES = 4 * 1024**2  # the limit of the package mcp
 MAX_BODY_BYTES = 300_000  # any other request; the names of 40 photos have up to 100 kB
 MAX_FILES = 200  # of an upload; of more than 40, the page says how many to remove
 MAX_VISITOR_REQUESTS = 250  # at the same time; a tab of a browser has up to 6
@@ -43,7 +44,8 @@ COMPARISONS = "network"  # `concurrency_id` of the events that come before group
 TIMEOUT = 20  # seconds in which a request has to bring `MIN_BYTES`, if it is not complete
 MIN_BYTES = 20_000
 
-FORBIDDEN = "/proxy=", "/file=http:", "/file=https:", "/process_recording"  # parts of a path
+# Parts of a path. GRADIO_PROFILING shows events of other visitors, and GRADIO_VIBE_MODE lets them change code.
+FORBIDDEN = "/proxy=", "/file=http:", "/file=https:", "/process_recording", "/profiling/", "/vibe-"
 # Names of hosts that may serve the page, or show a page that sends it requests; * stands for any characters.
 HOSTS = [*filter(None, ",".join(os.environ.get(name, "") for name in ("SPACE_HOST", "SIAMESE_HOSTS")).split(","))]
 HOSTS_ADVICE = "To allow it, set the environment variable SIAMESE_HOSTS to this name."
@@ -295,6 +297,10 @@ class RequestLimits:
                 status, text = error.args
                 answer = PlainTextResponse(text, status, {"connection": "close"})
                 await answer(scope, receive, send_with_headers)
+        except RuntimeError as error:
+            if not (started and isinstance(error.__cause__, HTTPException)):
+                raise
+            await send({"type": "http.response.body"})  # Gradio ends a stream so, as that of an unknown event
         finally:
             self.running[visitor] -= 1
             self.open[visitor] -= files
@@ -320,7 +326,7 @@ def _check(scope: Scope, running: int) -> None:
     if origin and scope["method"] == "POST" and _name(origin) != _name(f"//{host}") and not _is_listed(origin):
         raise RefusedError(403, f"This page takes no requests from {_name(origin)}. {HOSTS_ADVICE}")
     if any(part in scope["path"] for part in FORBIDDEN):
-        raise RefusedError(403, "This page does not fetch other addresses or record videos.")
+        raise RefusedError(403, "This page does not fetch other addresses, record videos, or show how it runs.")
     if running > MAX_VISITOR_REQUESTS:
         raise RefusedError(429, "You sent too many requests at the same time.")
 

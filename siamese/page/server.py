@@ -17,9 +17,11 @@ from urllib.request import getproxies_environment
 
 import gradio as gr
 from gradio import routes
+from gradio.exceptions import InvalidPathError
 from gradio.processing_utils import client_utils
 from jinja2 import ChoiceLoader, DictLoader
 
+from siamese.files import lacks_memory
 from siamese.page import uploads
 from siamese.page.limits import MAX_UPLOAD_BYTES, Queue
 from siamese.page.uploads import PERIOD
@@ -50,7 +52,7 @@ def set_page_head(title: str, description: str, picture: str) -> None:
 
 
 class Page(gr.Blocks):
-    """Blocks that answer a request with values of the wrong types with a sentence, and log nothing of it."""
+    """Blocks that answer with a sentence if a value has the wrong type, or memory is missing, and log nothing of it."""
 
     _queue: Queue  # pyrefly: ignore[bad-override-mutable-attribute]
 
@@ -61,9 +63,19 @@ class Page(gr.Blocks):
         except gr.Error as error:
             error.print_exception = False
             raise
+        except InvalidPathError as error:
+            raise gr.Error("this page does not have the photo; upload it again", print_exception=False) from error
         except Exception as error:  # of many types, from pydantic, Gradio and Python
             message = "a value of the request has the wrong type; the API page describes each of them"
             raise gr.Error(message, print_exception=False) from error
+
+    async def call_function(self, *args: Any, **settings: Any) -> Any:
+        try:
+            return await super().call_function(*args, **settings)
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
+            raise gr.Error("the page has too little memory; try again later", print_exception=False) from error
 
 
 def _own_upload(file: dict) -> dict:

@@ -259,7 +259,10 @@ def return_memory() -> None:
 
 
 def limit_memory() -> None:
-    """Limit the memory of this process, and keep the system from storing it after a crash. Only Linux can do this."""
+    """Limit the memory of this process, which the system ends before the page, and does not store after a crash.
+
+    Only Linux can do this.
+    """
     if sys.platform != "linux":
         return
     import resource
@@ -267,6 +270,8 @@ def limit_memory() -> None:
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + MAX_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def limit_time() -> None:
