@@ -142,12 +142,12 @@ def test_single_photos_are_removed(tab):
     expect(photos.locator("figcaption")).to_have_text(["collins.jpg", "obama-portrait.jpg"])
 
 
-REMOVE_AGAIN = """async () => {
-  const list = document.querySelector("#find .thumbnails"), drawn = list.innerHTML;
-  list.querySelector("[data-remove]").click();
-  await new Promise(setTimeout);
-  list.innerHTML = drawn;
-  list.querySelectorAll("[data-remove]")[1].click();
+REMOVE_AGAIN = """async (gap) => {
+  const list = () => document.querySelector("#find .thumbnails"), drawn = list().innerHTML;
+  list().querySelector("[data-remove]").click();
+  await new Promise((go) => setTimeout(go, gap));
+  list().innerHTML = drawn;
+  list().querySelectorAll("[data-remove]")[1].click();
 }"""
 
 
@@ -158,7 +158,7 @@ def test_a_late_drawing_of_the_photos_does_not_change_which_one_is_removed(tab):
     tab.locator("#find input[type=file]").last.set_input_files([EXAMPLES / name for name in names])
     photos = tab.locator("#find .thumbnails figure")
     expect(photos).to_have_count(4)
-    tab.evaluate(REMOVE_AGAIN)
+    tab.evaluate(REMOVE_AGAIN, 50)  # ms
     expect(photos.locator("figcaption")).to_have_text(names[2:])
 
 
