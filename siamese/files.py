@@ -94,9 +94,9 @@ def as_stored(path: Path) -> Path:
     for part in path.parts[1:]:
         with suppress(OSError):  # of a folder that cannot be listed
             names = os.listdir(place)
-            alike = [name for name in names if folded(name) == folded(part)]
-            if part not in names and len(alike) == 1 and (place / part).exists():
-                part = alike[0]
+            if part not in names and (place / part).exists():
+                alike = [name for name in names if folded(name) == folded(part)]
+                part = alike[0] if len(alike) == 1 else part
         place /= part
     return place
 

@@ -68,8 +68,9 @@ class GroupTab:
         """Draw new files, and read them. `show` then draws their faces."""
         files = files or []
         kept = Kept(files, None)
-        yield widgets.thumbnails(files), kept, self.show(files, kept, fmr)
-        if 0 < len(files) <= widgets.MAX_PHOTOS:
+        shown = self.show(files, kept, fmr)
+        yield widgets.thumbnails(files), kept, shown
+        if shown == widgets.WAITING:
             photos = widgets.named(files, self.words, "group")
             found = widgets.read_photos(self.model, photos, progress, MAX_GROUPED_FACES)
             yield gr.skip(), Kept(files, found), gr.skip()
